@@ -1,0 +1,119 @@
+package observe
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Masked stands in every output for a secret.
+const Masked = "*****"
+
+// MaxCallID bounds a call identifier in log lines; the peer chooses its length.
+const MaxCallID = 128
+
+// Secret is text that no log line, JSON document or format verb shows. Reveal gives the value.
+type Secret string
+
+// String gives five asterisks.
+func (Secret) String() string { return Masked }
+
+// GoString keeps %#v from showing the value.
+func (Secret) GoString() string { return Masked }
+
+// LogValue keeps slog from showing the value.
+func (Secret) LogValue() slog.Value { return slog.StringValue(Masked) }
+
+// MarshalText keeps JSON documents from showing the value.
+func (Secret) MarshalText() ([]byte, error) { return []byte(Masked), nil }
+
+// Reveal gives the secret itself.
+func (s Secret) Reveal() string { return string(s) }
+
+// LogConfig sets the log up.
+type LogConfig struct {
+	Format string       // "text" (also "") or "json"
+	Level  slog.Leveler // nil = Info; a *slog.LevelVar can be changed later
+}
+
+// NewLogger makes a logger that writes to w (standard error in the daemon). Attributes whose key names a secret (password, passphrase,
+// private_key, master_key, ticket...) are masked whatever their type: a last net under the types that mask themselves.
+func NewLogger(w io.Writer, cfg LogConfig) (*slog.Logger, error) {
+	o := &slog.HandlerOptions{Level: cfg.Level, ReplaceAttr: maskSecrets}
+	switch cfg.Format {
+	case "", "text":
+		return slog.New(slog.NewTextHandler(w, o)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, o)), nil
+	}
+	return nil, fmt.Errorf("log format %q: must be text or json", cfg.Format)
+}
+
+// ParseLevel reads debug, info, warn (warning) or error.
+func ParseLevel(s string) (slog.Level, error) {
+	switch strings.ToLower(s) {
+	case "debug":
+		return slog.LevelDebug, nil
+	case "", "info":
+		return slog.LevelInfo, nil
+	case "warn", "warning":
+		return slog.LevelWarn, nil
+	case "error":
+		return slog.LevelError, nil
+	}
+	return 0, fmt.Errorf("log level %q: must be debug, info, warn or error", s)
+}
+
+var secretKeys = map[string]bool{
+	"password": true, "passphrase": true, "secret": true, "private_key": true, "master_key": true, "master": true, "salt": true,
+	"ticket_header": true, "crypto": true, "inline": true,
+}
+
+func maskSecrets(_ []string, a slog.Attr) slog.Attr {
+	if secretKeys[strings.ToLower(a.Key)] {
+		return slog.String(a.Key, Masked)
+	}
+	return a
+}
+
+// WithCall gives a logger whose lines carry the call's id. The id comes from the network: it is cut to MaxCallID bytes and control
+// characters become "?".
+func WithCall(log *slog.Logger, callID string) *slog.Logger {
+	return log.With("call_id", cut(Clean(callID), MaxCallID))
+}
+
+// Discard is a logger that writes nothing, for tests and for callers that pass none.
+func Discard() *slog.Logger { return slog.New(discardHandler{}) }
+
+type discardHandler struct{}
+
+func (discardHandler) Enabled(context.Context, slog.Level) bool  { return false }
+func (discardHandler) Handle(context.Context, slog.Record) error { return nil }
+func (h discardHandler) WithAttrs([]slog.Attr) slog.Handler      { return h }
+func (h discardHandler) WithGroup(string) slog.Handler           { return h }
+
+// Clean replaces control characters and bytes that are no UTF-8 by "?", so that text from the network can neither forge a line nor move
+// the cursor of a terminal. Format characters (direction overrides) count as control characters.
+func Clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == '\u2028' || r == '\u2029' {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// cut shortens s to n bytes at a character's border.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}
