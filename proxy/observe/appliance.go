@@ -32,27 +32,27 @@ type Statistics struct {
 
 // TLSProxySessions is the snapshot behind `show tls-proxy`.
 type TLSProxySessions struct {
-	MaximumSessions int                `json:"maximum_sessions"`
-	InUse           int                `json:"in_use"`
-	MostUsed        int                `json:"most_used"`
-	Refused         uint64             `json:"refused"`
-	Proxies         []TLSProxyInstance `json:"proxies"`
+	MaximumSessions int                    `json:"maximum_sessions"`
+	InUse           int                    `json:"in_use"`
+	MostUsed        int                    `json:"most_used"`
+	Refused         uint64                 `json:"refused"`
+	Proxies         List[TLSProxyInstance] `json:"proxies"`
 }
 
 // TLSProxyInstance is one `tls-proxy NAME` of the configuration.
 type TLSProxyInstance struct {
-	Name             string   `json:"name"`
-	ServerTrustpoint string   `json:"server_trust_point"` // "" = not configured
-	ClientTrustpoint string   `json:"client_trust_point"`
-	CipherSuites     []string `json:"cipher_suites"` // as configured; empty = the default list
-	InUse            int      `json:"in_use"`
+	Name             string       `json:"name"`
+	ServerTrustpoint string       `json:"server_trust_point"` // "" = not configured
+	ClientTrustpoint string       `json:"client_trust_point"`
+	CipherSuites     List[string] `json:"cipher_suites"` // as configured; empty = the default list
+	InUse            int          `json:"in_use"`
 }
 
 // Conns is the snapshot behind `show conn`.
 type Conns struct {
-	InUse    int    `json:"in_use"`
-	MostUsed int    `json:"most_used"`
-	Conns    []Conn `json:"connections"`
+	InUse    int        `json:"in_use"`
+	MostUsed int        `json:"most_used"`
+	Conns    List[Conn] `json:"connections"`
 }
 
 // Conn is one connection through the appliance. Addresses are "ip:port".
@@ -69,26 +69,26 @@ type Conn struct {
 
 // Certificates is the snapshot behind `show crypto ca certificates`.
 type Certificates struct {
-	Certificates []Certificate `json:"certificates"`
+	Certificates List[Certificate] `json:"certificates"`
 }
 
 // Certificate is one certificate of a trustpoint.
 type Certificate struct {
-	Trustpoint   string    `json:"associated_trustpoints"`
-	CA           bool      `json:"ca"`     // a CA certificate; else the identity
-	Status       string    `json:"status"` // "Available", "Pending", "Expired"; "" is worked out from the dates
-	Subject      string    `json:"subject_name"`
-	Issuer       string    `json:"issuer_name"`
-	SerialNumber string    `json:"certificate_serial_number"` // hexadecimal
-	Usage        string    `json:"certificate_usage"`         // "General Purpose", "Signature"; "" = General Purpose
-	KeyType      string    `json:"public_key_type"`           // "RSA", "ECDSA"
-	KeyBits      int       `json:"public_key_bits"`
-	Signature    string    `json:"signature_algorithm"` // "SHA256-RSA"
-	NotBefore    time.Time `json:"start_date"`
-	NotAfter     time.Time `json:"end_date"`
-	Names        []string  `json:"names"`              // DNS names and SIP URIs
-	DaysLeft     int       `json:"days_left"`          // whole days, negative after the end
-	Fingerprint  string    `json:"sha256_fingerprint"` // hexadecimal; "" is not printed
+	Trustpoint   string       `json:"associated_trustpoints"`
+	CA           bool         `json:"ca"`     // a CA certificate; else the identity
+	Status       string       `json:"status"` // "Available", "Pending", "Expired"; "" is worked out from the dates
+	Subject      string       `json:"subject_name"`
+	Issuer       string       `json:"issuer_name"`
+	SerialNumber string       `json:"certificate_serial_number"` // hexadecimal
+	Usage        string       `json:"certificate_usage"`         // "General Purpose", "Signature"; "" = General Purpose
+	KeyType      string       `json:"public_key_type"`           // "RSA", "ECDSA"
+	KeyBits      int          `json:"public_key_bits"`
+	Signature    string       `json:"signature_algorithm"` // "SHA256-RSA"
+	NotBefore    time.Time    `json:"start_date"`
+	NotAfter     time.Time    `json:"end_date"`
+	Names        List[string] `json:"names"`              // DNS names and SIP URIs
+	DaysLeft     int          `json:"days_left"`          // whole days, negative after the end
+	Fingerprint  string       `json:"sha256_fingerprint"` // hexadecimal; "" is not printed
 }
 
 // Version is the snapshot behind `show version`.
@@ -106,7 +106,7 @@ type Version struct {
 // RunningConfig is the text behind `show running-config [SECTION]`; secrets are already masked.
 type RunningConfig struct {
 	Section string `json:"section,omitempty"`
-	Text    string `json:"running_config"`
+	Config  string `json:"running_config"`
 }
 
 // Clock is the answer to `show clock`.

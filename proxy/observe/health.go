@@ -89,6 +89,6 @@ func (h *Health) List() HealthList {
 
 // HealthList is the snapshot behind `show health`.
 type HealthList struct {
-	Problems  []Problem `json:"problems"`
-	NotListed uint64    `json:"not_listed"` // problems that found the list full, since the start
+	Problems  List[Problem] `json:"problems"`
+	NotListed uint64        `json:"not_listed"` // problems that found the list full, since the start
 }

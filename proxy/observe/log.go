@@ -1,7 +1,6 @@
 package observe
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -85,16 +84,6 @@ func maskSecrets(_ []string, a slog.Attr) slog.Attr {
 func WithCall(log *slog.Logger, callID string) *slog.Logger {
 	return log.With("call_id", cut(Clean(callID), MaxCallID))
 }
-
-// Discard is a logger that writes nothing, for tests and for callers that pass none.
-func Discard() *slog.Logger { return slog.New(discardHandler{}) }
-
-type discardHandler struct{}
-
-func (discardHandler) Enabled(context.Context, slog.Level) bool  { return false }
-func (discardHandler) Handle(context.Context, slog.Record) error { return nil }
-func (h discardHandler) WithAttrs([]slog.Attr) slog.Handler      { return h }
-func (h discardHandler) WithGroup(string) slog.Handler           { return h }
 
 // Clean replaces control characters and bytes that are no UTF-8 by "?", so that text from the network can neither forge a line nor move
 // the cursor of a terminal. Format characters (direction overrides) count as control characters.

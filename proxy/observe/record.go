@@ -217,7 +217,12 @@ func (w *RecordWriter) put(r CallRecord) error {
 		return nil
 	}
 	line = append(line, '\n')
-	if w.file == nil || w.size > 0 && w.size+int64(len(line)) > w.cfg.MaxBytes {
+	if w.file == nil { // an earlier rotation failed half-way
+		if err := w.open(); err != nil {
+			return err
+		}
+	}
+	if w.size > 0 && w.size+int64(len(line)) > w.cfg.MaxBytes {
 		if err := w.rotate(); err != nil {
 			return err
 		}
@@ -259,26 +264,21 @@ func (w *RecordWriter) open() error {
 	return nil
 }
 
-// rotate moves FILE to FILE.1, FILE.1 to FILE.2 and so on, the oldest one out, and opens a new FILE. After a failure the next record
-// tries again.
+// rotate moves FILE to FILE.1, FILE.1 to FILE.2 and so on, the oldest one out, and opens a new FILE. Where that fails records are dropped
+// rather than the file grown over its limit; the next record tries again.
 func (w *RecordWriter) rotate() error {
-	if w.file != nil {
-		err := w.file.Close()
-		w.file = nil
-		if err != nil {
-			return fmt.Errorf("call records: %w", err)
-		}
+	err := w.file.Close()
+	w.file = nil
+	if err != nil {
+		return fmt.Errorf("call records: %w", err)
 	}
-	info, err := os.Stat(w.cfg.File)
-	if err == nil && info.Size() >= w.cfg.MaxBytes/2 {
-		for i := w.cfg.Keep; i > 0; i-- {
-			from := w.cfg.File
-			if i > 1 {
-				from = fmt.Sprintf("%s.%d", w.cfg.File, i-1)
-			}
-			if err := os.Rename(from, fmt.Sprintf("%s.%d", w.cfg.File, i)); err != nil && !os.IsNotExist(err) {
-				return fmt.Errorf("call records: %w", err)
-			}
+	for i := w.cfg.Keep; i > 0; i-- {
+		from := w.cfg.File
+		if i > 1 {
+			from = fmt.Sprintf("%s.%d", w.cfg.File, i-1)
+		}
+		if err := os.Rename(from, fmt.Sprintf("%s.%d", w.cfg.File, i)); err != nil && !os.IsNotExist(err) {
+			return fmt.Errorf("call records: %w", err)
 		}
 	}
 	return w.open()

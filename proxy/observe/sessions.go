@@ -4,38 +4,38 @@ import "time"
 
 // SignalingSessions is the snapshot behind `show uc-ime signaling-sessions`.
 type SignalingSessions struct {
-	InUse    int                `json:"in_use"`    // sessions that stand now
-	MostUsed int                `json:"most_used"` // highest number that stood at one time since the start
-	Sessions []SignalingSession `json:"sessions"`
+	InUse    int                    `json:"in_use"`    // sessions that stand now
+	MostUsed int                    `json:"most_used"` // highest number that stood at one time since the start
+	Sessions List[SignalingSession] `json:"sessions"`
 }
 
 // SignalingSession is one pair of an inside and an outside connection. Addresses are "ip:port".
 type SignalingSession struct {
-	Inside       string    `json:"inside"`        // the call agent's end of the inside connection
-	InsideLocal  string    `json:"inside_local"`  // our end of the inside connection
-	Outside      string    `json:"outside"`       // the peer's end of the outside connection
-	OutsideLocal string    `json:"outside_local"` // our end of the outside connection
-	Direction    string    `json:"direction"`     // "inbound" or "outbound": who opened the session
-	State        string    `json:"state"`         // "opening", "active", "closing"
-	PeerDomains  []string  `json:"peer_domains"`  // SIP domains of the peer's certificate (RFC 5922)
-	TLSVersion   string    `json:"tls_version"`   // "TLS 1.2", "TLS 1.3"; "" before the handshake ends
-	CipherSuite  string    `json:"cipher_suite"`  // name of the IANA registry
-	Since        time.Time `json:"since"`         // when the session opened
-	Idle         Seconds   `json:"idle"`          // time without a message in either direction
-	Dialogs      []Dialog  `json:"dialogs"`
+	Inside       string       `json:"inside"`        // the call agent's end of the inside connection
+	InsideLocal  string       `json:"inside_local"`  // our end of the inside connection
+	Outside      string       `json:"outside"`       // the peer's end of the outside connection
+	OutsideLocal string       `json:"outside_local"` // our end of the outside connection
+	Direction    string       `json:"direction"`     // "inbound" or "outbound": who opened the session
+	State        string       `json:"state"`         // "opening", "active", "closing"
+	PeerDomains  List[string] `json:"peer_domains"`  // SIP domains of the peer's certificate (RFC 5922)
+	TLSVersion   string       `json:"tls_version"`   // "TLS 1.2", "TLS 1.3"; "" before the handshake ends
+	CipherSuite  string       `json:"cipher_suite"`  // name of the IANA registry
+	Since        time.Time    `json:"since"`         // when the session opened
+	Idle         Seconds      `json:"idle"`          // time without a message in either direction
+	Dialogs      List[Dialog] `json:"dialogs"`
 }
 
 // Dialog is one SIP dialog (a call, early or confirmed) of a signaling session.
 type Dialog struct {
-	CallID        string      `json:"call_id"`
-	SessionID     string      `json:"session_id"` // our own number of the call, as in logs and call records
-	From          string      `json:"from"`       // user part of From
-	To            string      `json:"to"`         // user part of To
-	State         string      `json:"state"`      // "early", "confirmed", "ending"
-	Domain        string      `json:"domain"`     // peer domain that was verified when the dialog opened
-	FBSensitivity int         `json:"fb_sensitivity"`
-	SIPTrunkURI   string      `json:"sip_trunk_uri"` // "" is not printed
-	Media         []MediaLine `json:"media"`
+	CallID        string          `json:"call_id"`
+	SessionID     string          `json:"session_id"` // our own number of the call, as in logs and call records
+	From          string          `json:"from"`       // user part of From
+	To            string          `json:"to"`         // user part of To
+	State         string          `json:"state"`      // "early", "confirmed", "ending"
+	Domain        string          `json:"domain"`     // peer domain that was verified when the dialog opened
+	FBSensitivity int             `json:"fb_sensitivity"`
+	SIPTrunkURI   string          `json:"sip_trunk_uri"` // "" is not printed
+	Media         List[MediaLine] `json:"media"`
 }
 
 // MediaLine is one m= line of a dialog that carries media. Addresses are "ip:port"; "" prints as "none" (rejected line or hold).
@@ -58,9 +58,9 @@ type MediaLine struct {
 
 // MediaSessions is the snapshot behind `show uc-ime media-sessions [detail]`.
 type MediaSessions struct {
-	InUse    int            `json:"in_use"`
-	MostUsed int            `json:"most_used"`
-	Sessions []MediaSession `json:"sessions"`
+	InUse    int                `json:"in_use"`
+	MostUsed int                `json:"most_used"`
+	Sessions List[MediaSession] `json:"sessions"`
 }
 
 // MediaSession is one stream: the outside (SRTP) connection and the inside (RTP, on a secure trunk SRTP) connection of one m= line.
@@ -68,6 +68,7 @@ type MediaSession struct {
 	CallID    string    `json:"call_id"`
 	SessionID string    `json:"session_id"`
 	Kind      string    `json:"kind"`
+	RefCount  int       `json:"refcnt"` // dialogs that use the stream (forked early dialogs share one); 0 prints as 1
 	Since     time.Time `json:"since"`
 	Outside   MediaConn `json:"outside"`
 	Inside    MediaConn `json:"inside"`
