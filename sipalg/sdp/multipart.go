@@ -1,0 +1,222 @@
+package sdp
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+)
+
+// Caps on multipart bodies.
+const (
+	// MaxParts is the largest number of parts, those of inner bodies included.
+	MaxParts = 16
+	// MaxNesting is how deep multipart bodies may stand in each other.
+	MaxNesting = 2
+	// MaxPartHeader is the largest header of a part, in bytes.
+	MaxPartHeader = 8 << 10
+)
+
+// FindPart finds the session description in a SIP body: the whole body where
+// contentType is application/sdp, the one part of that type where it is
+// multipart/*. sdp shares memory with body. replace returns a new body with
+// another description in the place of sdp and every other byte as it came.
+// ok is false, without error, where there is no description.
+//
+// Errors wrap ErrMultipart: broken or ambiguous boundaries (two readers could
+// find different parts), a cap, a description in a transfer encoding that
+// cannot be edited, or more than one description.
+func FindPart(contentType string, body []byte) (sdp []byte, replace func(newSDP []byte) []byte, ok bool, err error) {
+	f := finder{body: body}
+	if err := f.walk(contentType, "", 0, len(body), 0); err != nil || !f.found {
+		return nil, nil, false, err
+	}
+	start, end := f.start, f.end
+	replace = func(newSDP []byte) []byte {
+		return bytes.Join([][]byte{body[:start], newSDP, body[end:]}, nil)
+	}
+	return body[start:end:end], replace, true, nil
+}
+
+type finder struct {
+	body       []byte
+	parts      int
+	found      bool
+	start, end int
+}
+
+// walk looks at body[start:end], which has the given type and encoding.
+func (f *finder) walk(contentType, encoding string, start, end, depth int) error {
+	kind, params, _ := strings.Cut(contentType, ";")
+	kind = strings.ToLower(strings.TrimSpace(kind))
+	isMultipart := strings.HasPrefix(kind, "multipart/")
+	if kind != "application/sdp" && !isMultipart {
+		return nil
+	}
+	switch strings.ToLower(strings.TrimSpace(encoding)) {
+	case "", "7bit", "8bit", "binary":
+	default:
+		return fmt.Errorf("%w: transfer encoding %q", ErrMultipart, encoding)
+	}
+	if !isMultipart {
+		if f.found {
+			return fmt.Errorf("%w: more than one session description", ErrMultipart)
+		}
+		f.found, f.start, f.end = true, start, end
+		return nil
+	}
+	if depth == MaxNesting {
+		return fmt.Errorf("%w: nested more than %d deep", ErrMultipart, MaxNesting)
+	}
+	boundary, err := boundaryParam(params)
+	if err != nil {
+		return err
+	}
+	parts, err := f.cut(boundary, start, end)
+	if err != nil {
+		return err
+	}
+	for _, p := range parts {
+		if err := f.part(p[0], p[1], depth+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cut finds the parts of body[start:end] as offsets, by the delimiter lines.
+func (f *finder) cut(boundary string, start, end int) ([][2]int, error) {
+	var parts [][2]int
+	open := -1
+	for at := start; at < end; {
+		eol := bytes.IndexByte(f.body[at:end], '\n')
+		next := end
+		if eol >= 0 {
+			next = at + eol + 1
+		}
+		rest, isDelimiter := strings.CutPrefix(string(f.body[at:min(next, at+2+len(boundary)+64)]), "--"+boundary)
+		if !isDelimiter {
+			at = next
+			continue
+		}
+		// Some readers end lines at LF, others at CRLF alone; a delimiter
+		// that only the first kind sees would hide a part from us.
+		if at > start && (at < start+2 || f.body[at-2] != '\r') {
+			return nil, fmt.Errorf("%w: boundary after a bare LF", ErrMultipart)
+		}
+		closing := strings.HasPrefix(rest, "--")
+		rest = strings.TrimLeft(strings.TrimPrefix(rest, "--"), " \t")
+		if rest != "\r\n" && (!closing || rest != "") {
+			return nil, fmt.Errorf("%w: text after the boundary", ErrMultipart)
+		}
+		if open >= 0 {
+			// The CRLF before a delimiter belongs to the delimiter, also
+			// where it is the one that ended the delimiter before.
+			parts = append(parts, [2]int{open, max(open, at-2)})
+		}
+		if closing {
+			return parts, nil
+		}
+		if f.parts++; f.parts > MaxParts {
+			return nil, fmt.Errorf("%w: more than %d parts", ErrMultipart, MaxParts)
+		}
+		open, at = next, next
+	}
+	return nil, fmt.Errorf("%w: no closing boundary", ErrMultipart)
+}
+
+// part reads the header of body[start:end] and walks its content.
+func (f *finder) part(start, end, depth int) error {
+	var contentType, encoding string
+	types := 0
+	head := f.body[start:end]
+	last := ""
+	for at := 0; ; {
+		eol := bytes.Index(head[at:], []byte("\r\n"))
+		if eol < 0 || at+eol > MaxPartHeader {
+			return fmt.Errorf("%w: no end of a part's header", ErrMultipart)
+		}
+		line := string(head[at : at+eol])
+		at += eol + 2
+		if line == "" {
+			if types > 1 {
+				return fmt.Errorf("%w: part with two types", ErrMultipart)
+			}
+			return f.walk(contentType, encoding, start+at, end, depth)
+		}
+		if strings.ContainsAny(line, "\r\n\x00") {
+			return fmt.Errorf("%w: part header %q", ErrMultipart, line)
+		}
+		folded := line[0] == ' ' || line[0] == '\t'
+		name, value, ok := strings.Cut(line, ":")
+		if folded {
+			name, value, ok = last, " "+strings.TrimSpace(line), last != ""
+		}
+		if !ok {
+			return fmt.Errorf("%w: part header %q", ErrMultipart, line)
+		}
+		last = strings.ToLower(strings.TrimSpace(name))
+		switch last {
+		case "content-type", "c":
+			contentType += value
+			if !folded {
+				types++
+			}
+		case "content-transfer-encoding":
+			encoding += value
+		}
+	}
+}
+
+// boundaryParam finds the boundary among the parameters of a content type,
+// quoted or not (RFC 2046 section 5.1.1: 1 to 70 characters).
+func boundaryParam(params string) (string, error) {
+	boundary, found := "", false
+	for strings.TrimSpace(params) != "" {
+		name, rest, ok := strings.Cut(params, "=")
+		if !ok || strings.Contains(name, ";") && strings.TrimSpace(name[:strings.Index(name, ";")]) != "" {
+			return "", fmt.Errorf("%w: content type parameters", ErrMultipart)
+		}
+		name = strings.ToLower(strings.Trim(name, "; \t"))
+		value, rest, err := paramValue(strings.TrimLeft(rest, " \t"))
+		if err != nil {
+			return "", err
+		}
+		params = rest
+		if name != "boundary" {
+			continue
+		}
+		if found {
+			return "", fmt.Errorf("%w: two boundaries", ErrMultipart)
+		}
+		boundary, found = value, true
+	}
+	if len(boundary) < 1 || len(boundary) > 70 || strings.HasSuffix(boundary, " ") || strings.ContainsAny(boundary, "\r\n\x00") {
+		return "", fmt.Errorf("%w: boundary parameter", ErrMultipart)
+	}
+	return boundary, nil
+}
+
+// paramValue reads a token or a quoted string and returns what follows it.
+func paramValue(s string) (value, rest string, err error) {
+	if !strings.HasPrefix(s, `"`) {
+		value, rest, _ = strings.Cut(s, ";")
+		return strings.TrimSpace(value), rest, nil
+	}
+	var b strings.Builder
+	for i := 1; i < len(s); i++ {
+		switch {
+		case s[i] == '\\' && i+1 < len(s):
+			i++
+			b.WriteByte(s[i])
+		case s[i] == '"':
+			rest = strings.TrimLeft(s[i+1:], " \t")
+			if rest != "" && rest[0] != ';' {
+				return "", "", fmt.Errorf("%w: text after a quoted parameter", ErrMultipart)
+			}
+			return b.String(), rest, nil
+		default:
+			b.WriteByte(s[i])
+		}
+	}
+	return "", "", fmt.Errorf("%w: quoted parameter without end", ErrMultipart)
+}
