@@ -1,0 +1,154 @@
+package testbed
+
+import (
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"strings"
+)
+
+// newHost makes a namespace with its loopback up and IPv6 off: router
+// solicitations would only blur captures.
+func (l *Lab) newHost(role string) (*Host, error) {
+	h := &Host{Name: role, NS: l.prefix + role, dir: l.Dir, keep: l.opts.Keep}
+	if _, err := run(exec.CommandContext, "ip", "netns", "add", h.NS); err != nil {
+		return nil, err
+	}
+	l.hosts = append(l.hosts, h)
+	if err := h.Sysctl("net/ipv6/conf/all/disable_ipv6", "1"); err != nil {
+		return nil, err
+	}
+	if err := h.Sysctl("net/ipv6/conf/default/disable_ipv6", "1"); err != nil {
+		return nil, err
+	}
+	return h, h.ip("link set lo up")
+}
+
+// ip runs several ip(8) commands in the namespace, all or an error.
+func (h *Host) ip(commands ...string) error {
+	cmd := exec.Command("ip", "-n", h.NS, "-batch", "-")
+	cmd.Stdin = strings.NewReader(strings.Join(commands, "\n") + "\n")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: ip %s: %w: %s", h.Name, strings.Join(commands, "; "), err, out)
+	}
+	return nil
+}
+
+// wire joins two namespaces by a virtual cable. Offloading is switched off:
+// packets stand on the wire as on a real one, with their checksums.
+func wire(a *Host, ifA string, b *Host, ifB string) error {
+	if err := a.ip(fmt.Sprintf("link add %s type veth peer name %s netns %s", ifA, ifB, b.NS)); err != nil {
+		return err
+	}
+	for _, end := range []struct {
+		h  *Host
+		if_ string
+	}{{a, ifA}, {b, ifB}} {
+		if out, err := end.h.Run("ethtool", "-K", end.if_, "gro", "off", "gso", "off", "tso", "off", "tx", "off"); err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		if err := end.h.ip("link set " + end.if_ + " up"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// network builds
+//
+//	phone-a, ucm-a --- lan --- edge-a --- inet --- edge-b --- lan --- ucm-b, phone-b
+//	                                       |
+//	                                    outsider
+//
+// The edges that are proxies get cables alone: addresses and routes are the
+// appliance's work.
+func (l *Lab) network() error {
+	var err error
+	mk := func(role string) (h *Host) {
+		if err == nil {
+			h, err = l.newHost(role)
+		}
+		return h
+	}
+	l.lan = mk("lan")
+	l.Internet = &Internet{Host: mk("inet")}
+	l.Outsider = mk("outsider")
+	for _, e := range l.Enterprises() {
+		e.PhoneHost, e.UCMHost, e.EdgeHost = mk("phone-"+e.Letter), mk("ucm-"+e.Letter), mk("proxy-"+e.Letter)
+	}
+	if err != nil {
+		return err
+	}
+	if err := l.Internet.Sysctl("net/ipv4/ip_forward", "1"); err != nil {
+		return err
+	}
+	for _, e := range l.Enterprises() {
+		if err := l.wireEnterprise(e); err != nil {
+			return err
+		}
+	}
+	l.OutsiderIP = netip.MustParseAddr("198.51.100.10")
+	if err := wire(l.Outsider, "eth0", l.Internet.Host, "eo"); err != nil {
+		return err
+	}
+	if err := l.Internet.ip("addr add 198.51.100.1/24 dev eo"); err != nil {
+		return err
+	}
+	return l.Outsider.ip("addr add 198.51.100.10/24 dev eth0", "route add default via 198.51.100.1")
+}
+
+// wireEnterprise lays the cables and addresses of one side.
+func (l *Lab) wireEnterprise(e *Enterprise) error {
+	br := "br-" + e.Letter
+	if err := l.lan.ip("link add "+br+" type bridge", "link set "+br+" up"); err != nil {
+		return err
+	}
+	for _, c := range []struct {
+		h            *Host
+		ifName, port string
+	}{{e.PhoneHost, "eth0", "p" + e.Letter}, {e.UCMHost, "eth0", "u" + e.Letter}, {e.EdgeHost, "ein", "e" + e.Letter}} {
+		if err := wire(c.h, c.ifName, l.lan, c.port); err != nil {
+			return err
+		}
+		if err := l.lan.ip("link set " + c.port + " master " + br); err != nil {
+			return err
+		}
+	}
+	if err := wire(e.EdgeHost, "eout", l.Internet.Host, "e"+e.Letter); err != nil {
+		return err
+	}
+	bits := e.Outside.Bits()
+	if err := l.Internet.ip(fmt.Sprintf("addr add %s/%d dev e%s", e.Gateway, bits, e.Letter)); err != nil {
+		return err
+	}
+	for h, addr := range map[*Host]netip.Addr{e.PhoneHost: e.PhoneIP, e.UCMHost: e.UCMIP} {
+		if err := h.ip(fmt.Sprintf("addr add %s/%d dev eth0", addr, e.Inside.Bits()), "route add default via "+e.InsideIP.String()); err != nil {
+			return err
+		}
+	}
+	if e.side.Edge == EdgeImeproxy {
+		return nil
+	}
+	return l.addressEdge(e)
+}
+
+// addressEdge sets up an edge that is not the appliance. With plain routers
+// the Internet carries inside addresses: no real one would.
+func (l *Lab) addressEdge(e *Enterprise) error {
+	if err := e.EdgeHost.ip(
+		fmt.Sprintf("addr add %s/%d dev ein", e.InsideIP, e.Inside.Bits()),
+		fmt.Sprintf("addr add %s/%d dev eout", e.OutsideIP, e.Outside.Bits()),
+		fmt.Sprintf("addr add %s/32 dev eout", e.Mapped),
+		fmt.Sprintf("addr add %s/32 dev eout", e.MediaOut),
+		"route add default via "+e.Gateway.String(),
+	); err != nil {
+		return err
+	}
+	if e.side.Edge != EdgeRouter {
+		return nil
+	}
+	if err := e.EdgeHost.Sysctl("net/ipv4/ip_forward", "1"); err != nil {
+		return err
+	}
+	return l.Internet.ip(fmt.Sprintf("route add %s via %s", e.Inside.Masked(), e.OutsideIP))
+}
