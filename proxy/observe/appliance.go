@@ -118,3 +118,6 @@ type Clock struct {
 type Cleared struct {
 	Connections int `json:"connections_deleted"`
 }
+
+// Done is the answer of a command that prints nothing; its document says {"done": true}.
+type Done struct{}

@@ -230,3 +230,9 @@ func prefixed(prefix, s string) string {
 	}
 	return prefix + s
 }
+
+// Text is empty.
+func (Done) Text() string { return "" }
+
+// MarshalJSON gives {"done": true}.
+func (Done) MarshalJSON() ([]byte, error) { return []byte(`{"done":true}`), nil }

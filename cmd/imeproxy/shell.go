@@ -1,0 +1,43 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"imeproxy/proxy/shell"
+)
+
+// newShellCommand makes `imeproxy shell`, the client of a running daemon's control socket. It tells the operator of its errors itself;
+// main has only to exit 1 when it returns one.
+func newShellCommand() *cobra.Command {
+	con := shell.Console{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}
+	cmd := &cobra.Command{
+		Use:   "shell [--control SOCKET] [-c COMMAND]...",
+		Short: "Type commands to the running appliance",
+		Long: "Carries out commands of an ASA in the running appliance, in privileged mode: each -c in its turn, or else the lines of standard\n" +
+			"input. The first command that fails ends it with exit status 1; on a terminal it goes on. \"help\" lists the commands.",
+		Example:       "  imeproxy shell -c 'show uc-ime signaling-sessions'\n  imeproxy shell -c 'show uc-ime signaling-sessions statistics | json'",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cmd.SilenceUsage, cmd.SilenceErrors = true, true // from here on; cobra still tells of wrong flags
+			con.Terminal = isTerminal(os.Stdin) && isTerminal(os.Stdout)
+			err := shell.Run(cmd.Context(), con)
+			if err != nil && !errors.Is(err, shell.ErrCommandFailed) {
+				fmt.Fprintln(os.Stderr, "imeproxy shell:", err)
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&con.Socket, "control", shell.DefaultSocket, "control `SOCKET` of the daemon")
+	cmd.Flags().StringArrayVarP(&con.Commands, "command", "c", nil, "carry out `COMMAND`; may stand several times")
+	return cmd
+}
+
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}

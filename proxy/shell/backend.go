@@ -1,0 +1,33 @@
+package shell
+
+import "imeproxy/proxy/observe"
+
+// Backend is the running appliance as the commands see it. Every method may be called from several goroutines at once and gives a
+// snapshot that nobody changes afterwards.
+type Backend interface {
+	Hostname() string // for the prompt
+	SignalingSessions() observe.SignalingSessions
+	Statistics() observe.Statistics
+	MediaSessions() observe.MediaSessions
+	TLSProxy() observe.TLSProxySessions
+	Conns() observe.Conns
+	Certificates() observe.Certificates
+	Version() observe.Version
+	Health() observe.HealthList
+	// RunningConfig gives the canonical text with secrets masked, of everything ("") or of one section, whose name is one of Sections. A
+	// section that nothing is configured for is empty text. The error's words are shown to the operator.
+	RunningConfig(section string) (string, error)
+	// ClearConns ends every signaling session, with its connections and calls, and says how many connections that were.
+	ClearConns() int
+}
+
+// StatisticsClearer is a Backend whose counters can be set to zero; with it the command `clear uc-ime statistics` exists.
+type StatisticsClearer interface {
+	ClearStatistics()
+}
+
+// Sections are the words that may follow `show running-config`, in the order of the configuration.
+var Sections = []string{
+	"hostname", "domain-name", "banner", "interface", "object", "access-list", "access-group", "route", "timeout", "crypto", "ssl",
+	"media-termination", "uc-ime", "tls-proxy", "class-map", "policy-map", "service-policy",
+}

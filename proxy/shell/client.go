@@ -1,0 +1,108 @@
+package shell
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"syscall"
+	"time"
+)
+
+// dialTime bounds connecting and the greeting.
+const dialTime = 5 * time.Second
+
+// Client is one connection to a daemon's control socket. Not safe for concurrent use.
+type Client struct {
+	conn   net.Conn
+	prompt string
+}
+
+// Result is how a command ended.
+type Result struct {
+	Exit   int    // 0, or 1 with Error
+	Error  string // for the operator's eyes, may have several lines, no line feed at its end
+	Closed bool   // the daemon ended the session
+}
+
+// Dial connects to a daemon and takes its greeting. The error says what the operator can do.
+func Dial(ctx context.Context, socketPath string) (*Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTime)
+	defer cancel()
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", socketPath)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return nil, fmt.Errorf("%w on %s: start it with \"imeproxy run\", or name the socket of the one that runs with --control SOCKET", ErrNoDaemon, socketPath)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("control socket %s: %w: run this as root or as the daemon's user", socketPath, fs.ErrPermission)
+	case err != nil:
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	c := &Client{conn: conn}
+	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })()
+	a, err := c.receive()
+	if err == nil && a.Exit != 0 {
+		err = errors.New(a.Error)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("control socket %s: %w", socketPath, err), conn.Close())
+	}
+	c.prompt = a.Prompt
+	return c, nil
+}
+
+// Prompt is what stands before the next line.
+func (c *Client) Prompt() string { return c.prompt }
+
+// Close ends the connection.
+func (c *Client) Close() error { return c.conn.Close() }
+
+// Run carries one line out and copies its output to w as it comes. An error means that the connection cannot be used any more; a command
+// that failed is told by the Result. Ending ctx ends the connection.
+func (c *Client) Run(ctx context.Context, line string, w io.Writer) (Result, error) {
+	if len(line) > MaxLine { // the daemon would end the connection
+		return Result{Exit: 1, Error: fmt.Sprintf("ERROR: %% Line is longer than %d bytes", MaxLine)}, nil
+	}
+	defer context.AfterFunc(ctx, func() { c.conn.Close() })()
+	if err := writeFrame(c.conn, request{Command: line}); err != nil {
+		return Result{}, c.explain(ctx, err)
+	}
+	for {
+		a, err := c.receive()
+		if err != nil {
+			return Result{}, c.explain(ctx, err)
+		}
+		if a.Done {
+			if a.Prompt != "" {
+				c.prompt = a.Prompt
+			}
+			return Result{Exit: a.Exit, Error: a.Error, Closed: a.Close}, nil
+		}
+		if _, err := io.WriteString(w, a.Output); err != nil {
+			return Result{}, fmt.Errorf("output: %w", err)
+		}
+	}
+}
+
+func (c *Client) explain(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("the daemon ended the connection: %w", err)
+}
+
+func (c *Client) receive() (answer, error) {
+	body, err := readFrame(c.conn, MaxAnswer, func() {})
+	if err != nil {
+		return answer{}, noEOF(err)
+	}
+	var a answer
+	if err := json.Unmarshal(body, &a); err != nil {
+		return a, fmt.Errorf("malformed answer: %w", err)
+	}
+	return a, nil
+}

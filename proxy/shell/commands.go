@@ -1,0 +1,102 @@
+package shell
+
+import (
+	"strings"
+	"time"
+
+	"imeproxy/proxy/config/keyword"
+	"imeproxy/proxy/observe"
+)
+
+// action carries one matched line out.
+type action func(args keyword.Args) (observe.View, error)
+
+// entry is one command of the table.
+type entry struct {
+	usage   string // as `help` and docs/show.md print it
+	pattern string // of the keyword trie; "" = usage
+	help    string
+	run     action
+}
+
+// keywordHelp says what the words mean that several commands share.
+var keywordHelp = map[string]string{
+	"show":   "Show running system information",
+	"clear":  "Reset functions",
+	"uc-ime": "Intercompany Media Engine proxy",
+	"crypto": "Keys and certificates",
+	"ca":     "Certification authorities and identities",
+}
+
+// snapshot makes a command of a getter.
+func snapshot[V observe.View](get func() V) action {
+	return func(keyword.Args) (observe.View, error) { return get(), nil }
+}
+
+func commands(b Backend, now func() time.Time) []entry {
+	list := []entry{
+		{
+			usage: "show uc-ime signaling-sessions", help: "Signaling sessions and their dialogs",
+			run: snapshot(b.SignalingSessions),
+		},
+		{
+			usage: "show uc-ime signaling-sessions statistics", help: "Counters of ticket checks, refused messages and sessions",
+			run: snapshot(b.Statistics),
+		},
+		{
+			usage: "show uc-ime media-sessions", help: "Media sessions in short",
+			run: snapshot(b.MediaSessions),
+		},
+		{
+			usage: "show uc-ime media-sessions detail", help: "Media sessions with packets, keys and monitoring",
+			run: snapshot(func() observe.MediaSessionsDetail {
+				return observe.MediaSessionsDetail{MediaSessions: b.MediaSessions()}
+			}),
+		},
+		{
+			usage: "show running-config [SECTION]", pattern: "show running-config [{" + strings.Join(Sections, "|") + "}]",
+			help: "The configuration in force", run: runningConfig(b),
+		},
+		{usage: "show tls-proxy", help: "TLS proxy sessions and their limit", run: snapshot(b.TLSProxy)},
+		{usage: "show conn", pattern: "show conn=connection", help: "Connections through the appliance", run: snapshot(b.Conns)},
+		{usage: "show crypto ca certificates", help: "Certificates of the trustpoints", run: snapshot(b.Certificates)},
+		{usage: "show version", help: "Version and time since the start", run: snapshot(b.Version)},
+		{
+			usage: "show clock", help: "Date and time",
+			run: snapshot(func() observe.Clock { return observe.Clock{Now: now()} }),
+		},
+		{usage: "show health", help: "What is wrong now, and what to do", run: snapshot(b.Health)},
+		{
+			usage: "clear conn all", pattern: "clear conn=connection all", help: "End every signaling session",
+			run: func(keyword.Args) (observe.View, error) { return observe.Cleared{Connections: b.ClearConns()}, nil },
+		},
+		{
+			usage: "exit", pattern: "{exit|quit|logout}", help: "End the session",
+			run: func(keyword.Args) (observe.View, error) { return nil, ErrExit },
+		},
+	}
+	if c, ok := b.(StatisticsClearer); ok {
+		list = append(list, entry{
+			usage: "clear uc-ime statistics", help: "Set the counters to zero",
+			run: func(keyword.Args) (observe.View, error) {
+				c.ClearStatistics()
+				return observe.Done{}, nil
+			},
+		})
+	}
+	return list
+}
+
+func runningConfig(b Backend) action {
+	return func(args keyword.Args) (observe.View, error) {
+		section := ""
+		if len(args) > 2 { // show running-config SECTION
+			section = args[2].Text
+		}
+		text, err := b.RunningConfig(section)
+		if err != nil {
+			return nil, err
+		}
+		return observe.RunningConfig{Section: section, Config: text}, nil
+	}
+}

@@ -1,0 +1,53 @@
+package shell
+
+import (
+	"errors"
+	"strings"
+
+	"imeproxy/proxy/config/keyword"
+	"imeproxy/proxy/observe"
+)
+
+// Errors of the socket and its two ends.
+var (
+	ErrInUse     = errors.New("another daemon answers on the control socket")
+	ErrNoDaemon  = errors.New("no imeproxy daemon answers")
+	ErrForbidden = errors.New("only root and the daemon's own user may use the control socket")
+	ErrTooLong   = errors.New("request is too long")
+	ErrMalformed = errors.New("malformed request")
+	ErrBusy      = errors.New("too many shells are connected")
+)
+
+// ErrExit ends a session at the operator's wish; it is no failure.
+var ErrExit = errors.New("exit")
+
+// CommandError is a line that cannot be carried out, in an ASA's words.
+type CommandError struct {
+	Line string // as typed, control characters replaced; "" = no marker is printed
+	Col  int    // column of the first wrong word in characters, from 1
+	Text string // "% Invalid input detected at '^' marker."
+}
+
+// Error gives the line, the marker under the first wrong word and the message, as an ASA prints them, without a last line feed.
+func (e *CommandError) Error() string {
+	if e.Line == "" || e.Col < 1 {
+		return "ERROR: " + e.Text
+	}
+	return e.Line + "\n" + strings.Repeat(" ", e.Col-1) + "^\nERROR: " + e.Text
+}
+
+func invalidAt(line string, col int) *CommandError {
+	return &CommandError{Line: line, Col: col, Text: "% Invalid input detected at '^' marker."}
+}
+
+// parseError says in an ASA's words what the keyword trie found wrong.
+func parseError(line string, e *keyword.Error) *CommandError {
+	switch e.Kind {
+	case keyword.Incomplete:
+		return &CommandError{Text: "% Incomplete command"}
+	case keyword.Ambiguous:
+		return &CommandError{Text: "% Ambiguous command:  \"" + observe.Clean(strings.TrimSpace(line)) + "\""}
+	default:
+		return invalidAt(line, e.Col)
+	}
+}
