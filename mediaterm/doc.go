@@ -1,0 +1,61 @@
+// Package mediaterm terminates the media of calls: it owns the media-termination
+// addresses, hands out their ports, and relays each stream between its inside leg
+// (RTP, or SRTP on a secure trunk) and its outside leg (SRTP), counting all it sees.
+//
+// # Purpose
+//
+// A stream is one m= line. It has two legs, Inside and Outside, and each leg has a
+// pair of UDP ports on one of our addresses: RTP on the even port, RTCP on the next.
+// What arrives on one leg leaves on the other, with the SRTP transform taken off and
+// put on as each leg's keys say. Payloads, SSRCs, sequence numbers and timestamps are
+// never changed, so that codecs, DTMF events and RTCP reports stay true end to end.
+//
+// # Documents
+//
+//   - RFC 3550: RTP and RTCP, sequence numbers (A.1), loss (A.3), jitter (A.8)
+//   - RFC 3711: SRTP and SRTCP, index (3.3.1), replay lists (3.3.2), key lifetime (9.2)
+//   - RFC 4568: key sizes, lifetime and MKI as SDES signals them
+//   - RFC 7714: AES-GCM suites
+//   - RFC 5761: RTP and RTCP on one port, told apart by payload type
+//   - RFC 7983: what else may arrive on such a port (STUN, DTLS)
+//
+// # Data in, data out
+//
+// In: addresses and a port range (New), signalled addresses (Stream.SetRemote), keys
+// (Stream.SetCrypto), datagrams. Out: datagrams, Stats and Counters, and events
+// (Config.OnEvent). SDP is read and written elsewhere; nothing here parses it.
+//
+// # Rules that the package keeps
+//
+//   - Source lock. A plain leg takes packets from the signalled address only, any
+//     port until the first, then that source alone. An SRTP leg takes the first
+//     source that authenticates, and moves only for an authenticated, newer packet.
+//     SetRemote opens the lock again. Towards the outside, media goes to the source
+//     learned (NAT); towards the inside, to the address signalled.
+//   - The outside leg passes nothing before its first SetCrypto; the inside leg is
+//     plain until told otherwise. A leg that has a key for one direction alone passes
+//     nothing in the other.
+//   - Rollover counters belong to the key: they outlive re-INVITEs, holds, and the
+//     return to one of the last keysKept keys. An old remote key stays accepted until
+//     the first packet under the new one authenticates.
+//   - No index of a local key is ever used twice (RFC 7714 section 8.3 forbids it):
+//     duplicates and packets over 128 behind are dropped, as libsrtp does. For the same
+//     reason SSRCs are not evicted from a key's table: at maxSSRCs new ones are refused
+//     and EventSSRCLimit asks for a new key.
+//   - Silence ends nothing. A leg without remote (hold) is sent nothing, while what
+//     comes from it is still relayed and its receiving state kept.
+//
+// # Limits
+//
+// Config.MaxStreams streams; the port range; maxSSRCs SSRCs a key and direction;
+// statsSources SSRCs with loss and jitter of their own; keysKept keys a direction;
+// datagrams below maxDatagram bytes; eventQueue undelivered events. Each has a counter.
+//
+// # Engine
+//
+// The packets are moved by an Engine. The first, "sockets", uses a UDP socket and a
+// goroutine a port with pion/srtp: portable, and the reference that later engines are
+// compared with. It reads one datagram a system call: streams arrive evenly spaced, so
+// that a batch read finds one datagram anyway, and x/net's ReadBatch allocates an
+// address for each.
+package mediaterm

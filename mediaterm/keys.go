@@ -1,0 +1,377 @@
+package mediaterm
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/pion/rtp"
+	"github.com/pion/srtp/v3"
+)
+
+const (
+	// maxSSRCs bounds a key's table in each direction. It is not an eviction bound: an
+	// SSRC that was forgotten and came back would repeat key stream (sending) or be open
+	// to replay (receiving).
+	maxSSRCs = 256
+	// keysKept is the number of keys a direction remembers, the current one included, so
+	// that going back to an earlier key (a re-INVITE that failed) goes on where it was.
+	keysKept = 4
+	// restartPackets in a row behind the window mean that the sender began again.
+	restartPackets = 3
+)
+
+// Reasons for which a packet was not sealed or opened.
+var (
+	errAuth       = errors.New("authentication failed")
+	errNoKey      = errors.New("no key yet")
+	errReplay     = errors.New("replayed")
+	errExpired    = errors.New("key lifetime used up")
+	errSSRCs      = errors.New("too many sources under one key")
+	errRepeated   = errors.New("index used before")
+	errBadPacket  = errors.New("malformed packet")
+	errOtherCrypt = errors.New("transform failed")
+)
+
+func newContext(k Key) (*srtp.Context, error) {
+	opts := []srtp.ContextOption{
+		srtp.SRTPReplayProtection(replayWindow), srtp.SRTCPReplayProtection(replayWindow),
+	}
+	if len(k.MKI) > 0 {
+		opts = append(opts, srtp.MasterKeyIndicator(k.MKI))
+	}
+	ctx, err := srtp.CreateContext(k.Master, k.Salt, k.Suite.profile(), opts...)
+	if err != nil {
+		return nil, fmt.Errorf("SRTP context for %s: %w", k.Suite, err)
+	}
+	return ctx, nil
+}
+
+// keyUse is what sending and receiving under a key have in common: the key, its pion
+// context, its sources and how much of its lifetime is used. Not for concurrent use.
+type keyUse struct {
+	key       Key
+	ctx       *srtp.Context
+	rtp, rtcp uint64 // packets under this key
+	warned    bool
+	expired   bool
+	full      bool // SSRC limit met and told
+
+	sources map[uint32]*source
+	last    *source // almost every packet has the SSRC of the one before it
+}
+
+// source is one SSRC under a key.
+type source struct {
+	ssrc   uint32
+	index  window // SRTP indices
+	rtcp   uint64 // receiving: highest SRTCP index; sending: unused
+	resync bool   // sending: the context is new and must be told the rollover counter
+	stray  int    // packets in a row behind the window
+}
+
+func newKeyUse(k Key) (*keyUse, error) {
+	ctx, err := newContext(k)
+	if err != nil {
+		return nil, err
+	}
+	return &keyUse{key: k, ctx: ctx, sources: map[uint32]*source{}}, nil
+}
+
+// find returns the source, nil when it is not known.
+func (u *keyUse) find(ssrc uint32) *source {
+	if u.last != nil && u.last.ssrc == ssrc {
+		return u.last
+	}
+	return u.sources[ssrc]
+}
+
+func (u *keyUse) add(s *source) {
+	u.sources[s.ssrc] = s
+	u.last = s
+}
+
+// change takes another suite, MKI or lifetime for the same master key and salt. The
+// session keys stay, so the indices must go on.
+func (u *keyUse) change(k Key) error {
+	if !u.key.sameOnWire(k) {
+		ctx, err := newContext(k)
+		if err != nil {
+			return err
+		}
+		for ssrc, s := range u.sources {
+			s.resync = true
+			ctx.SetROC(ssrc, uint32(s.index.highest>>16))
+			if i, ok := u.ctx.Index(ssrc); ok {
+				ctx.SetIndex(ssrc, i)
+			}
+		}
+		u.ctx = ctx
+	}
+	if u.key.Lifetime != k.Lifetime {
+		u.warned, u.expired = false, false
+	}
+	u.key = k
+	return nil
+}
+
+// spent tells whether the lifetime is used up for a kind of packet.
+func (u *keyUse) spent(kind packetKind) bool {
+	if kind == kindRTCP {
+		return u.rtcp >= u.key.lifetimeRTCP()
+	}
+	return u.rtp >= u.key.lifetimeRTP()
+}
+
+// count adds a packet and names the event that it brings about, if any.
+func (u *keyUse) count(kind packetKind) EventKind {
+	used, life := &u.rtp, u.key.lifetimeRTP()
+	if kind == kindRTCP {
+		used, life = &u.rtcp, u.key.lifetimeRTCP()
+	}
+	*used++
+	switch {
+	case *used >= life && !u.expired:
+		u.expired, u.warned = true, true
+		return EventKeyExpired
+	case *used >= life-life/10 && !u.warned:
+		u.warned = true
+		return EventKeyExpiring
+	}
+	return ""
+}
+
+// wipe overwrites the master key. Session keys inside pion's context are out of reach.
+func (u *keyUse) wipe() {
+	clear(u.key.Master)
+	clear(u.key.Salt)
+}
+
+// keyRing is the keys of one direction of a leg, the current one first. In the
+// receiving direction the first `accepted` of them are tried.
+type keyRing struct {
+	keys     []*keyUse
+	active   bool // false: no key is set (nil was), the memory stays
+	accepted int
+}
+
+// set makes k the current key, with the state it had if it is remembered.
+func (r *keyRing) set(k *Key) error {
+	if k == nil {
+		r.active = false
+		r.accepted = 0
+		return nil
+	}
+	use, at := (*keyUse)(nil), -1
+	for i, u := range r.keys {
+		if u.key.sameMaterial(*k) {
+			use, at = u, i
+			break
+		}
+	}
+	if use == nil {
+		u, err := newKeyUse(k.clone())
+		if err != nil {
+			return err
+		}
+		use = u
+	} else if err := use.change(k.clone()); err != nil {
+		return err
+	}
+	switch {
+	case at == 0:
+		r.accepted = max(r.accepted, 1)
+	case at > 0:
+		if at >= r.accepted {
+			r.accepted++
+		}
+		copy(r.keys[1:at+1], r.keys[:at])
+		r.keys[0] = use
+	default:
+		r.keys = append([]*keyUse{use}, r.keys...)
+		r.accepted++
+		if len(r.keys) > keysKept {
+			r.keys[keysKept].wipe()
+			r.keys = r.keys[:keysKept]
+		}
+	}
+	r.accepted = min(r.accepted, len(r.keys))
+	r.active = true
+	return nil
+}
+
+// current is nil when no key is set.
+func (r *keyRing) current() *keyUse {
+	if !r.active {
+		return nil
+	}
+	return r.keys[0]
+}
+
+func (r *keyRing) wipe() {
+	for _, u := range r.keys {
+		u.wipe()
+	}
+	r.keys, r.active, r.accepted = nil, false, 0
+}
+
+// seal protects a packet under the key into dst. The event, when not empty, is to be
+// told whatever the error.
+func (u *keyUse) seal(dst, pkt []byte, kind packetKind, h rtpHeader, hdr *rtp.Header) ([]byte, EventKind, error) {
+	if u.spent(kind) {
+		return nil, "", errExpired
+	}
+	s := u.find(h.ssrc)
+	if s == nil {
+		if len(u.sources) >= maxSSRCs {
+			if u.full {
+				return nil, "", errSSRCs
+			}
+			u.full = true
+			return nil, EventSSRCLimit, errSSRCs
+		}
+		s = &source{ssrc: h.ssrc}
+		u.add(s)
+	}
+	u.last = s
+	var out []byte
+	var err error
+	if kind == kindRTCP {
+		out, err = u.ctx.EncryptRTCP(dst, pkt, nil)
+	} else {
+		index := indexGuess(s.index.highest, h.seq)
+		if v := s.index.use(index); v != fresh {
+			return nil, s.strayed(v), errRepeated
+		}
+		s.stray = 0
+		if s.resync {
+			u.ctx.SetROC(h.ssrc, uint32(index>>16))
+			s.resync = false
+		}
+		out, err = u.ctx.EncryptRTP(dst, pkt, hdr)
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("%w: %w", errOtherCrypt, err)
+	}
+	return out, u.count(kind), nil
+}
+
+func (s *source) strayed(v verdict) EventKind {
+	if v != tooOld {
+		return ""
+	}
+	s.stray++
+	if s.stray == restartPackets {
+		return EventSequenceRestart
+	}
+	return ""
+}
+
+// opened is the result of keyUse.open.
+type opened struct {
+	plain []byte
+	newer bool // above everything seen of its SSRC: may move the source lock
+	event EventKind
+}
+
+// open authenticates and decrypts a packet under the key into dst. A packet that fails
+// leaves no state behind.
+func (u *keyUse) open(dst, pkt []byte, kind packetKind, ssrc uint32, seq uint16, hdr *rtp.Header) (opened, error) {
+	if u.spent(kind) {
+		return opened{}, errExpired
+	}
+	s := u.find(ssrc)
+	if s == nil && len(u.sources) >= maxSSRCs {
+		o := opened{}
+		if !u.full {
+			u.full = true
+			o.event = EventSSRCLimit
+		}
+		return o, errSSRCs
+	}
+	var index uint64
+	var out []byte
+	var err error
+	if kind == kindRTCP {
+		index = srtcpIndex(pkt, u.key)
+		out, err = u.ctx.DecryptRTCP(dst, pkt, nil)
+	} else {
+		if s != nil {
+			index = indexGuess(s.index.highest, seq)
+		}
+		out, err = u.ctx.DecryptRTP(dst, pkt, hdr)
+	}
+	if err != nil {
+		return opened{}, openError(err, pkt, kind, u.key, hdr)
+	}
+	o := opened{plain: out, newer: true, event: u.count(kind)}
+	if s == nil {
+		s = &source{ssrc: ssrc}
+		u.add(s)
+		index = indexGuess(0, seq)
+		if kind == kindRTCP {
+			index = srtcpIndex(pkt, u.key)
+		}
+	}
+	u.last = s
+	if kind == kindRTCP {
+		o.newer = index > s.rtcp || s.rtcp == 0
+		s.rtcp = max(s.rtcp, index)
+		return o, nil
+	}
+	o.newer = !s.index.started || index > s.index.highest
+	s.index.use(index)
+	return o, nil
+}
+
+// openError sorts pion's errors. Its error for replays is not exported, so that a
+// replay is what is left when length and header are in order.
+func openError(err error, pkt []byte, kind packetKind, k Key, hdr *rtp.Header) error {
+	if errors.Is(err, srtp.ErrFailedToVerifyAuthTag) || errors.Is(err, srtp.ErrMKINotFound) {
+		return errAuth
+	}
+	if kind == kindRTCP {
+		if len(pkt) < rtcpHeaderLen+4+k.tagLen(kind)+len(k.MKI) {
+			return errBadPacket
+		}
+		return errReplay
+	}
+	n, herr := hdr.Unmarshal(pkt)
+	if herr != nil || len(pkt) < n+k.tagLen(kind)+len(k.MKI) {
+		return errBadPacket
+	}
+	return errReplay
+}
+
+// tagLen is the authentication tag in bytes: RFC 4568 section 6.2, RFC 7714 section 13.
+func (k Key) tagLen(kind packetKind) int {
+	switch {
+	case k.Suite.aead():
+		return 16
+	case k.Suite == SuiteCM32 && kind == kindRTP:
+		return 4
+	}
+	return 10
+}
+
+// overhead is what sealing adds to a packet, in bytes.
+func (k Key) overhead(kind packetKind) int {
+	n := k.tagLen(kind) + len(k.MKI)
+	if kind == kindRTCP {
+		n += 4
+	}
+	return n
+}
+
+// srtcpIndex reads the 31-bit index from a packet's end: RFC 3711 section 3.4 has it
+// before MKI and tag, RFC 7714 section 9.2 before the MKI. 0 when it is too short.
+func srtcpIndex(p []byte, k Key) uint64 {
+	at := len(p) - len(k.MKI) - 4
+	if !k.Suite.aead() {
+		at -= k.tagLen(kindRTCP)
+	}
+	if at < rtcpHeaderLen {
+		return 0
+	}
+	return uint64(binary.BigEndian.Uint32(p[at:]) &^ (1 << 31))
+}

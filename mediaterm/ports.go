@@ -1,0 +1,88 @@
+package mediaterm
+
+import (
+	"net/netip"
+	"time"
+)
+
+// portState of a pair.
+type portState uint8
+
+const (
+	pairFree portState = iota
+	pairUsed
+	pairResting
+)
+
+// portPool hands out the port pairs of one address in rotation: the pair given is the
+// next free one after the last given, so that a port comes back as late as possible.
+// A freed pair rests, with its sockets closed, so that a new call does not hear packets
+// still on their way to the old one. Not for concurrent use.
+type portPool struct {
+	addr  netip.Addr
+	first uint16 // RTP port of pair 0, even
+	state []portState
+	next  int
+	used  int
+	most  int
+	rest  time.Duration
+	queue []resting // in order of the time when they are free again
+}
+
+type resting struct {
+	pair int
+	till time.Time
+}
+
+// newPortPool covers the pairs that lie wholly within lo-hi.
+func newPortPool(addr netip.Addr, lo, hi uint16, rest time.Duration) *portPool {
+	first := int(lo) + int(lo&1)
+	return &portPool{addr: addr, first: uint16(first), rest: rest, state: make([]portState, max(0, (int(hi)-first+1)/2))}
+}
+
+// take returns the RTP port of a free pair; ok is false when there is none.
+func (p *portPool) take(now time.Time) (rtp uint16, ok bool) {
+	p.wake(now)
+	if p.used+len(p.queue) >= len(p.state) {
+		return 0, false
+	}
+	for p.state[p.next] != pairFree {
+		p.next = (p.next + 1) % len(p.state)
+	}
+	pair := p.next
+	p.next = (p.next + 1) % len(p.state)
+	p.state[pair] = pairUsed
+	p.used++
+	p.most = max(p.most, p.used)
+	return p.first + uint16(2*pair), true
+}
+
+// release lets a pair that take returned rest.
+func (p *portPool) release(rtp uint16, now time.Time) {
+	pair := int(rtp-p.first) / 2
+	if p.state[pair] != pairUsed {
+		return
+	}
+	p.used--
+	p.state[pair] = pairResting
+	p.queue = append(p.queue, resting{pair, now.Add(p.rest)})
+	p.wake(now)
+}
+
+// wake frees the pairs that have rested.
+func (p *portPool) wake(now time.Time) {
+	n := 0
+	for n < len(p.queue) && !p.queue[n].till.After(now) {
+		p.state[p.queue[n].pair] = pairFree
+		n++
+	}
+	if n > 0 {
+		p.queue = append(p.queue[:0], p.queue[n:]...)
+	}
+}
+
+// untake gives back a pair that was never bound: it need not rest.
+func (p *portPool) untake(rtp uint16) {
+	p.used--
+	p.state[int(rtp-p.first)/2] = pairFree
+}

@@ -1,0 +1,338 @@
+package mediaterm
+
+import (
+	"errors"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/pion/rtp"
+)
+
+// maxDatagram bounds what is read: media fits an Ethernet frame, and a datagram that
+// fills the buffer may have been cut, so it is dropped.
+const maxDatagram = 2048
+
+// scratch is the memory of one packet's way through a relay; each reader has its own,
+// so that nothing is allocated a packet. Three buffers: pion opens and seals from one
+// into another, as a failed in-place GCM open destroys what the next key would try.
+type scratch struct {
+	in, plain, sealed []byte
+	header            rtp.Header
+}
+
+func newScratch() *scratch {
+	return &scratch{
+		in:     make([]byte, maxDatagram),
+		plain:  make([]byte, maxDatagram),
+		sealed: make([]byte, maxDatagram),
+	}
+}
+
+// departure is what a relay wants sent: from which of our ports of which side, to where.
+type departure struct {
+	side Side
+	port port
+	to   netip.AddrPort
+	kind packetKind
+	data []byte // within the scratch
+}
+
+// relay is a stream without its sockets: packets in, packets out. Engines that move
+// packets by other means can use it for what is not their own concern. Its mutex is
+// taken once a packet and never over a system call; the four readers of a stream meet
+// there, which at some hundred packets a second they practically never do.
+type relay struct {
+	noRTCP bool
+	media  string
+	now    func() time.Time
+	emit   func(Event)
+
+	mu     sync.Mutex // guards everything that follows
+	legs   [2]leg
+	clocks map[uint8]uint32
+	wiped  bool
+}
+
+func newRelay(local [2]netip.AddrPort, media string, noRTCP bool, now func() time.Time, emit func(Event)) *relay {
+	r := &relay{noRTCP: noRTCP, media: media, now: now, emit: emit, clocks: map[uint8]uint32{}}
+	for side := Inside; side <= Outside; side++ {
+		r.legs[side].side = side
+		r.legs[side].local = local[side]
+	}
+	r.legs[Inside].mode = modePlain
+	return r
+}
+
+// receive takes a datagram that came from src to one of our ports and returns what is
+// to be sent for it; ok is false when that is nothing.
+func (r *relay) receive(side Side, p port, src netip.AddrPort, pkt []byte, sc *scratch) (out departure, ok bool) {
+	kind := classify(pkt)
+	now := r.now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.wiped {
+		return departure{}, false
+	}
+	in := &r.legs[side]
+	if kind > kindRTCP {
+		in.stats.Drops.foreign(kind)
+		return departure{}, false
+	}
+	if len(pkt) >= maxDatagram {
+		in.stats.Drops.TooLong++
+		return departure{}, false
+	}
+	if kind == kindRTCP && r.noRTCP {
+		in.stats.Drops.RTCPOff++
+		return departure{}, false
+	}
+	plain, accepted := r.accept(in, kind, p, src, pkt, sc)
+	if !accepted {
+		return departure{}, false
+	}
+	h := rtpHeader{}
+	if kind == kindRTP {
+		h = parseRTP(plain)
+		in.stats.RxRTPPackets++
+		in.stats.RxRTPBytes += uint64(len(pkt))
+		in.stats.SSRC, in.stats.PayloadType = h.ssrc, h.payloadType
+		in.receptions.packet(h, r.clock(h.payloadType), now)
+	} else {
+		h.ssrc = rtcpSSRC(plain)
+		in.stats.RxRTCPPackets++
+		in.stats.RxRTCPBytes += uint64(len(pkt))
+	}
+	in.stats.LastPacket = now
+	return r.depart(&r.legs[side.other()], kind, h, plain, sc)
+}
+
+// accept authenticates a packet, checks its source and its RTCP headers.
+func (r *relay) accept(l *leg, kind packetKind, p port, src netip.AddrPort, pkt []byte, sc *scratch) ([]byte, bool) {
+	drops := &l.stats.Drops
+	switch l.mode {
+	case modeClosed:
+		drops.NoKey++
+		return nil, false
+	case modePlain:
+		if kind == kindRTCP && !validCompound(pkt) {
+			drops.Malformed++
+			return nil, false
+		}
+		ok, locks := l.admitPlain(kind, p, src)
+		if !ok {
+			drops.WrongSource++
+		}
+		if locks {
+			r.tell(EventSourceLocked, l.side, src)
+		}
+		return pkt, ok
+	}
+	o, err := l.open(sc.plain[:0], pkt, kind, &sc.header)
+	if o.event != "" {
+		r.emit(Event{Kind: o.event, Side: l.side})
+	}
+	if err != nil {
+		// A stranger's packet is told from a broken key by where it comes from.
+		if l.locked[p] && src != l.source[p] && errors.Is(err, errAuth) {
+			drops.WrongSource++
+		} else {
+			drops.unopened(err)
+		}
+		return nil, false
+	}
+	if kind == kindRTCP && !validCompound(o.plain) {
+		drops.Malformed++
+		return nil, false
+	}
+	ok, event := l.admitSecure(kind, p, src, o.newer)
+	if !ok {
+		drops.WrongSource++
+	}
+	if event != "" {
+		r.tell(event, l.side, src)
+	}
+	return o.plain, ok
+}
+
+// depart seals a packet for a leg and finds its way.
+func (r *relay) depart(l *leg, kind packetKind, h rtpHeader, plain []byte, sc *scratch) (departure, bool) {
+	drops := &l.stats.Drops
+	to, p, ok := l.target(kind)
+	if !ok {
+		drops.TxHeld++
+		return departure{}, false
+	}
+	out := departure{side: l.side, port: p, to: to, kind: kind, data: plain}
+	if l.mode == modePlain {
+		return out, true
+	}
+	key := l.tx.current()
+	if l.mode == modeClosed || key == nil {
+		drops.TxNoKey++
+		return departure{}, false
+	}
+	if len(plain)+key.key.overhead(kind) > maxDatagram {
+		drops.TxTooLong++
+		return departure{}, false
+	}
+	data, event, err := key.seal(sc.sealed[:0], plain, kind, h, &sc.header)
+	if event != "" {
+		r.emit(Event{Kind: event, Side: l.side, Sent: true})
+	}
+	if err != nil {
+		drops.unsealed(err)
+		return departure{}, false
+	}
+	out.data = data
+	return out, true
+}
+
+// sent counts the outcome of sending a departure.
+func (r *relay) sent(d departure, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	st := &r.legs[d.side].stats
+	switch {
+	case err != nil:
+		st.Drops.SendErrors++
+	case d.kind == kindRTCP:
+		st.TxRTCPPackets++
+		st.TxRTCPBytes += uint64(len(d.data))
+	default:
+		st.TxRTPPackets++
+		st.TxRTPBytes += uint64(len(d.data))
+	}
+}
+
+func (r *relay) tell(kind EventKind, side Side, src netip.AddrPort) {
+	r.emit(Event{Kind: kind, Side: side, Source: src})
+}
+
+func (r *relay) clock(pt uint8) uint32 {
+	if hz, ok := r.clocks[pt]; ok {
+		return hz
+	}
+	return clockRate(pt, r.media)
+}
+
+// setClockRate tells the clock of a dynamic payload type (a=rtpmap).
+func (r *relay) setClockRate(pt uint8, hz uint32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.clocks[pt&0x7f] = hz
+}
+
+func (r *relay) setRemote(side Side, remote Remote) error {
+	n, err := remote.normal(r.legs[side].local.Addr())
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.wiped {
+		return ErrClosed
+	}
+	r.legs[side].setRemote(n)
+	return nil
+}
+
+func (r *relay) setCrypto(side Side, local, remote *Key) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.wiped {
+		return ErrClosed
+	}
+	return r.legs[side].setCrypto(local, remote)
+}
+
+// wipe ends the relay: nothing passes any more, keys are overwritten, counters stay.
+func (r *relay) wipe() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.legs {
+		l := &r.legs[i]
+		l.stats.Suite = l.suite()
+		l.tx.wipe()
+		l.rx.wipe()
+	}
+	r.wiped = true
+}
+
+func (r *relay) stats() (inside, outside LegStats) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.legs[Inside].snapshot(r.wiped), r.legs[Outside].snapshot(r.wiped)
+}
+
+func (l *leg) suite() string {
+	if k := l.tx.current(); k != nil {
+		return string(k.key.Suite)
+	}
+	if k := l.rx.current(); k != nil {
+		return string(k.key.Suite)
+	}
+	return ""
+}
+
+func (l *leg) snapshot(wiped bool) LegStats {
+	s := l.stats
+	s.Local = l.local.String()
+	if l.remote.RTP.IsValid() {
+		s.Remote = l.remote.RTP.String()
+	}
+	if l.source[portRTP].IsValid() {
+		s.Source = l.source[portRTP].String()
+	}
+	s.Mux, s.Secure = l.remote.Mux, l.mode == modeSecure
+	if !wiped {
+		s.Suite = l.suite()
+	}
+	s.Lost, s.JitterMS = l.receptions.lost(), l.receptions.jitter(s.SSRC)
+	return s
+}
+
+func (d *Drops) foreign(kind packetKind) {
+	switch kind {
+	case kindSTUN:
+		d.STUN++
+	case kindDTLS:
+		d.DTLS++
+	case kindTooShort:
+		d.TooShort++
+	case kindMalformed:
+		d.Malformed++
+	default:
+		d.Unknown++
+	}
+}
+
+func (d *Drops) unopened(err error) {
+	switch {
+	case errors.Is(err, errNoKey):
+		d.NoKey++
+	case errors.Is(err, errReplay):
+		d.Replays++
+	case errors.Is(err, errExpired):
+		d.KeyExpired++
+	case errors.Is(err, errSSRCs):
+		d.SSRCLimit++
+	case errors.Is(err, errBadPacket):
+		d.Malformed++
+	default:
+		d.AuthFailures++
+	}
+}
+
+func (d *Drops) unsealed(err error) {
+	switch {
+	case errors.Is(err, errExpired):
+		d.TxKeyExpired++
+	case errors.Is(err, errSSRCs):
+		d.TxSSRCLimit++
+	case errors.Is(err, errRepeated):
+		d.TxRepeated++
+	default: // pion could not read the header
+		d.Malformed++
+	}
+}
