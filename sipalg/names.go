@@ -1,0 +1,157 @@
+package sipalg
+
+import "strings"
+
+// compactNames maps the one-letter forms to the full names (RFC 3261 7.3.3, RFC
+// 3515, 3892, 4028, 6665, 3841, 8224).
+var compactNames = [256]string{
+	'a': "Accept-Contact", 'b': "Referred-By", 'c': "Content-Type", 'd': "Request-Disposition",
+	'e': "Content-Encoding", 'f': "From", 'i': "Call-ID", 'j': "Reject-Contact", 'k': "Supported",
+	'l': "Content-Length", 'm': "Contact", 'n': "Identity-Info", 'o': "Event", 'r': "Refer-To",
+	's': "Subject", 't': "To", 'u': "Allow-Events", 'v': "Via", 'x': "Session-Expires", 'y': "Identity",
+}
+
+// fullName resolves a compact header name; other names come back as they are.
+func fullName(name string) string {
+	if len(name) == 1 {
+		if full := compactNames[name[0]|0x20]; full != "" {
+			return full
+		}
+	}
+	return name
+}
+
+// nameSet is a set of header names for look-ups without regard to case.
+type nameSet map[string]struct{}
+
+func newNameSet(names ...string) nameSet {
+	s := make(nameSet, len(names))
+	for _, n := range names {
+		s[strings.ToLower(n)] = struct{}{}
+	}
+	return s
+}
+
+// has finds a name in any case and in its compact form without allocating for
+// names up to 64 bytes, which is all that the sets hold.
+func (s nameSet) has(name string) bool {
+	name = fullName(name)
+	var buf [64]byte
+	if len(name) > len(buf) {
+		return false
+	}
+	for i := 0; i < len(name); i++ {
+		c := name[i]
+		if 'A' <= c && c <= 'Z' {
+			c |= 0x20
+		}
+		buf[i] = c
+	}
+	_, ok := s[string(buf[:len(name)])]
+	return ok
+}
+
+// listHeaders hold elements separated by commas.
+var listHeaders = newNameSet("Via", "Contact", "Route", "Record-Route", "Path", "Service-Route", "Accept",
+	"Accept-Encoding", "Accept-Language", "Allow", "Allow-Events", "Supported", "Require", "Proxy-Require",
+	"Unsupported", "Diversion", "History-Info", "P-Asserted-Identity", "P-Preferred-Identity",
+	"P-Associated-URI", "Call-Info", "Alert-Info", "Error-Info", "Warning", "In-Reply-To", "Content-Encoding",
+	"Content-Language", "Reason", "Remote-Party-ID", "Accept-Contact", "Reject-Contact")
+
+// singleHeaders may stand once in a message.
+var singleHeaders = []string{
+	"From", "To", "Call-ID", "CSeq", "Max-Forwards", "Content-Length", "Content-Type",
+	"Content-Disposition", "Date", "Event", "Expires", "Join", "MIME-Version", "Min-Expires", "Min-SE",
+	"Organization", "Priority", "RAck", "RSeq", "Refer-Sub", "Refer-To", "Referred-By", "Replaces",
+	"Reply-To", "Retry-After", "Server", "Session-Expires", "Subject", "Subscription-State",
+	"Target-Dialog", "Timestamp", "User-Agent",
+}
+
+const (
+	// HeaderTicket carries the ticket; it passes through unchanged.
+	HeaderTicket = "X-Cisco-UC-IME-Ticket"
+	// HeaderFallback carries the sensitivity level from a call agent to its own
+	// proxy; it crosses the border in neither direction.
+	HeaderFallback = "X-Cisco-UC-IME-Fallback"
+	// HeaderFallbackTarget carries the number to dial for PSTN fallback.
+	HeaderFallbackTarget = "X-Cisco-UC-IME-Fallback-Target"
+)
+
+// character classes of RFC 3261 25.1, one bit each.
+const (
+	classToken = 1 << iota
+	classHex
+	classURI
+	classHost
+)
+
+var charClass = func() (t [256]uint8) {
+	for c := 0; c < 256; c++ {
+		alnum := c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+		if alnum || strings.IndexByte("-.!%*_+`'~", byte(c)) >= 0 {
+			t[c] |= classToken
+		}
+		if c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F' {
+			t[c] |= classHex
+		}
+		// Wider than the grammar by "#", "^", "`", "{", "|" and "}", which
+		// phones put in user parts and which harm nobody.
+		if c > 0x20 && c < 0x7f && strings.IndexByte("<>\"\\", byte(c)) < 0 {
+			t[c] |= classURI
+		}
+		if alnum || c == '-' || c == '.' || c == '_' {
+			t[c] |= classHost
+		}
+	}
+	return t
+}()
+
+func isToken(s string) bool { return s != "" && allOf(s, classToken) }
+
+func allOf(s string, class uint8) bool {
+	for i := 0; i < len(s); i++ {
+		if charClass[s[i]]&class == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func isBlank(c byte) bool { return c == ' ' || c == '\t' }
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
+
+func isDigits(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if !isDigit(s[i]) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+func trim(s string) string {
+	for s != "" && isBlank(s[0]) {
+		s = s[1:]
+	}
+	for s != "" && isBlank(s[len(s)-1]) {
+		s = s[:len(s)-1]
+	}
+	return s
+}
+
+// number reads 1*DIGIT up to limit; leading zeros are legal ("0068", RFC 4475
+// 3.1.1.1).
+func number(s string, limit uint64) (uint64, bool) {
+	if !isDigits(s) {
+		return 0, false
+	}
+	var n uint64
+	for i := 0; i < len(s); i++ {
+		n = n*10 + uint64(s[i]-'0')
+		if n > limit {
+			return 0, false
+		}
+	}
+	return n, true
+}
