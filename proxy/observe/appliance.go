@@ -87,7 +87,7 @@ type Certificate struct {
 	NotBefore    time.Time    `json:"start_date"`
 	NotAfter     time.Time    `json:"end_date"`
 	Names        List[string] `json:"names"`              // DNS names and SIP URIs
-	DaysLeft     int          `json:"days_left"`          // whole days, negative after the end
+	DaysLeft     int          `json:"days_left"`          // whole days rounded down: negative after the end
 	Fingerprint  string       `json:"sha256_fingerprint"` // hexadecimal; "" is not printed
 }
 

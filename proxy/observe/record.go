@@ -212,6 +212,7 @@ func (w *RecordWriter) put(r CallRecord) error {
 	if err != nil {
 		return fmt.Errorf("call record: %w", err)
 	}
+	line = escapeControls(line) // peers choose identifiers and numbers, and records are read on terminals
 	if w.cfg.File == "" {
 		w.cfg.Log.Info("call record", "record", json.RawMessage(line))
 		return nil

@@ -213,7 +213,7 @@ func (h HealthList) Text() string {
 		p.line(0, "No problems")
 	}
 	for _, x := range h.Problems {
-		p.line(0, "%s: %s%s", x.Severity, Clean(x.Code), Clean(prefixed(" ", x.Object)))
+		p.line(0, "%s: %s%s", Clean(string(x.Severity)), Clean(x.Code), Clean(prefixed(" ", x.Object)))
 		p.line(2, "Since: %s", asaTime(x.Since))
 		p.field(2, "Impact", x.Impact)
 		p.field(2, "What to do", x.WhatToDo)

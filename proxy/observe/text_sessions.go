@@ -81,7 +81,7 @@ func (d Dialog) print(p *page) {
 		p.field(16, "Local inside SRTP suite", m.LocalInsideSuite)
 		p.field(16, "Remote inside SRTP suite", m.RemoteInsideSuite)
 		if m.Direction != "" && m.Direction != "sendrecv" {
-			p.field(16, "Direction", m.Direction)
+			p.field(16, "Media direction", m.Direction)
 		}
 	}
 	p.field(12, "Call-ID", d.CallID)
@@ -119,7 +119,7 @@ func (m MediaLine) MarshalJSON() ([]byte, error) {
 		{"remote_media_conn", m.remoteConn()},
 		{"local_inside_srtp_suite", m.LocalInsideSuite},
 		{"remote_inside_srtp_suite", m.RemoteInsideSuite},
-		{"direction", m.Direction},
+		{"media_direction", m.Direction},
 		{"codec_name", m.Codec},
 	}
 	if m.PayloadType >= 0 {

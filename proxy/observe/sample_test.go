@@ -1,0 +1,135 @@
+package observe
+
+import "time"
+
+var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
+// evil is what a peer may write into any text that it chooses: a terminal escape, a line feed, half a character, a direction override.
+const evil = "a\x1b[2Jb\nc\xffd\u202ee\u009bf"
+
+func sampleSignaling() SignalingSessions {
+	return SignalingSessions{InUse: 2, MostUsed: 3, Sessions: []SignalingSession{
+		{
+			Inside: "192.168.10.30:39608", InsideLocal: "209.165.202.129:5070",
+			Outside: "209.165.202.129:5070", OutsideLocal: "209.165.200.227:41022",
+			Direction: "outbound", State: "active", PeerDomains: []string{"b.example.com", "b.example.net"},
+			TLSVersion: "TLS 1.3", CipherSuite: "TLS_AES_128_GCM_SHA256", Since: noon, Idle: 7,
+			Dialogs: []Dialog{
+				{
+					CallID: "ab6d7980@192.168.10.30", SessionID: "2948-0", From: "+14085550100", To: "+12125550199", State: "confirmed",
+					Domain: "b.example.com", FBSensitivity: 3, SIPTrunkURI: "81a985c9@b.example.com;maddr=209.165.202.129",
+					Media: []MediaLine{{
+						Kind: "audio", LocalInside: "192.168.10.3:30930", RemoteInside: "192.168.10.51:19520",
+						LocalOutside: "209.165.200.228:21558", RemoteOutside: "209.165.202.130:29824",
+						LocalSRTPSuite: "AES_CM_128_HMAC_SHA1_80", RemoteSRTPSuite: "AES_CM_128_HMAC_SHA1_80", Codec: "G722", PayloadType: 9,
+					}},
+				},
+				{
+					CallID: "video@192.168.10.30", SessionID: "2949-0", State: "early", FBSensitivity: 0,
+					Media: []MediaLine{
+						{
+							Kind: "audio", LocalInside: "192.168.10.3:16384", LocalOutside: "209.165.200.228:16384", PayloadType: -1,
+							LocalSRTPSuite: "AEAD_AES_256_GCM", LocalInsideSuite: "AES_CM_128_HMAC_SHA1_80", Direction: "sendonly",
+						},
+						{Kind: "video", Codec: "H264", PayloadType: 97},
+					},
+				},
+			},
+		},
+		{Inside: "192.168.10.30:5060", Outside: "209.165.202.140:50112", Direction: "inbound", State: "opening", Idle: -1},
+	}}
+}
+
+func sampleMedia() MediaSessions {
+	return MediaSessions{InUse: 2, MostUsed: 5, Sessions: []MediaSession{
+		{
+			CallID: "ab6d7980@192.168.10.30", SessionID: "2948-0", Kind: "audio", Since: noon, RefCount: 2,
+			Outside: MediaConn{
+				Local: "209.165.200.228:21558", Client: "209.165.202.130:29824", Suite: "AES_CM_128_HMAC_SHA1_80",
+				TxPackets: 20203, RxPackets: 20200, TxBytes: 3676946, RxBytes: 3676400, TxRTCP: 80, RxRTCP: 81, Lost: 3, AuthFailures: 1, Replays: 2,
+			},
+			Inside: MediaConn{
+				Local: "192.168.10.3:30930", Client: "192.168.10.51:19520", TxPackets: 20200, RxPackets: 20203,
+				TxBytes: 3474400, RxBytes: 3474916, WrongSource: 4, Dropped: 5, Idle: 3,
+			},
+			Monitor: &Monitor{
+				SumAllPackets: 20196, PayloadType: 9, PtimeMS: 20, MaxPDVUsec: 1000, AvgPDVUsec: 109, TotalSeconds: 403,
+				MaxCallIntervalMS: 118,
+			},
+		},
+		{
+			CallID: "hold@192.168.10.30", SessionID: "2950-0", Kind: "video",
+			Outside: MediaConn{Local: "209.165.200.228:21560", Idle: -1},
+			Inside:  MediaConn{Local: "192.168.10.3:30932", Suite: "AEAD_AES_128_GCM", Idle: -1},
+		},
+	}}
+}
+
+func sampleStatistics() Statistics {
+	return Statistics{
+		Tickets: map[string]uint64{
+			"Ticket not found": 1, "Ticket decode failed": 2, "ticket_epoch_mismatch": 3, "Ticket integrity check failed": 4,
+			"Ticket timestamp invalid": 5, "Ticket DID mismatch": 6, "Route domain name check failed": 8, "ok": 99,
+		},
+		TicketsVerified:   9,
+		Verification:      map[string]uint64{"max_forwards_zero": 10, "bad_content_length": 11, "keepalives": 12},
+		SessionsRefused:   13,
+		HandshakeFailures: map[string]uint64{"unknown_authority": 14, "expired": 15},
+		OptionsAnswered:   16, UnknownDialog: 17, DialogsOpened: 18, DialogsEnded: 19, Keepalives: 20,
+		Other: map[string]uint64{"records_dropped": 21},
+	}
+}
+
+func sampleCertificates() Certificates {
+	return Certificates{Certificates: []Certificate{
+		{
+			Trustpoint: "remote_ent", CA: true, Subject: "CN=Example CA", Issuer: "CN=Example CA", SerialNumber: "01", KeyType: "RSA", KeyBits: 4096,
+			Signature: "SHA256-RSA", NotBefore: noon, NotAfter: noon.AddDate(10, 0, 0), DaysLeft: 3652, Usage: "Signature",
+		},
+		{
+			Trustpoint: "local_ent", Subject: "CN=a.example.com", Issuer: "CN=Example CA", SerialNumber: "1f2e", KeyType: "ECDSA", KeyBits: 256,
+			NotBefore: noon.AddDate(-1, 0, 0), NotAfter: noon.AddDate(0, 0, -2), DaysLeft: -2, Names: []string{"a.example.com", "sip:a.example.com"},
+			Fingerprint: "00ff",
+		},
+	}}
+}
+
+// layouts are all views with data, and each with none.
+func layouts() map[string]View {
+	return map[string]View{
+		"signaling_sessions":       sampleSignaling(),
+		"signaling_sessions_empty": SignalingSessions{},
+		"statistics":               sampleStatistics(),
+		"statistics_empty":         Statistics{},
+		"media_sessions":           sampleMedia(),
+		"media_sessions_detail":    MediaSessionsDetail{sampleMedia()},
+		"media_sessions_empty":     MediaSessionsDetail{},
+		"tls_proxy": TLSProxySessions{MaximumSessions: 10000, InUse: 2, MostUsed: 9, Refused: 4, Proxies: []TLSProxyInstance{
+			{Name: "local_to_remote-ent", ClientTrustpoint: "local-ent", ServerTrustpoint: "ent_y_proxy", CipherSuites: []string{"aes128-sha1", "aes256-sha1"}, InUse: 2},
+			{Name: "remote_to_local-ent", ServerTrustpoint: "local-ent"},
+		}},
+		"tls_proxy_empty": TLSProxySessions{MaximumSessions: 10000},
+		"conn": Conns{InUse: 2, MostUsed: 54, Conns: []Conn{
+			{Protocol: "TCP", OutsideInterface: "internet", Outside: "209.165.202.129:5070", InsideInterface: "lan", Inside: "192.168.10.30:39608", Idle: 7, Bytes: 1039, Flags: "UIOT"},
+			{Protocol: "UDP", Outside: "209.165.202.130:29824", Inside: "192.168.10.51:19520", Idle: 90061, Bytes: 7151346, Flags: "m"},
+		}},
+		"conn_empty":         Conns{},
+		"certificates":       sampleCertificates(),
+		"certificates_empty": Certificates{},
+		"version": Version{
+			Hostname: "asa-a", Version: "0.1.0", Commit: "c44fc2c", GoVersion: "go1.26.0", Kernel: "6.12.0", Started: noon, Up: 3723,
+			Config: "/etc/imeproxy/startup-config",
+		},
+		"version_empty":        Version{},
+		"running_config":       RunningConfig{Section: "uc-ime", Config: "uc-ime local_uc-ime_proxy\n ticket epoch 1 password *****"},
+		"running_config_empty": RunningConfig{},
+		"clock":                Clock{Now: noon},
+		"cleared":              Cleared{Connections: 4},
+		"done":                 Done{},
+		"health": HealthList{NotListed: 2, Problems: []Problem{
+			{Code: "call_agent_unreachable", Object: "192.168.10.30", Severity: Critical, Since: noon, Impact: "inbound calls get 503", WhatToDo: "check the call agent and the inside network"},
+			{Code: "certificate_expires", Severity: Warning, Since: noon},
+		}},
+		"health_empty": HealthList{},
+	}
+}
