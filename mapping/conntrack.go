@@ -1,0 +1,91 @@
+package mapping
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// flowFilter is a predicate over conntrack entries.
+type flowFilter func(*netlink.ConntrackFlow) bool
+
+// MatchConntrackFlow implements netlink.CustomConntrackFilter.
+func (f flowFilter) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool { return f(flow) }
+
+// forgetFlows deletes the conntrack entries of the filters.
+func forgetFlows(filters ...netlink.CustomConntrackFilter) (uint, error) {
+	n, err := retry(func() (uint, error) {
+		return netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.FAMILY_V4, filters...)
+	})
+	if err != nil {
+		return n, fmt.Errorf("delete conntrack entries: %w", err)
+	}
+	return n, nil
+}
+
+func inPrefix(p netip.Prefix, ip net.IP) bool {
+	a, ok := netip.AddrFromSlice(ip)
+	return !p.IsValid() || ok && p.Contains(a.Unmap())
+}
+
+func is(a netip.Addr, ip net.IP) bool {
+	b, ok := netip.AddrFromSlice(ip)
+	return ok && a == b.Unmap()
+}
+
+// intercepted matches entries of connections that an interception would have taken, had it been there when they opened. Such
+// an entry would keep its translation for packets that now belong to the proxy. Live connections of the proxy are marked.
+func intercepted(c Intercept) flowFilter {
+	return func(f *netlink.ConntrackFlow) bool {
+		port := f.Forward.DstPort
+		return f.Mark != Mark && f.Forward.Protocol == unix.IPPROTO_TCP &&
+			inPrefix(c.Src, f.Forward.SrcIP) && inPrefix(c.Dst, f.Forward.DstIP) &&
+			(c.PortLo == 0 && c.PortHi == 0 || port >= c.PortLo && port <= c.PortHi)
+	}
+}
+
+// proxied matches entries of the proxy's own connections.
+func proxied(f *netlink.ConntrackFlow) bool { return f.Mark == Mark }
+
+// untranslated matches entries of real hosts that leave through the mapped interface with their real address: they began
+// before the translation was there, and would keep the inside address for as long as packets come.
+func untranslated(spec Spec) flowFilter {
+	leaves := func(f *netlink.ConntrackFlow, link string) bool {
+		routes, err := netlink.RouteGet(f.Forward.DstIP)
+		l, lerr := netlink.LinkByName(link)
+		return err == nil && lerr == nil && len(routes) > 0 && routes[0].LinkIndex == l.Attrs().Index
+	}
+	return func(f *netlink.ConntrackFlow) bool {
+		if f.Mark == Mark || !f.Forward.SrcIP.Equal(f.Reverse.DstIP) {
+			return false
+		}
+		for _, n := range spec.Statics {
+			if !n.identity() && is(n.Real, f.Forward.SrcIP) && (n.whole() || f.Forward.SrcPort == n.RealPort) && leaves(f, n.MappedLink) {
+				return true
+			}
+		}
+		for _, n := range spec.Dynamics {
+			if n.Real.Bits() > 0 && inPrefix(n.Real, f.Forward.SrcIP) && leaves(f, n.MappedLink) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// translated matches entries that a static translation has changed, in either direction.
+func translated(n StaticNAT) flowFilter {
+	return func(f *netlink.ConntrackFlow) bool {
+		if n.identity() {
+			return false
+		}
+		out := is(n.Real, f.Forward.SrcIP) && is(n.Mapped, f.Reverse.DstIP) &&
+			(n.whole() || f.Forward.SrcPort == n.RealPort && f.Reverse.DstPort == n.MappedPort)
+		in := is(n.Mapped, f.Forward.DstIP) && is(n.Real, f.Reverse.SrcIP) &&
+			(n.whole() || f.Forward.DstPort == n.MappedPort && f.Reverse.SrcPort == n.RealPort)
+		return out || in
+	}
+}

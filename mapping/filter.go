@@ -1,0 +1,142 @@
+package mapping
+
+import (
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+)
+
+// Echo requests that a lower-security interface may send to the appliance.
+const (
+	echoRate  = 20 // a second
+	echoBurst = 50
+)
+
+// addFilter fills the stateful filter of forwarded packets and of packets to the appliance.
+func addFilter(s ruleSet, spec Spec) {
+	forward := s.base("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
+	input := s.base("input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter)
+	from, to := chainNames("from", spec), chainNames("out", spec)
+	egress := map[string]*nftables.Chain{}
+	for _, i := range spec.Interfaces {
+		if g, ok := spec.group(i.Link, "out"); ok {
+			c := s.chain(to[i.Link])
+			addAccessRules(s, c, g.Rules, back())
+			egress[i.Link] = c
+		}
+	}
+	for _, i := range spec.Interfaces {
+		c := s.chain(from[i.Link])
+		addForward(s, c, spec, i, egress)
+		s.rule(forward, iif(i.Link), jump(c))
+	}
+	self := chainNames("self", spec)
+	for _, i := range spec.Interfaces {
+		if spec.outside(i) {
+			c := s.chain(self[i.Link])
+			addSelf(s, c, spec, i)
+			s.rule(input, iif(i.Link), jump(c))
+		}
+	}
+}
+
+// addForward fills the chain of packets that arrive on interface i and are not for the appliance.
+func addForward(s ruleSet, c *nftables.Chain, spec Spec, i Interface, egress map[string]*nftables.Chain) {
+	// A late packet of a connection that the proxy has closed would leave with its inside address.
+	s.rule(c, ctMark(), drop())
+	s.rule(c, ctState(established), accept())
+	s.rule(c, ctState(invalid), drop())
+	s.rule(c, notSYN(), drop())
+	for _, o := range spec.Interfaces {
+		if o.Level == i.Level {
+			s.rule(c, oif(o.Link), drop())
+		}
+	}
+	addRealGuards(s, c, spec, i)
+	for _, o := range spec.Interfaces {
+		if out, ok := egress[o.Link]; ok && o.Level != i.Level {
+			s.rule(c, oif(o.Link), jump(out))
+		}
+	}
+	if g, ok := spec.group(i.Link, "in"); ok {
+		addAccessRules(s, c, g.Rules, accept())
+		return
+	}
+	for _, o := range spec.Interfaces {
+		if o.Level < i.Level {
+			s.rule(c, oif(o.Link), accept())
+		}
+	}
+	if spec.outside(i) {
+		// Also keeps it from interfaces that are not ours, to which forwarding may not have been on before.
+		s.rule(c, drop())
+	}
+}
+
+// addRealGuards keeps real addresses of translated hosts from being reached as such from a lower level: an ASA drops those
+// packets in its reverse-path check of NAT, whatever the access list permits.
+func addRealGuards(s ruleSet, c *nftables.Chain, spec Spec, i Interface) {
+	lower := func(realLink string) bool {
+		r, ok := spec.link(realLink)
+		return ok && i.Level < r.Level
+	}
+	for _, n := range spec.Statics {
+		if lower(n.RealLink) && !n.identity() {
+			s.rule(c, oif(n.RealLink), hostDaddr(n.Real), ctNotDNAT(), drop())
+		}
+	}
+	for _, n := range spec.Dynamics {
+		if lower(n.RealLink) {
+			s.rule(c, oif(n.RealLink), daddr(n.Real), ctNotDNAT(), drop())
+		}
+	}
+}
+
+// addAccessRules appends an access list; permitted packets get the verdict, the rest drops.
+func addAccessRules(s ruleSet, c *nftables.Chain, rules []Rule, permitted match) {
+	for _, r := range rules {
+		verdict := drop()
+		if r.Permit {
+			verdict = permitted
+		}
+		s.rule(c, proto(r.Proto), saddr(r.Src), daddr(r.Dst), sport(r.SrcLo, r.SrcHi), dport(r.DstLo, r.DstHi), verdict)
+	}
+	s.rule(c, drop())
+}
+
+// addSelf fills the chain of packets to the appliance itself from a lower-security interface.
+func addSelf(s ruleSet, c *nftables.Chain, spec Spec, i Interface) {
+	s.rule(c, metaMark(), accept())
+	s.rule(c, ctState(established), accept())
+	for _, m := range spec.Media {
+		if o, ok := spec.owner(m.Addr); ok && o.Link != i.Link {
+			continue // the inside's media address is not for senders outside
+		}
+		s.rule(c, hostDaddr(m.Addr), l4proto(unix.IPPROTO_UDP), dport(m.Lo, m.Hi), accept())
+	}
+	s.rule(c, ctState(invalid), drop())
+	s.rule(c, icmpType(8), limit(echoRate, echoBurst), accept())
+	for _, o := range spec.Open {
+		if o.Link == "" || o.Link == i.Link {
+			s.rule(c, proto(o.Proto), saddr(o.Src), hostDaddr(o.Addr), dport(o.Port, o.Port), accept())
+		}
+	}
+	s.rule(c, drop())
+}
+
+// addFilter6 closes the appliance on lower-security interfaces for IPv6, which the configuration does not know: link-local
+// addresses exist all the same.
+func addFilter6(s ruleSet, spec Spec) {
+	input := s.base("input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter)
+	forward := s.base("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
+	for _, i := range spec.Interfaces {
+		if !spec.outside(i) {
+			continue
+		}
+		link := iif(i.Link)
+		s.rule(input, link, ctState(established), accept())
+		s.rule(input, link, l4proto(unix.IPPROTO_ICMPV6), accept())
+		s.rule(input, link, drop())
+		s.rule(forward, link, ctState(established), accept())
+		s.rule(forward, link, drop())
+	}
+}

@@ -1,0 +1,159 @@
+package mapping
+
+import "net/netip"
+
+const (
+	// Mark is the packet mark (and conntrack mark) of intercepted connections. Sockets must not set it with SO_MARK.
+	Mark = 0x1e
+	// RouteTable is the routing table that delivers packets with Mark locally.
+	RouteTable = 30
+)
+
+// Interface is a network interface under the appliance's rules.
+type Interface struct {
+	Link    string       // Linux name
+	Name    string       // nameif, for messages
+	Level   int          // security level, 0 (Internet) to 100
+	Address netip.Prefix // host bits kept; added when absent; the zero value leaves the interface's addresses alone
+}
+
+// Route is a static route of the main table.
+type Route struct {
+	Link    string
+	Dst     netip.Prefix // masked; 0.0.0.0/0 is the default route
+	Gateway netip.Addr   // zero: directly on the link
+}
+
+// Address is an address of the appliance besides the interface's own: media termination, mapped address. It is added as /32
+// when the interface has it not, and announced by gratuitous ARP. Mapped addresses of Statics and Dynamics need not be
+// listed: they are added to their MappedLink.
+type Address struct {
+	Link string
+	Addr netip.Addr
+}
+
+// Intercept takes TCP connections of one entry of a class's access list to a local listener.
+type Intercept struct {
+	Outbound   bool         // from the inside: any destination but the appliance's own addresses
+	InLinks    []string     // interfaces on which the connections arrive
+	Src, Dst   netip.Prefix // zero = any. Dst is the address on the wire: the mapped address for inbound
+	PortLo     uint16       // destination ports, on the wire; 0,0 = any
+	PortHi     uint16
+	ListenPort uint16 // of the IP_TRANSPARENT listener on 127.0.0.1
+}
+
+// StaticNAT translates one host both ways, or one of its ports (static PAT).
+type StaticNAT struct {
+	RealLink, MappedLink string
+	Real, Mapped         netip.Addr
+	RealPort, MappedPort uint16 // 0 = whole address
+	Proto                string // "tcp" or "udp" with ports; "" with ports = both
+}
+
+// DynamicNAT translates the sources of a network to one address, ports included (dynamic PAT).
+type DynamicNAT struct {
+	RealLink, MappedLink string
+	Real                 netip.Prefix
+	Mapped               netip.Addr // zero = the address of MappedLink (masquerade)
+}
+
+// Rule is one entry of an access list. Addresses are real ones, after translation back.
+type Rule struct {
+	Permit       bool
+	Proto        string // "ip", "tcp", "udp" or "icmp"
+	Src, Dst     netip.Prefix
+	SrcLo, SrcHi uint16 // 0,0 = any; tcp and udp only
+	DstLo, DstHi uint16
+}
+
+// AccessGroup binds rules to an interface and a direction: "in" (packets that arrive on it) or "out". Its end is an implicit
+// deny.
+type AccessGroup struct {
+	Link, Direction string
+	Rules           []Rule
+}
+
+// MediaRange is the UDP ports of one media-termination address. They are open on every interface and not tracked.
+type MediaRange struct {
+	Addr   netip.Addr
+	Lo, Hi uint16
+}
+
+// OpenPort is a port of the appliance that lower-security interfaces may reach.
+type OpenPort struct {
+	Link  string       // "" = all lower-security interfaces
+	Proto string       // "tcp" or "udp"
+	Addr  netip.Addr   // zero = any of the appliance's addresses
+	Src   netip.Prefix // zero = any
+	Port  uint16
+}
+
+// Spec is all that the kernel is told. It is a value: Apply and Update keep no reference to its slices.
+type Spec struct {
+	Interfaces []Interface
+	Routes     []Route
+	Addresses  []Address
+	Intercepts []Intercept
+	Statics    []StaticNAT
+	Dynamics   []DynamicNAT
+	Groups     []AccessGroup
+	Media      []MediaRange
+	Open       []OpenPort
+}
+
+func (s Spec) link(name string) (Interface, bool) {
+	for _, i := range s.Interfaces {
+		if i.Link == name {
+			return i, true
+		}
+	}
+	return Interface{}, false
+}
+
+// owner finds the interface whose network an address belongs to.
+func (s Spec) owner(a netip.Addr) (Interface, bool) {
+	for _, i := range s.Interfaces {
+		if i.Address.IsValid() && i.Address.Contains(a) {
+			return i, true
+		}
+	}
+	return Interface{}, false
+}
+
+// outside tells a lower-security interface, on which the appliance protects itself: level 0, or any level below the
+// highest of the configuration.
+func (s Spec) outside(i Interface) bool {
+	if i.Level == 0 {
+		return true
+	}
+	for _, o := range s.Interfaces {
+		if o.Level > i.Level {
+			return true
+		}
+	}
+	return false
+}
+
+// group finds the access group of an interface and direction.
+func (s Spec) group(link, direction string) (AccessGroup, bool) {
+	for _, g := range s.Groups {
+		if g.Link == link && g.Direction == direction {
+			return g, true
+		}
+	}
+	return AccessGroup{}, false
+}
+
+// whole tells a translation of all ports from one of a single port.
+func (n StaticNAT) whole() bool { return n.RealPort == 0 }
+
+// identity tells a translation that changes nothing ("nat exemption").
+func (n StaticNAT) identity() bool { return n.Real == n.Mapped && n.RealPort == n.MappedPort }
+
+// protos lists the protocols of a port translation.
+func (n StaticNAT) protos() []string {
+	if n.Proto == "" {
+		return []string{"tcp", "udp"}
+	}
+	return []string{n.Proto}
+}

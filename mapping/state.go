@@ -1,0 +1,137 @@
+package mapping
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	stateFile = "kernel.json"
+	lockFile  = "kernel.lock"
+)
+
+// record is what was added to the kernel. It is on disk before the first change is made, so that a killed daemon's
+// successor can undo all of it.
+type record struct {
+	BootID    string     `json:"boot_id"` // another boot or network namespace has none of this
+	NetNS     uint64     `json:"net_namespace"`
+	Links     []string   `json:"links_set_up,omitempty"`
+	Addresses []linkAddr `json:"addresses,omitempty"`
+	Routes    []Route    `json:"routes,omitempty"`
+	Rule      bool       `json:"rule,omitempty"`
+	Local     bool       `json:"local_route,omitempty"`
+	Sysctls   []sysctl   `json:"sysctls,omitempty"` // with the values before
+}
+
+// linkAddr is an address on a link.
+type linkAddr struct {
+	Link   string       `json:"link"`
+	Prefix netip.Prefix `json:"prefix"`
+}
+
+// sysctl is a file below /proc/sys and a value.
+type sysctl struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// stateDir is the state directory, locked by one appliance.
+type stateDir struct {
+	path string
+	lock *os.File
+}
+
+// openState locks the state directory, or fails with ErrRunning.
+func openState(path string) (*stateDir, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(path, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%s: %w", path, ErrRunning)
+		}
+		return nil, fmt.Errorf("lock state directory: %w", err)
+	}
+	return &stateDir{path: path, lock: f}, nil
+}
+
+// close gives the lock back.
+func (d *stateDir) close() { _ = d.lock.Close() }
+
+// read returns the record of this boot and network namespace; found is false when there is none.
+func (d *stateDir) read() (r record, found bool, err error) {
+	data, err := os.ReadFile(filepath.Join(d.path, stateFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return record{}, false, nil
+	}
+	if err != nil {
+		return record{}, false, fmt.Errorf("kernel state: %w", err)
+	}
+	if err := json.Unmarshal(data, &r); err != nil {
+		return record{}, false, fmt.Errorf("kernel state %s: %w", filepath.Join(d.path, stateFile), err)
+	}
+	here, err := newRecord()
+	if err != nil {
+		return record{}, false, err
+	}
+	return r, r.BootID == here.BootID && r.NetNS == here.NetNS, nil
+}
+
+// write replaces the record as a whole.
+func (d *stateDir) write(r record) error {
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("kernel state: %w", err)
+	}
+	f, err := os.CreateTemp(d.path, stateFile+".*")
+	if err != nil {
+		return fmt.Errorf("kernel state: %w", err)
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(append(data, '\n'))
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), filepath.Join(d.path, stateFile))
+	}
+	if err != nil {
+		return fmt.Errorf("kernel state: %w", err)
+	}
+	return nil
+}
+
+// forget removes the record.
+func (d *stateDir) forget() error {
+	err := os.Remove(filepath.Join(d.path, stateFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("kernel state: %w", err)
+	}
+	return nil
+}
+
+// newRecord is an empty record of this boot and network namespace.
+func newRecord() (record, error) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return record{}, fmt.Errorf("boot id: %w", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
+		return record{}, fmt.Errorf("network namespace: %w", err)
+	}
+	return record{BootID: strings.TrimSpace(string(boot)), NetNS: st.Ino}, nil
+}

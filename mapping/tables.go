@@ -1,0 +1,201 @@
+package mapping
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// Names of the tables. The filter exists in the families ip and ip6.
+const (
+	TableIntercept = "imeproxy_intercept"
+	TableNAT       = "imeproxy_nat"
+	TableFilter    = "imeproxy_filter"
+)
+
+const (
+	established = expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED
+	invalid     = expr.CtStateBitINVALID
+)
+
+// install replaces all our tables by those of the spec, in one transaction.
+func install(spec Spec) error {
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("nftables: %w", err)
+	}
+	addIntercept(replaceTable(conn, nftables.TableFamilyIPv4, TableIntercept), spec)
+	addNAT(replaceTable(conn, nftables.TableFamilyIPv4, TableNAT), spec)
+	addFilter(replaceTable(conn, nftables.TableFamilyIPv4, TableFilter), spec)
+	if hasIPv6() {
+		addFilter6(replaceTable(conn, nftables.TableFamilyIPv6, TableFilter), spec)
+	}
+	if err := conn.Flush(); err != nil {
+		return explain(err)
+	}
+	return nil
+}
+
+// uninstall removes those of our tables that are there.
+func uninstall() error {
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("nftables: %w", err)
+	}
+	tables, err := ourTables(conn)
+	if err != nil || len(tables) == 0 {
+		return err
+	}
+	for _, t := range tables {
+		conn.DelTable(t)
+	}
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("remove nftables tables: %w", err)
+	}
+	return nil
+}
+
+func ourTables(conn *nftables.Conn) ([]*nftables.Table, error) {
+	all, err := conn.ListTables()
+	if err != nil {
+		return nil, fmt.Errorf("list nftables tables: %w", err)
+	}
+	names := []string{TableIntercept, TableNAT, TableFilter}
+	return slices.DeleteFunc(all, func(t *nftables.Table) bool { return !slices.Contains(names, t.Name) }), nil
+}
+
+func hasIPv6() bool {
+	_, err := os.Stat("/proc/sys/net/ipv6")
+	return err == nil
+}
+
+// addIntercept fills the table that finds the proxy's connections.
+func addIntercept(s ruleSet, spec Spec) {
+	divert := s.base("divert", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityMangle)
+	for _, i := range spec.Interfaces {
+		// ICMP errors about a proxied connection belong to its socket too (path MTU towards a spoofed address).
+		for _, p := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_ICMP} {
+			s.rule(divert, iif(i.Link), l4proto(p), socketTransparent(), setMetaMark(), setCtMark(), accept())
+		}
+	}
+	for _, i := range spec.Interfaces {
+		// An answer within a forwarded connection is no new session, whatever its port is.
+		s.rule(divert, iif(i.Link), ctReply(), accept())
+	}
+	for _, c := range spec.Intercepts {
+		for _, link := range c.InLinks {
+			class := slices.Concat(iif(link), l4proto(unix.IPPROTO_TCP), saddr(c.Src), daddr(c.Dst), dport(c.PortLo, c.PortHi))
+			if c.Outbound {
+				// The call agent's own connections to the appliance (VAP, mapping service) are not of the class.
+				class = append(class, daddrNotLocal()...)
+			}
+			s.rule(divert, class, tproxy(c.ListenPort), setMetaMark(), setCtMark(), accept())
+			// Without a listener tproxy gives no verdict and the packet would go on to the static NAT.
+			s.rule(divert, class, drop())
+		}
+	}
+	spoofed := s.base("spoofed", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityMangle)
+	for _, i := range spec.Interfaces {
+		// Marks connections that the proxy opens with a foreign source before the first answer, which may come late.
+		s.rule(spoofed, oif(i.Link), l4proto(unix.IPPROTO_TCP), saddrNotLocal(), setCtMark())
+	}
+	if len(spec.Media) == 0 {
+		return
+	}
+	in := s.base("media_in", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
+	out := s.base("media_out", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityRaw)
+	for _, m := range spec.Media {
+		s.rule(in, hostDaddr(m.Addr), l4proto(unix.IPPROTO_UDP), dport(m.Lo, m.Hi), notrack())
+		s.rule(out, hostSaddr(m.Addr), l4proto(unix.IPPROTO_UDP), sport(m.Lo, m.Hi), notrack())
+	}
+}
+
+// addNAT fills the table that translates forwarded connections. Every rule names both interfaces, as `nat (real,mapped)` does,
+// and so never meets a connection of the proxy itself.
+func addNAT(s ruleSet, spec Spec) {
+	pre := s.base("prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest)
+	post := s.base("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
+	s.rule(pre, metaMark(), accept())
+	for _, n := range sortedStatics(spec.Statics) {
+		out := slices.Concat(iif(n.RealLink), oif(n.MappedLink), hostSaddr(n.Real))
+		if n.identity() {
+			s.rule(post, out, accept())
+			continue
+		}
+		if n.whole() {
+			s.rule(pre, iif(n.MappedLink), hostDaddr(n.Mapped), translate(expr.NATTypeDestNAT, n.Real, 0))
+			s.rule(post, out, translate(expr.NATTypeSourceNAT, n.Mapped, 0))
+			continue
+		}
+		for _, p := range n.protos() {
+			s.rule(pre, iif(n.MappedLink), hostDaddr(n.Mapped), proto(p), dport(n.MappedPort, n.MappedPort),
+				translate(expr.NATTypeDestNAT, n.Real, n.RealPort))
+			s.rule(post, out, proto(p), sport(n.RealPort, n.RealPort), translate(expr.NATTypeSourceNAT, n.Mapped, n.MappedPort))
+		}
+	}
+	for _, n := range sortedDynamics(spec.Dynamics) {
+		out := slices.Concat(iif(n.RealLink), oif(n.MappedLink), saddr(n.Real))
+		if n.Mapped.IsValid() {
+			s.rule(post, out, translate(expr.NATTypeSourceNAT, n.Mapped, 0))
+		} else {
+			s.rule(post, out, match{&expr.Masq{}})
+		}
+	}
+}
+
+// sortedStatics puts translations of a port before those of a whole address, which would hide them.
+func sortedStatics(in []StaticNAT) []StaticNAT {
+	out := slices.Clone(in)
+	slices.SortStableFunc(out, func(a, b StaticNAT) int { return boolInt(a.whole()) - boolInt(b.whole()) })
+	return out
+}
+
+// sortedDynamics puts the smaller network first, as an ASA does with network object NAT.
+func sortedDynamics(in []DynamicNAT) []DynamicNAT {
+	out := slices.Clone(in)
+	slices.SortStableFunc(out, func(a, b DynamicNAT) int { return b.Real.Bits() - a.Real.Bits() })
+	return out
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// chainNames gives each link a chain name that nft can read back.
+func chainNames(role string, spec Spec) map[string]string {
+	names, used := map[string]string{}, map[string]bool{}
+	for _, i := range spec.Interfaces {
+		n := role + "_" + strings.Map(func(r rune) rune {
+			if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_.-", r) {
+				return r
+			}
+			return '_'
+		}, i.Link)
+		for used[n] {
+			n += "_"
+		}
+		used[n] = true
+		names[i.Link] = n
+	}
+	return names
+}
+
+// explain turns the bare errno of a refused batch into the name of what the kernel lacks.
+func explain(err error) error {
+	if errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("install nftables tables: %w: %w", ErrCapability, err)
+	}
+	if what := missingFeatures(); len(what) > 0 {
+		return fmt.Errorf("install nftables tables: %w: %s: %w", ErrKernelFeature, strings.Join(what, ", "), err)
+	}
+	return fmt.Errorf("install nftables tables: %w", err)
+}
