@@ -116,6 +116,13 @@ func (c Conns) Text() string {
 	return p.String()
 }
 
+// MarshalJSON fills in the interface names that Text prints.
+func (x Conn) MarshalJSON() ([]byte, error) {
+	type plain Conn
+	x.OutsideInterface, x.InsideInterface = orWord(x.OutsideInterface, "outside"), orWord(x.InsideInterface, "inside")
+	return json.Marshal(plain(x))
+}
+
 func orWord(s, word string) string {
 	if s == "" {
 		return word

@@ -70,10 +70,6 @@ func commands(b Backend, now func() time.Time) []entry {
 			usage: "clear conn all", pattern: "clear conn=connection all", help: "End every signaling session",
 			run: func(keyword.Args) (observe.View, error) { return observe.Cleared{Connections: b.ClearConns()}, nil },
 		},
-		{
-			usage: "exit", pattern: "{exit|quit|logout}", help: "End the session",
-			run: func(keyword.Args) (observe.View, error) { return nil, ErrExit },
-		},
 	}
 	if c, ok := b.(StatisticsClearer); ok {
 		list = append(list, entry{

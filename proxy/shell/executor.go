@@ -44,7 +44,12 @@ func NewExecutor(b Backend) Executor { return newExecutor(b, time.Now) }
 
 func newExecutor(b Backend, now func() time.Time) *executor {
 	x := &executor{backend: b, tree: new(keyword.Tree[action]), commands: commands(b, now)}
-	x.commands = append(x.commands, entry{usage: "help", help: "List of the commands", run: x.help})
+	x.commands = append(x.commands,
+		entry{usage: "help", help: "List of the commands", run: x.help},
+		entry{
+			usage: "exit", pattern: "{exit|quit|logout}", help: "End the session",
+			run: func(keyword.Args) (observe.View, error) { return nil, ErrExit },
+		})
 	for word, text := range keywordHelp {
 		x.tree.Describe(word, text)
 	}
@@ -89,10 +94,10 @@ func (s *session) Run(_ context.Context, line string, w io.Writer) error {
 }
 
 func (x *executor) output(line string) (string, error) {
-	if text, ok := strings.CutSuffix(line, "?"); ok {
-		return x.question(text)
-	}
 	text, rest, filtered := splitFilter(line)
+	if before, ok := strings.CutSuffix(line, "?"); ok && len(strings.Fields(rest)) < 2 { // in an expression "?" has its own meaning
+		return x.question(before)
+	}
 	run, args, e := x.tree.MatchLine(text)
 	if e != nil {
 		return "", parseError(line, e)

@@ -1,0 +1,289 @@
+package shell
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func run(t *testing.T, b Backend, line string) (string, error) {
+	t.Helper()
+	var out strings.Builder
+	x := newExecutor(b, func() time.Time { return noon })
+	err := x.NewSession(Caller{}).Run(context.Background(), line, &out)
+	return out.String(), err
+}
+
+// One golden file holds a whole session: what an operator types and sees.
+func TestSession(t *testing.T) {
+	var screen strings.Builder
+	for _, line := range []string{
+		"help",
+		"?",
+		"show ?",
+		"sh uc-ime ?",
+		"sh uc s",
+		"show uc-ime signaling-sessions",
+		"show uc-ime signaling-session statistics",
+		"show uc-ime media-sessions",
+		"show uc-ime media-sessions detail",
+		"show running-config",
+		"show run uc",
+		"show run banner",
+		"show run route",
+		"show run nonsense",
+		"show run a",
+		"show tls-proxy",
+		"show conn",
+		"show connection",
+		"show crypto ca certificates",
+		"show version",
+		"show clock",
+		"show health",
+		"clear conn all",
+		"clear connection all",
+		"clear conn",
+		"clear uc-ime statistics",
+		"show",
+		"show foo",
+		"\tshow\tconn  x",
+		"s\x1bhow conn",
+		"show c",
+		"zzz ?",
+		"! a comment",
+		"   ",
+		"",
+		"show conn | include UDP",
+		"show conn|i ^TCP|^UDP",
+		"show conn | exclude UDP",
+		"show conn | begin UDP",
+		"show conn | grep TCP",
+		"show conn | grep -v TCP",
+		"show conn | grep -v",
+		"show conn | count",
+		"show conn | count TCP",
+		"show conn | ?",
+		"show conn | inc?",
+		"show conn | count x?TCP?",
+		"show conn |",
+		"show conn | foo x",
+		"show conn | include",
+		"show conn | include (",
+		"show conn x | include TCP",
+		"show conn | json x",
+		"show conn | json",
+		"show clock | json",
+		"show running-config uc-ime | json",
+		"clear uc-ime statistics | json",
+		"help | json",
+	} {
+		out, err := run(t, &clearable{}, line)
+		screen.WriteString("asa-a# " + strings.ReplaceAll(line, "\x1b", "^[") + "\n" + out)
+		if err != nil {
+			var wrong *CommandError
+			if errors.As(err, &wrong) {
+				screen.WriteString(err.Error() + "\n")
+			} else {
+				screen.WriteString("failed: " + strings.ReplaceAll(err.Error(), "\x1b", "^[") + "\n")
+			}
+		}
+	}
+	path := filepath.Join("testdata", "session.txt")
+	if *update {
+		if err := os.WriteFile(path, []byte(screen.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), screen.String()); d != "" {
+		t.Errorf("%s (-want +got):\n%s", path, d)
+	}
+}
+
+// The marker stands under the first character of the wrong word, whatever stands before it.
+func TestErrorMarker(t *testing.T) {
+	for _, c := range []struct{ line, wrong string }{
+		{"show foo", "foo"},
+		{"   show   foo bar", "foo"},
+		{"show\tfoo", "foo"},
+		{"größe", "größe"},
+		{"show conn | fóo x", "fóo"},
+		{"show conn | größe", "größe"},
+		{"show version ü", "ü"},
+		{"show conn | include (", "("},
+	} {
+		_, err := run(t, &fake{}, c.line)
+		var e *CommandError
+		if !errors.As(err, &e) {
+			t.Errorf("%q: %v", c.line, err)
+			continue
+		}
+		lines := strings.Split(e.Error(), "\n")
+		if len(lines) != 3 {
+			t.Errorf("%q: %q", c.line, e.Error())
+			continue
+		}
+		at := len([]rune(lines[1])) - 1
+		if got := string([]rune(lines[0])[at:]); !strings.HasPrefix(got, c.wrong) {
+			t.Errorf("%q: marker stands at %q, want it at %q", c.line, got, c.wrong)
+		}
+	}
+}
+
+// Every command has a document: one JSON value and nothing else, null lists never.
+func TestEveryCommandHasJSON(t *testing.T) {
+	b := &clearable{}
+	for _, c := range newExecutor(b, time.Now).commands {
+		line := strings.ReplaceAll(c.usage, " [SECTION]", "")
+		if line == "exit" {
+			continue
+		}
+		out, err := run(t, b, line+" | json")
+		if err != nil {
+			t.Errorf("%s: %v", line, err)
+			continue
+		}
+		var doc map[string]any
+		if err := json.Unmarshal([]byte(out), &doc); err != nil {
+			t.Errorf("%s: %v", line, err)
+		}
+		if strings.Contains(out, ": null") {
+			t.Errorf("%s: null in %s", line, out)
+		}
+	}
+}
+
+func TestStatisticsKeysAtTopLevel(t *testing.T) {
+	out, err := run(t, &fake{}, "show uc-ime signaling-sessions statistics | json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc map[string]uint64
+	if err := json.Unmarshal([]byte(out), &doc); err != nil {
+		t.Fatal(err)
+	}
+	if doc["ticket_did_mismatch"] != 4 {
+		t.Errorf("ticket_did_mismatch is %d, want 4", doc["ticket_did_mismatch"])
+	}
+}
+
+// A wrong line changes nothing: the filter is checked before the command acts.
+func TestNothingActsOnError(t *testing.T) {
+	b := &clearable{}
+	for _, line := range []string{"clear conn all x", "clear conn all | include (", "clear conn all | nonsense", "clear uc-ime statistics |", "clear conn all ?"} {
+		if _, err := run(t, b, line); err == nil && !strings.HasSuffix(line, "?") {
+			t.Errorf("%s: no error", line)
+		}
+	}
+	if b.cleared.Load() != 0 || b.reset.Load() != 0 {
+		t.Errorf("cleared %d times, reset %d times", b.cleared.Load(), b.reset.Load())
+	}
+	if _, err := run(t, b, "cle conn a"); err != nil || b.cleared.Load() != 1 {
+		t.Errorf("clear conn all: %v, acted %d times", err, b.cleared.Load())
+	}
+}
+
+// Without a backend that can do it the command does not exist: an accepted command has an effect.
+func TestClearStatisticsNeedsBackend(t *testing.T) {
+	if _, err := run(t, &fake{}, "clear uc-ime statistics"); err == nil {
+		t.Error("the command was accepted")
+	}
+	out, _ := run(t, &fake{}, "help")
+	if strings.Contains(out, "clear uc-ime") {
+		t.Error("help lists the command")
+	}
+}
+
+func TestLineCaps(t *testing.T) {
+	if _, err := run(t, &fake{}, strings.Repeat("x", MaxLine+1)); err == nil || !strings.Contains(err.Error(), "longer than") {
+		t.Errorf("line over the cap: %v", err)
+	}
+	for n, ok := range map[int]bool{MaxPattern: true, MaxPattern + 1: false} {
+		_, err := run(t, &fake{}, "show conn | include "+strings.Repeat("x", n))
+		if (err == nil) != ok {
+			t.Errorf("expression of %d bytes: %v", n, err)
+		}
+	}
+	if _, err := run(t, &fake{}, "show conn | include (((a{1000}){1000}){1000})"); err == nil {
+		t.Error("an expression that expands without bound was accepted")
+	}
+}
+
+// docs/show.md names every command, so that it cannot fall behind the table.
+func TestDocNamesEveryCommand(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/show.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range newExecutor(&clearable{}, time.Now).commands {
+		if !strings.Contains(string(doc), "`"+c.usage+"`") {
+			t.Errorf("docs/show.md does not name %q", c.usage)
+		}
+	}
+	for _, s := range Sections {
+		if !strings.Contains(string(doc), s) {
+			t.Errorf("docs/show.md does not name section %q", s)
+		}
+	}
+}
+
+func FuzzLine(f *testing.F) {
+	for _, s := range []string{
+		"show conn | include a|b", "show uc-ime signaling-sessions statistics | json", "sh | grep -v \\p{Greek}", "?", "| ?", "|", "show ?",
+		"clear conn all", "\xff\x00| i (", "show run uc-ime | count [", "help | begin .*", "a\u202e ?",
+	} {
+		f.Add(s)
+	}
+	x := NewExecutor(&clearable{})
+	f.Fuzz(func(t *testing.T, line string) {
+		var out strings.Builder
+		err := x.NewSession(Caller{}).Run(context.Background(), line, &out)
+		if err != nil && out.Len() > 0 {
+			t.Errorf("%q: output %q and error %v", line, out.String(), err)
+		}
+		var wrong *CommandError
+		if errors.As(err, &wrong) && wrong.Col > 0 {
+			if strings.ContainsAny(wrong.Line, "\n\r\x1b") || wrong.Col > len([]rune(wrong.Line))+1 {
+				t.Errorf("%q: marker at %d of %q", line, wrong.Col, wrong.Line)
+			}
+		}
+	})
+}
+
+func FuzzFilter(f *testing.F) {
+	for _, s := range []string{"include a", " grep -v x", "json", "count", "b .*|y", "i [[:alpha:]]{3,}", "e (?i)tcp", "count ("} {
+		f.Add(s, "TCP outside\nUDP inside")
+	}
+	f.Fuzz(func(t *testing.T, rest, text string) {
+		got, err := parseFilter(rest, rest)
+		if err != nil {
+			return
+		}
+		out := got.apply(text)
+		if got.kind != filterCount && len(out) > len(text) {
+			t.Errorf("filter %q made %q of %q", rest, out, text)
+		}
+		if got.kind == filterBegin && !strings.HasSuffix(text, out) {
+			t.Errorf("begin gave %q, which is no end of %q", out, text)
+		}
+		if got.kind == filterInclude || got.kind == filterExclude {
+			other := filter{kind: filterInclude + filterExclude - got.kind, re: got.re}
+			if len(out)+len(other.apply(text)) != len(text) {
+				t.Errorf("%q: include and exclude do not make up %q", rest, text)
+			}
+		}
+	})
+}

@@ -1,0 +1,70 @@
+package shell
+
+import (
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"imeproxy/proxy/observe"
+)
+
+var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
+// fake is a running appliance with one call.
+type fake struct{ cleared, reset atomic.Int32 }
+
+func (f *fake) Hostname() string { return "asa-a" }
+
+func (f *fake) SignalingSessions() observe.SignalingSessions {
+	return observe.SignalingSessions{InUse: 1, MostUsed: 3, Sessions: []observe.SignalingSession{
+		{Inside: "192.168.10.30:39608", Outside: "209.165.202.129:5070", Direction: "outbound", State: "active"},
+	}}
+}
+
+func (f *fake) Statistics() observe.Statistics {
+	return observe.Statistics{Tickets: map[string]uint64{"Ticket DID mismatch": 4}}
+}
+
+func (f *fake) MediaSessions() observe.MediaSessions {
+	return observe.MediaSessions{InUse: 1, MostUsed: 1, Sessions: []observe.MediaSession{{CallID: "a@b", Kind: "audio"}}}
+}
+
+func (f *fake) TLSProxy() observe.TLSProxySessions {
+	return observe.TLSProxySessions{MaximumSessions: 10000}
+}
+
+func (f *fake) Conns() observe.Conns {
+	return observe.Conns{InUse: 2, MostUsed: 2, Conns: []observe.Conn{
+		{Protocol: "TCP", Outside: "209.165.202.129:5070", Inside: "192.168.10.30:39608", Flags: "UIOT"},
+		{Protocol: "UDP", Outside: "209.165.202.130:29824", Inside: "192.168.10.51:19520", Flags: "m"},
+	}}
+}
+
+func (f *fake) Certificates() observe.Certificates {
+	return observe.Certificates{Certificates: []observe.Certificate{{Trustpoint: "local_ent", KeyType: "RSA", KeyBits: 2048}}}
+}
+
+func (f *fake) Version() observe.Version {
+	return observe.Version{Hostname: "asa-a", Version: "0.1.0", Up: 60}
+}
+
+func (f *fake) Health() observe.HealthList { return observe.HealthList{} }
+
+func (f *fake) RunningConfig(section string) (string, error) {
+	switch section {
+	case "":
+		return "hostname asa-a\n!\nuc-ime local\n ticket epoch 1 password *****\n", nil
+	case "uc-ime":
+		return "uc-ime local\n ticket epoch 1 password *****\n", nil
+	case "banner":
+		return "", errors.New("the configuration is being \x1bchanged")
+	}
+	return "", nil
+}
+
+func (f *fake) ClearConns() int { f.cleared.Add(1); return 2 }
+
+// clearable is a fake whose counters can be reset.
+type clearable struct{ fake }
+
+func (c *clearable) ClearStatistics() { c.reset.Add(1) }
