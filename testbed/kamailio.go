@@ -24,7 +24,7 @@ type CallAgent struct {
 }
 
 var callAgentConfig = template.Must(template.New("ucm").Parse(`#!KAMAILIO
-debug=2
+debug=1
 log_stderror=yes
 fork=yes
 children=1
@@ -199,7 +199,13 @@ func writeTemplate(t T, path string, tmpl *template.Template, data any) {
 	if err := tmpl.Execute(&b, data); err != nil {
 		t.Fatalf("%s: %v", filepath.Base(path), err)
 	}
-	if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
+	writeFile(t, path, b.String())
+}
+
+// writeFile writes a file of the lab.
+func writeFile(t T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatalf("%v", err)
 	}
 }
@@ -223,7 +229,7 @@ ca_list = {{$.CA}}
 {{end}}`))
 
 var foreignEdgeConfig = template.Must(template.New("edge").Parse(`#!KAMAILIO
-debug=2
+debug=1
 log_stderror=yes
 fork=yes
 children=1

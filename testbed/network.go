@@ -41,13 +41,13 @@ func wire(a *Host, ifA string, b *Host, ifB string) error {
 		return err
 	}
 	for _, end := range []struct {
-		h  *Host
-		if_ string
+		h    *Host
+		port string
 	}{{a, ifA}, {b, ifB}} {
-		if out, err := end.h.Run("ethtool", "-K", end.if_, "gro", "off", "gso", "off", "tso", "off", "tx", "off"); err != nil {
+		if out, err := end.h.Run("ethtool", "-K", end.port, "gro", "off", "gso", "off", "tso", "off", "tx", "off"); err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}
-		if err := end.h.ip("link set " + end.if_ + " up"); err != nil {
+		if err := end.h.ip("link set " + end.port + " up"); err != nil {
 			return err
 		}
 	}
@@ -137,6 +137,7 @@ func (l *Lab) wireEnterprise(e *Enterprise) error {
 func (l *Lab) addressEdge(e *Enterprise) error {
 	if err := e.EdgeHost.ip(
 		fmt.Sprintf("addr add %s/%d dev ein", e.InsideIP, e.Inside.Bits()),
+		fmt.Sprintf("addr add %s/32 dev ein", e.MediaIn),
 		fmt.Sprintf("addr add %s/%d dev eout", e.OutsideIP, e.Outside.Bits()),
 		fmt.Sprintf("addr add %s/32 dev eout", e.Mapped),
 		fmt.Sprintf("addr add %s/32 dev eout", e.MediaOut),

@@ -325,6 +325,25 @@ func (p *Phone) Recordings() []string {
 	return files
 }
 
+// LastTone analyses the newest recording.
+func (p *Phone) LastTone(t T) Tone {
+	t.Helper()
+	files := p.Recordings()
+	if len(files) == 0 {
+		t.Fatalf("phone %s recorded nothing", p.e.Letter)
+	}
+	file := files[len(files)-1]
+	audio, err := ReadWAV(file)
+	if err != nil {
+		t.Fatalf("recording of phone %s: %v", p.e.Letter, err)
+	}
+	tone, err := Analyze(audio)
+	if err != nil {
+		t.Fatalf("recording of phone %s (%s, %v): %v", p.e.Letter, file, audio.Duration(), err)
+	}
+	return tone
+}
+
 // modTime is a file's time, zero when there is none.
 func modTime(path string) time.Time {
 	st, err := os.Stat(path)

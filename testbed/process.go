@@ -94,14 +94,12 @@ func (p *Process) Running() bool {
 
 // Wait waits for the end, at most for the limit. A clean end (exit 0) is nil.
 func (p *Process) Wait(limit time.Duration) error {
-	select {
-	case <-p.done:
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return p.err
-	case <-time.After(limit):
+	if !eventually(limit, func() bool { return !p.Running() }) {
 		return fmt.Errorf("%s: still running after %v", p.Name, limit)
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
 }
 
 // Signal sends a signal; an ended process is no error.
@@ -115,13 +113,11 @@ func (p *Process) Signal(s syscall.Signal) {
 // 0, ErrStillRunning when it took longer than the limit.
 func (p *Process) Stop(s syscall.Signal, limit time.Duration) error {
 	p.Signal(s)
-	select {
-	case <-p.done:
-	case <-time.After(limit):
-		p.Kill()
-		return fmt.Errorf("%s: %w (%v)", p.Name, ErrStillRunning, limit)
+	if eventually(limit, func() bool { return !p.Running() }) {
+		return p.Wait(0)
 	}
-	return p.Wait(0)
+	p.Kill()
+	return fmt.Errorf("%s: %w (%v)", p.Name, ErrStillRunning, limit)
 }
 
 // Kill ends the process's whole group without notice (kill -9).
@@ -132,9 +128,12 @@ func (p *Process) Kill() {
 	}
 }
 
+// bitRates is what baresip prints ten times a second during a call.
+var bitRates = regexp.MustCompile(`\r?\x1b?\[\d+:\d\d:\d\d\] +audio=\S* \(bit/s\) *`)
+
 // Log returns what the process has written: standard output, then error.
 func (p *Process) Log() string {
-	return readAll(p.OutFile) + readAll(p.LogFile)
+	return bitRates.ReplaceAllString(readAll(p.OutFile)+readAll(p.LogFile), "")
 }
 
 // WaitLog waits until a line of the output matches a pattern and returns the
