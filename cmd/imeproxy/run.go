@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"imeproxy/proxy"
+	"imeproxy/proxy/config"
+	"imeproxy/proxy/observe"
+	"imeproxy/proxy/shell"
+)
+
+// runFlags are the settings of `imeproxy run`.
+type runFlags struct {
+	config, stateDir, control string
+	drain                     time.Duration
+	logLevel, logFormat       string
+	keyLog                    string
+}
+
+func newRunCommand() *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "run --config FILE",
+		Short: "Run the appliance in the foreground",
+		Long: "Runs the appliance until SIGTERM or SIGINT. Logs go to standard error; `ready` alone on a line of standard output tells\n" +
+			"that it serves. SIGTERM: new calls are refused, standing ones may end by themselves for the --drain time, the rest get BYE,\n" +
+			"and what was added to the kernel is removed. A second signal ends the waiting. SIGHUP reads the configuration again; a\n" +
+			"file with mistakes changes nothing.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runAppliance(cmd.Context(), f, cmd.OutOrStdout(), cmd.ErrOrStderr()) },
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.config, "config", "", "configuration `FILE`")
+	fl.StringVar(&f.stateDir, "state-dir", defaultStateDir, "`DIR` of keys, certificates and call records")
+	fl.StringVar(&f.control, "control", shell.DefaultSocket, "Unix `SOCKET` for imeproxy shell")
+	fl.DurationVar(&f.drain, "drain", 0, "how long standing calls may end by themselves after SIGTERM")
+	fl.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	fl.StringVar(&f.logFormat, "log-format", "text", "text or json")
+	fl.StringVar(&f.keyLog, "tls-keylog", "", "write TLS session keys to `FILE`: anyone who has it can read all calls (lab only)")
+	_ = fl.MarkHidden("tls-keylog")
+	_ = cmd.MarkFlagRequired("config")
+	return cmd
+}
+
+// loadConfig reads and checks a configuration file; "-" is the given reader.
+func loadConfig(file string, stdin io.Reader) (*config.Config, config.Diagnostics, error) {
+	var text []byte
+	var err error
+	name := file
+	if file == "-" {
+		name = "standard-input"
+		text, err = io.ReadAll(io.LimitReader(stdin, 4<<20))
+	} else {
+		text, err = os.ReadFile(file)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg, diags := config.Parse(name, text)
+	if !diags.HasErrors() {
+		diags = append(diags, cfg.Check()...)
+	}
+	return cfg, diags, nil
+}
+
+// errConfig tells that the mistakes of the file have been printed.
+var errConfig = errors.New("the configuration has mistakes; nothing was changed")
+
+// goodConfig loads the file, prints its mistakes and logs its warnings.
+func goodConfig(file string, stderr io.Writer, log *slog.Logger) (*config.Config, error) {
+	cfg, diags, err := loadConfig(file, os.Stdin)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range diags {
+		if d.Severity == config.Error {
+			fmt.Fprintln(stderr, d.Error())
+		} else {
+			log.Warn("configuration", "file", d.File, "line", d.Line, "warning", d.Message)
+		}
+	}
+	if diags.HasErrors() {
+		return nil, errConfig
+	}
+	return cfg, nil
+}
+
+func runAppliance(ctx context.Context, f runFlags, stdout, stderr io.Writer) error {
+	level, err := observe.ParseLevel(f.logLevel)
+	if err != nil {
+		return err
+	}
+	log, err := observe.NewLogger(stderr, observe.LogConfig{Format: f.logFormat, Level: level})
+	if err != nil {
+		return err
+	}
+	cfg, err := goodConfig(f.config, stderr, log)
+	if err != nil {
+		return err
+	}
+	opt := proxy.Options{Config: cfg, File: f.config, StateDir: f.stateDir, Log: log, Version: version, Commit: commit}
+	if f.keyLog != "" {
+		file, err := os.OpenFile(f.keyLog, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		log.Warn("TLS session keys are written to a file: whoever reads it can read all calls", "file", f.keyLog)
+		opt.KeyLog = file
+	}
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	a, err := proxy.Start(ctx, opt)
+	if err != nil {
+		return err
+	}
+	return serve(ctx, f, a, signals, stdout, stderr, log)
+}
+
+// serve opens the control socket and waits for signals.
+func serve(ctx context.Context, f runFlags, a *proxy.Appliance, signals <-chan os.Signal, stdout, stderr io.Writer, log *slog.Logger) error {
+	control, stopControl := context.WithCancel(ctx)
+	defer stopControl()
+	served := make(chan error, 1)
+	listening := make(chan struct{})
+	go func() {
+		srv := &shell.Server{Path: f.control, Executor: shell.NewExecutor(a), Log: log, Ready: listening}
+		served <- srv.Serve(control)
+	}()
+	var failed error
+	select {
+	case <-listening:
+		fmt.Fprintln(stdout, "ready")
+		log.Info("serving", "version", version, "config", f.config, "control", f.control)
+	case failed = <-served:
+		failed = fmt.Errorf("control socket: %w", failed)
+		served <- nil
+	}
+	for failed == nil {
+		select {
+		case sig := <-signals:
+			if sig == syscall.SIGHUP {
+				reload(a, f, stderr, log)
+				continue
+			}
+		case err := <-served:
+			failed = fmt.Errorf("control socket: %w", err)
+			served <- nil
+		case <-ctx.Done():
+		}
+		break
+	}
+	stopping, hurry := context.WithCancel(context.WithoutCancel(ctx))
+	defer hurry()
+	go func() {
+		for {
+			select {
+			case sig := <-signals:
+				if sig != syscall.SIGHUP {
+					hurry()
+					return
+				}
+			case <-stopping.Done():
+				return
+			}
+		}
+	}()
+	err := a.Stop(stopping, f.drain)
+	stopControl()
+	return errors.Join(failed, err, <-served)
+}
+
+// reload reads the file again; on any mistake the running configuration stays.
+func reload(a *proxy.Appliance, f runFlags, stderr io.Writer, log *slog.Logger) {
+	cfg, err := goodConfig(f.config, stderr, log)
+	if err == nil {
+		err = a.Reload(cfg)
+	}
+	if err != nil {
+		log.Error("reload failed, the running configuration stays", "file", f.config, "err", err)
+		return
+	}
+	log.Info("configuration reloaded", "file", f.config)
+}

@@ -1,0 +1,106 @@
+package proxy
+
+import (
+	"context"
+	"encoding/hex"
+	"net/netip"
+	"time"
+
+	"imeproxy/proxy/observe"
+	"imeproxy/sipalg"
+	"imeproxy/sipalg/dialog"
+	"imeproxy/tlsproxy"
+	"imeproxy/ucime/ticket"
+)
+
+// ticketHeader carries the ticket (ticket.md, "Carriage").
+const ticketHeader = "X-Cisco-UC-IME-Ticket"
+
+// admit verifies the ticket of a request outside a dialog that came from the Internet. ok lets it in; domain is then the
+// granted-to domain, the far enterprise for the whole call. stay is false when the connection has failed too often.
+func (s *session) admit(m *sipalg.Message) (domain, id string, ok, stay bool) {
+	p := s.a.plan.Load()
+	var peers []string
+	if k := s.conn(dialog.Outside); k != nil {
+		if cert := k.peerCertificate(); cert != nil {
+			peers = tlsproxy.Domains(cert)
+		}
+	}
+	var headers []string
+	for _, h := range m.Headers {
+		if h.Is(ticketHeader) {
+			headers = append(headers, h.Value)
+		}
+	}
+	v := ticket.Verifier{Key: p.ticketKey, OwnDomains: s.a.ownDomains(s.class)}
+	res, t := v.Verify(headers, requestUser(m), peers, s.a.now())
+	if res == ticket.OK {
+		s.a.count("ticket", "verified", "")
+		return t.GrantedToDomain, hex.EncodeToString(t.ID[:]), true, true
+	}
+	s.a.count("ticket", "failures", observe.Snake(string(res)))
+	observe.WithCall(s.a.log, m.CallID()).Warn("ticket refused", "cause", string(res), "method", m.Method, "called", requestUser(m), "remote", s.remote.String(), "session", s.id)
+	stay = !s.tooManyFailures()
+	if !p.rejectDrop {
+		s.answer(m, dialog.Outside, 403, "Forbidden")
+	}
+	return "", "", false, stay
+}
+
+// tooManyFailures counts a ticket failure and tells whether the connection has had its 20 within 60 s.
+func (s *session) tooManyFailures() bool {
+	now := s.a.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	keep := s.failed[:0]
+	for _, t := range s.failed {
+		if now.Sub(t) < ticketWindow {
+			keep = append(keep, t)
+		}
+	}
+	s.failed = append(keep, now)
+	return len(s.failed) >= ticketFailures
+}
+
+// answerOptions answers an OPTIONS without ticket: 200, or 503 while no call agent is reachable. It is never forwarded.
+func (s *session) answerOptions(m *sipalg.Message) {
+	s.a.count("sip", "options_answered", "")
+	allow := sipalg.Header{Name: "Allow", Value: dialog.Methods}
+	accept := sipalg.Header{Name: "Accept", Value: "application/sdp"}
+	if s.a.stopping.Load() || !s.a.reachable(s) {
+		s.answer(m, dialog.Outside, 503, "Service Unavailable")
+		return
+	}
+	s.answer(m, dialog.Outside, 200, "OK", allow, accept)
+}
+
+// callAgent is one `ucm address`, with what is known of its health.
+type callAgent struct {
+	real, hide netip.Addr // hide is its mapped address
+	secure     bool
+	health     *agentHealth
+}
+
+// reachable tells whether the call agent can be reached: a standing inside connection or a fresh look. OPTIONS from the
+// Internet must not become a flood of connections, so one look serves a second.
+func (a *Appliance) reachable(s *session) bool {
+	if s.conn(dialog.Inside) != nil {
+		return true
+	}
+	h := s.agent.health
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := a.now()
+	if !h.looked.IsZero() && now.Sub(h.looked) < time.Second {
+		return h.up
+	}
+	h.looked = now
+	ctx, cancel := context.WithTimeout(a.ctx, openTimeout)
+	defer cancel()
+	c, err := tlsproxy.DialTransparent(ctx, s.remote.Addr(), netip.AddrPortFrom(s.agent.real, s.agentPort), 0)
+	if err == nil {
+		c.Close()
+	}
+	a.setHealth(s.agent, err)
+	return h.up
+}

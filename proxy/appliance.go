@@ -1,0 +1,320 @@
+package proxy
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"imeproxy/mapping"
+	"imeproxy/mediaterm"
+	"imeproxy/proxy/config"
+	"imeproxy/proxy/observe"
+	"imeproxy/sipalg"
+	"imeproxy/sipalg/dialog"
+	"imeproxy/tlsproxy"
+	"imeproxy/ucime/ticket"
+)
+
+// Options are what the command line gives.
+type Options struct {
+	Config   *config.Config
+	File     string // where it came from, for `show version`
+	StateDir string // keys, certificates, call records, what was added to the kernel
+	Log      *slog.Logger
+	KeyLog   io.Writer // TLS key log for a lab; nil in service
+	Now      func() time.Time
+	Version  string
+	Commit   string
+}
+
+// Appliance is the running proxy. Start it once, Stop it once; its other methods may be called from any goroutine
+// in between.
+type Appliance struct {
+	opt     Options
+	log     *slog.Logger
+	now     func() time.Time
+	started time.Time
+	ctx     context.Context
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+
+	plan     atomic.Pointer[plan]
+	applying sync.Mutex // one configuration change at a time
+
+	store    *tlsproxy.Store
+	limiter  *tlsproxy.Limiter
+	gate     *tlsproxy.HandshakeGate
+	term     atomic.Pointer[mediaterm.Terminator]
+	retired  []*mediaterm.Terminator // of earlier configurations, until their streams end; guarded by applying
+	kernel   *mapping.Kernel
+	sealer   *sipalg.Sealer
+	records  *observe.RecordWriter
+	counters *observe.Counters
+	health   observe.Health
+	sessions *sessions
+	calls    *calls
+	stopping atomic.Bool
+	listen   []*listener
+}
+
+// Start builds the appliance from its configuration: certificates are checked before the kernel is touched, the kernel's
+// state is in place before a connection is accepted. On an error everything that was begun is undone.
+func Start(ctx context.Context, opt Options) (a *Appliance, err error) {
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	a = &Appliance{opt: opt, log: opt.Log, now: opt.Now, started: opt.Now(), sessions: newSessions(), calls: newCalls()}
+	a.ctx, a.cancel = context.WithCancel(ctx)
+	var undo []func()
+	defer func() {
+		if err != nil {
+			for i := len(undo) - 1; i >= 0; i-- {
+				undo[i]()
+			}
+			a.cancel()
+		}
+	}()
+	if a.counters, err = newCounters(); err != nil {
+		return nil, err
+	}
+	var key [32]byte
+	_, _ = rand.Read(key[:])
+	a.sealer = sipalg.NewSealer(key)
+	if a.store, err = tlsproxy.OpenStore(opt.StateDir); err != nil {
+		return nil, err
+	}
+	p, err := newPlan(opt.Config, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err = a.checkTrustpoints(p); err != nil {
+		return nil, err
+	}
+	a.limiter, a.gate = tlsproxy.NewLimiter(p.maxSessions()), tlsproxy.NewHandshakeGate(0, a.now)
+	if a.records, err = observe.NewRecordWriter(observe.RecordConfig{File: filepath.Join(opt.StateDir, "calls.json"), Log: a.log}); err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() { _ = a.records.Close() })
+	if err = mapping.Cleanup(a.log, opt.StateDir); err != nil {
+		return nil, err
+	}
+	a.plan.Store(p)
+	if err = a.openListeners(p); err != nil {
+		return nil, err
+	}
+	undo = append(undo, a.closeListeners)
+	a.probeAddresses(p)
+	if a.kernel, err = mapping.Apply(p.spec(a.listen), opt.StateDir, a.log); err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() { _ = a.kernel.Remove() })
+	term, err := mediaterm.New(p.mediaConfig(a.log, a.now))
+	if err != nil {
+		return nil, err
+	}
+	a.term.Store(term)
+	for _, l := range a.listen {
+		a.wg.Go(func() { a.accept(l) })
+	}
+	a.wg.Go(a.sweep)
+	return a, nil
+}
+
+// openListeners opens one transparent listener a class, on a loopback port that nobody reaches but through the interception.
+func (a *Appliance) openListeners(p *plan) error {
+	for _, cl := range p.classes {
+		l, err := tlsproxy.ListenTransparent(a.ctx, netip.MustParseAddrPort("127.0.0.1:0"))
+		if err != nil {
+			a.closeListeners()
+			return fmt.Errorf("listener of class %s: %w", cl.name, err)
+		}
+		a.listen = append(a.listen, &listener{Listener: l, class: cl})
+	}
+	return nil
+}
+
+func (a *Appliance) closeListeners() {
+	for _, l := range a.listen {
+		_ = l.Close()
+	}
+}
+
+// probeAddresses warns of addresses that another host on the link uses already.
+func (a *Appliance) probeAddresses(p *plan) {
+	var wg sync.WaitGroup
+	for _, ad := range p.addresses() {
+		wg.Go(func() {
+			used, mac, err := mapping.ProbeARP(ad.Link, ad.Addr, 300*time.Millisecond)
+			switch {
+			case err != nil:
+				a.log.Debug("address not probed", "address", ad.Addr.String(), "interface", ad.Link, "err", err)
+			case used:
+				a.log.Warn("address is in use by another host", "address", ad.Addr.String(), "interface", ad.Link, "mac", mac.String())
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// checkTrustpoints refuses a configuration whose identities do not exist: a proxy without certificate would refuse every call.
+func (a *Appliance) checkTrustpoints(p *plan) error {
+	if err := a.cryptoActions(p.cfg); err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range p.trustpoints() {
+		if _, err := a.store.Identity(name); err != nil {
+			errs = append(errs, fmt.Errorf("trustpoint %s: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// cryptoActions does what the crypto lines of the configuration say, where it is not done yet.
+func (a *Appliance) cryptoActions(cfg *config.Config) error {
+	for _, x := range cfg.CryptoActions {
+		var err error
+		spec := trustpointSpec(cfg, x.Trustpoint)
+		switch x.Kind {
+		case config.GenerateKey:
+			if !a.store.HasKey(x.Label) {
+				err = a.store.GenerateKey(x.Label, x.Algorithm, x.Bits, false)
+			}
+		case config.Authenticate:
+			err = a.store.Authenticate(x.Trustpoint, x.PEM)
+		case config.ImportCertificate:
+			err = a.store.ImportCertificate(spec, x.PEM)
+		case config.Enroll:
+			if _, have := a.store.Identity(x.Trustpoint); have != nil {
+				_, err = a.store.Enroll(spec)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("line %d: %w", x.Line, err)
+		}
+	}
+	return nil
+}
+
+func trustpointSpec(cfg *config.Config, name string) tlsproxy.TrustpointSpec {
+	for _, t := range cfg.Trustpoints {
+		if t.Name == name {
+			return tlsproxy.TrustpointSpec{Name: t.Name, Enrollment: t.Enrollment, SubjectName: t.SubjectName, FQDN: t.FQDN, KeyPair: t.KeyPair}
+		}
+	}
+	return tlsproxy.TrustpointSpec{Name: name}
+}
+
+// Stop ends the appliance: new calls are refused, standing ones may end by themselves for the drain time, then get
+// BYE; then the kernel's state is removed. The context ends the waiting early.
+func (a *Appliance) Stop(ctx context.Context, drain time.Duration) error {
+	a.stopping.Store(true)
+	a.log.Info("stopping: new calls are refused", "drain", drain, "calls", a.standing())
+	if drain > 0 {
+		a.await(ctx, drain, func() bool { return a.standing() == 0 })
+	}
+	for _, c := range a.calls.snapshot() {
+		c.mu.Lock()
+		if c.d.HasInvite() {
+			a.hangUp(c, "shutdown")
+		}
+		c.mu.Unlock()
+	}
+	a.await(ctx, stopGrace, func() bool { return a.ownPending() == 0 })
+	a.closeListeners()
+	list, _ := a.sessions.snapshot()
+	for _, s := range list {
+		s.end("shutdown")
+	}
+	a.cancel()
+	a.wg.Wait()
+	a.applying.Lock()
+	defer a.applying.Unlock()
+	err := a.term.Load().Close()
+	for _, t := range a.retired {
+		err = errors.Join(err, t.Close())
+	}
+	err = errors.Join(err, a.kernel.Remove())
+	if e := a.records.Close(); !errors.Is(e, observe.ErrRecordsClosed) {
+		err = errors.Join(err, e)
+	}
+	return err
+}
+
+// await looks ten times a second whether something has come about, for at most d.
+func (a *Appliance) await(ctx context.Context, d time.Duration, done func() bool) {
+	end := time.NewTimer(d)
+	defer end.Stop()
+	look := time.NewTicker(100 * time.Millisecond)
+	defer look.Stop()
+	for !done() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-end.C:
+			return
+		case <-look.C:
+		}
+	}
+}
+
+// standing counts the calls by INVITE that have not ended.
+func (a *Appliance) standing() int {
+	n := 0
+	for _, c := range a.calls.snapshot() {
+		c.mu.Lock()
+		if c.d.HasInvite() {
+			n++
+		}
+		c.mu.Unlock()
+	}
+	return n
+}
+
+// ownPending counts the appliance's own requests that wait for an answer.
+func (a *Appliance) ownPending() int {
+	n := 0
+	for _, c := range a.calls.snapshot() {
+		c.mu.Lock()
+		n += c.d.OwnPending()
+		c.mu.Unlock()
+	}
+	return n
+}
+
+func (a *Appliance) count(area, what, reason string) { a.counters.Inc(area, what, reason) }
+
+// newCounters declares every counter with its closed set of reasons.
+func newCounters() (*observe.Counters, error) {
+	var causes, tickets []string
+	for _, c := range append(sipalg.Causes(), dialog.Causes()...) {
+		causes = append(causes, string(c))
+	}
+	causes = append(causes, "outside_unreachable", "call_agent_unreachable", "session_limit", "wrong_domain", "stopping", "too_many_calls",
+		"unusable_offer", "unusable_answer", "no_media_port", "untranslatable", "connection_lost")
+	for _, r := range ticket.Results() {
+		tickets = append(tickets, observe.Snake(string(r)))
+	}
+	return observe.NewCounters(
+		observe.Family{Area: "sip", What: "messages_refused", Help: "SIP messages that went no further, by cause.", Reasons: causes},
+		observe.Family{Area: "sip", What: "keepalives", Help: "RFC 5626 pings answered."},
+		observe.Family{Area: "sip", What: "options_answered", Help: "OPTIONS from the Internet that the proxy answered itself."},
+		observe.Family{Area: "sip", What: "unknown_dialog", Help: "Requests answered 481."},
+		observe.Family{Area: "sip", What: "acks_without_dialog", Help: "ACKs that belonged to no dialog, such as those of refused requests."},
+		observe.Family{Area: "sip", What: "dialogs_opened", Help: "Calls answered."},
+		observe.Family{Area: "sip", What: "dialogs_ended", Help: "Answered calls that ended."},
+		observe.Family{Area: "ticket", What: "verified", Help: "Requests whose ticket passed every check."},
+		observe.Family{Area: "ticket", What: "failures", Help: "Requests refused for their ticket, by check.", Reasons: tickets},
+		observe.Family{Area: "tls", What: "handshake_failures", Help: "TLS handshakes that failed, by reason.", Reasons: handshakeReasons},
+		observe.Family{Area: "tls", What: "sessions_refused", Help: "Signaling sessions refused, by reason.", Reasons: []string{"inbound", "outbound", "stopping"}},
+		observe.Family{Area: "tls", What: "connections_refused", Help: "Intercepted connections that belong to no call agent.", Reasons: []string{"not_a_call_agent"}},
+	)
+}

@@ -1,0 +1,160 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"imeproxy/sipalg"
+)
+
+// conn is one connection of a signaling session: a framer that one goroutine reads, and a queue
+// that another writes, so that a slow peer never holds up a call's lock.
+type conn struct {
+	net.Conn
+	framer  *sipalg.Framer
+	queue   chan []byte
+	done    chan struct{}
+	once    sync.Once
+	flushed chan struct{} // closed when the writer has ended
+
+	bytes    atomic.Uint64
+	lastRead atomic.Int64 // Unix nanoseconds of the last whole frame
+	pinged   atomic.Int64 // when the ping that has no pong yet went out; 0 = none
+	ponged   atomic.Bool  // the peer answers pings: one that stays unanswered means it is gone
+	started  bool         // a message has begun: its deadline runs; reader's goroutine only
+	first    bool         // a first message was read whole; reader's goroutine only
+}
+
+func newConn(c net.Conn) *conn {
+	k := &conn{Conn: c, queue: make(chan []byte, maxQueue), done: make(chan struct{}), flushed: make(chan struct{})}
+	k.framer = sipalg.NewFramer(countReader{c, &k.bytes}, sipalg.Limits{})
+	k.framer.OnStart = k.messageStarts
+	k.lastRead.Store(time.Now().UnixNano())
+	return k
+}
+
+type countReader struct {
+	net.Conn
+	n *atomic.Uint64
+}
+
+func (r countReader) Read(p []byte) (int, error) {
+	n, err := r.Conn.Read(p)
+	r.n.Add(uint64(n))
+	return n, err
+}
+
+// messageStarts sets the deadline of a message when its first byte has come: half a message must
+// not hold a connection for ever.
+func (k *conn) messageStarts() {
+	if k.first {
+		_ = k.SetReadDeadline(time.Now().Add(messageTimeout))
+		k.started = true
+	}
+}
+
+// next reads a frame. The deadline of the first message is set by the owner before.
+func (k *conn) next() (sipalg.Frame, error) {
+	f, err := k.framer.Next()
+	if err != nil {
+		return f, err
+	}
+	k.lastRead.Store(time.Now().UnixNano())
+	if f.Kind == sipalg.KindMessage && !k.first || k.started {
+		_ = k.SetReadDeadline(time.Time{})
+		k.first, k.started = true, false
+	}
+	return f, nil
+}
+
+// send queues bytes; false when the connection is closed or its queue is full, in which case it is closed.
+func (k *conn) send(b []byte) bool {
+	select {
+	case <-k.done:
+		return false
+	default:
+	}
+	select {
+	case k.queue <- b:
+		return true
+	default:
+		k.shut()
+		return false
+	}
+}
+
+// write empties the queue until the connection is shut; what is queued then still goes out.
+func (k *conn) write() {
+	defer close(k.flushed)
+	defer k.Close()
+	for {
+		select {
+		case b := <-k.queue:
+			if !k.put(b) {
+				return
+			}
+		case <-k.done:
+			for {
+				select {
+				case b := <-k.queue:
+					if !k.put(b) {
+						return
+					}
+				default:
+					return
+				}
+			}
+		}
+	}
+}
+
+func (k *conn) put(b []byte) bool {
+	_ = k.SetWriteDeadline(time.Now().Add(writeTimeout))
+	n, err := k.Write(b)
+	k.bytes.Add(uint64(n))
+	if err != nil {
+		k.shut()
+		return false
+	}
+	return true
+}
+
+// shut ends the connection after what is queued has been written; it does not wait.
+func (k *conn) shut() { k.once.Do(func() { close(k.done) }) }
+
+func (k *conn) open() bool {
+	if k == nil {
+		return false
+	}
+	select {
+	case <-k.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// peerCertificate is the verified leaf of a TLS connection, nil on TCP.
+func (k *conn) peerCertificate() *x509.Certificate {
+	t, ok := k.Conn.(*tls.Conn)
+	if !ok {
+		return nil
+	}
+	if certs := t.ConnectionState().PeerCertificates; len(certs) > 0 {
+		return certs[0]
+	}
+	return nil
+}
+
+// tlsNames gives version and suite of a TLS connection as the standards spell them, "" on TCP.
+func (k *conn) tlsNames() (version, suite string) {
+	if t, ok := k.Conn.(*tls.Conn); ok {
+		st := t.ConnectionState()
+		return tls.VersionName(st.Version), tls.CipherSuiteName(st.CipherSuite)
+	}
+	return "", ""
+}

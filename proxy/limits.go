@@ -1,0 +1,34 @@
+package proxy
+
+import "time"
+
+// Caps of the appliance's tables. Each bounds what a peer can make it keep.
+const (
+	// DefaultMaxSessions is `tls-proxy maximum-sessions` where it is not configured.
+	DefaultMaxSessions = 10000
+	// maxCalls bounds the calls that are remembered at one time, of any method.
+	maxCalls = 60000
+	// maxCallsPerID bounds calls that share a Call-ID: forks of one caller.
+	maxCallsPerID = 8
+	// maxCallsPerSession bounds what one connection can open and leave standing.
+	maxCallsPerSession = 20000
+	// maxQueue is how many messages may wait for a slow connection before it is closed.
+	maxQueue = 512
+	// ticketFailures within ticketWindow close the connection (ticket.md).
+	ticketFailures = 20
+)
+
+// Times of the signaling path.
+const (
+	handshakeTimeout = 10 * time.Second // a TLS handshake
+	messageTimeout   = 10 * time.Second // a first message, and any message from its first byte on
+	openTimeout      = 2 * time.Second  // opening the other side for a request
+	writeTimeout     = 10 * time.Second // one write
+	ticketWindow     = 60 * time.Second
+	keepaliveEvery   = 95 * time.Second // RFC 5626 4.4.1: 95 to 120 s on connections
+	pongTimeout      = 10 * time.Second
+	probeEvery       = 30 * time.Second // OPTIONS probe of a call agent, at most
+	sessionIdle      = 30 * time.Minute // a session without message and without call
+	mediaGone        = time.Hour        // a call with neither connection nor packet for that long is over
+	stopGrace        = 6 * time.Second  // BYEs of a stopping daemon
+)

@@ -1,0 +1,277 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"imeproxy/mediaterm"
+	"imeproxy/sipalg/dialog"
+	"imeproxy/sipalg/sdp"
+)
+
+// errUnusable marks a session description that cannot be used: 488 where it is an offer.
+var errUnusable = errors.New("session description cannot be used")
+
+// mediaPolicy is what a call's media is made from; it does not change during the call.
+type mediaPolicy struct {
+	term     *mediaterm.Terminator
+	addr     [2]netip.Addr // our media termination address by side
+	secureIn bool          // trunk-security-mode secure: SRTP inside, RTP where the answer says so
+	callID   string
+	// forbidden tells why a media address from the Internet cannot be used, "" when it can.
+	forbidden func(netip.Addr) string
+	// sweep replaces inside addresses in lines that are not understood.
+	sweep func(from dialog.Side, line string) string
+}
+
+// media is the offer/answer state of one call (RFC 3264) and its streams.
+type media struct {
+	mediaPolicy
+	lines     []*mediaLine
+	exchanges map[*dialog.Transaction]*exchange
+	applied   map[string]*exchange // last answer by the tag of the answering end, for forks
+	current   *exchange
+}
+
+// mediaLine is one m= line through all offers of the call: its stream and our keys.
+type mediaLine struct {
+	kind   string
+	codec  string
+	pt     string
+	stream *mediaterm.Stream
+	// keys are ours by side and suite. They stay the same through re-offers, so that a rollover
+	// counter never restarts under a key in use (RFC 3711 8.1).
+	keys [2]map[mediaterm.Suite]mediaterm.Key
+}
+
+// exchange is one offer and its answer.
+type exchange struct {
+	offer    *sdp.Session
+	from     dialog.Side
+	refused  []bool // lines that we refused towards the answerer
+	fresh    []int  // lines whose stream this offer made
+	base     int    // how many lines there were before it
+	answer   *sdp.Session
+	answered bool
+	late     bool // the INVITE had no offer: the response has it
+	rendered []byte
+}
+
+func newMedia(p mediaPolicy) *media {
+	return &media{mediaPolicy: p, exchanges: make(map[*dialog.Transaction]*exchange), applied: make(map[string]*exchange)}
+}
+
+// close frees the streams and their ports.
+func (m *media) close() {
+	for _, l := range m.lines {
+		if l.stream != nil {
+			l.stream.Close()
+			l.stream = nil
+		}
+	}
+	clear(m.exchanges)
+	clear(m.applied)
+}
+
+// makeOffer takes an offer from one side and gives the one for the other side.
+func (m *media) makeOffer(body []byte, from dialog.Side) (*exchange, []byte, error) {
+	s, err := sdp.Parse(body)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", errUnusable, err)
+	}
+	if len(s.Media) < len(m.lines) {
+		return nil, nil, fmt.Errorf("%w: %d m= lines after %d (RFC 3264 section 8)", errUnusable, len(s.Media), len(m.lines))
+	}
+	x := &exchange{offer: s, from: from, refused: make([]bool, len(s.Media)), base: len(m.lines)}
+	usable := 0
+	for i, ml := range s.Media {
+		x.refused[i] = !ml.IsRTP() && ml.Port != 0
+		if err := m.checkOffered(ml, from); err != nil {
+			return nil, nil, fmt.Errorf("m= line %d: %w", i+1, err)
+		}
+		if !x.refused[i] {
+			usable++
+		}
+	}
+	if usable == 0 && len(s.Media) > 0 {
+		return nil, nil, fmt.Errorf("%w: no m= line carries RTP", errUnusable)
+	}
+	for i, ml := range s.Media {
+		if i >= len(m.lines) {
+			m.lines = append(m.lines, &mediaLine{})
+		}
+		if ml.Port == 0 || x.refused[i] || m.lines[i].stream != nil {
+			continue
+		}
+		st, err := m.term.NewStream(mediaterm.StreamParams{
+			Inside: m.addr[dialog.Inside], Outside: m.addr[dialog.Outside], CallID: m.callID, Media: ml.Kind,
+		})
+		if err != nil {
+			m.undo(x)
+			return nil, nil, err
+		}
+		m.lines[i].stream, m.lines[i].kind = st, ml.Kind
+		x.fresh = append(x.fresh, i)
+	}
+	out, err := m.renderOffer(x)
+	if err != nil {
+		m.undo(x)
+		return nil, nil, err
+	}
+	x.rendered = out
+	return x, out, nil
+}
+
+// checkOffered refuses an m= line that cannot be relayed (DESIGN, "How the edge decides").
+func (m *media) checkOffered(ml *sdp.Media, from dialog.Side) error {
+	if ml.Port == 0 || !ml.IsRTP() {
+		return nil
+	}
+	if err := m.checkAddress(ml, from); err != nil {
+		return err
+	}
+	switch {
+	case from == dialog.Outside || ml.IsSecure() && m.secureIn:
+		if !ml.IsSecure() {
+			return fmt.Errorf("%w: %s without encryption", errUnusable, ml.Proto)
+		}
+		if len(ml.UsableCryptos(suiteNames())) == 0 {
+			return fmt.Errorf("%w: no usable a=crypto", errUnusable)
+		}
+	case ml.IsSecure():
+		return fmt.Errorf("%w: SRTP on a non-secure trunk", errUnusable)
+	}
+	return nil
+}
+
+// checkAddress refuses media addresses to which nothing may be sent.
+func (m *media) checkAddress(ml *sdp.Media, from dialog.Side) error {
+	if ml.Hold {
+		return nil
+	}
+	for _, a := range []netip.Addr{ml.Connection, ml.RTCP.Addr()} {
+		a = a.Unmap()
+		switch {
+		case !a.IsValid() || !a.Is4():
+			return fmt.Errorf("%w: %q is no IPv4 address", errUnusable, ml.ConnectionHost)
+		case a.IsLoopback() || a.IsMulticast() || a.IsUnspecified() || a.As4()[0] == 0 || a.As4()[0] >= 224:
+			return fmt.Errorf("%w: media address %s", errUnusable, a)
+		case a == m.addr[0] || a == m.addr[1]:
+			return fmt.Errorf("%w: media address %s is the appliance's own", errUnusable, a)
+		}
+		if from == dialog.Outside {
+			if why := m.forbidden(a); why != "" {
+				return fmt.Errorf("%w: media address %s is %s", errUnusable, a, why)
+			}
+		}
+	}
+	return nil
+}
+
+// renderOffer writes the offer for the other side, with our addresses, ports and keys.
+func (m *media) renderOffer(x *exchange) ([]byte, error) {
+	to := x.from.Other()
+	e := m.edit(to, x.from)
+	for i, ml := range x.offer.Media {
+		me := sdp.MediaEdit{Addr: m.addr[to]}
+		st := m.lines[i].stream
+		if ml.Port == 0 || x.refused[i] || st == nil {
+			e.Media = append(e.Media, me)
+			continue
+		}
+		me.Port = int(st.Local(mediaSide(to)).Port())
+		if to == dialog.Outside || m.secureIn {
+			me.Proto, _ = sdp.SecureProto(ml.Proto)
+			cs, err := m.lines[i].offered(to)
+			if err != nil {
+				return nil, err
+			}
+			me.Cryptos = cs
+		} else {
+			me.Proto, _ = sdp.PlainProto(ml.Proto)
+		}
+		e.Media = append(e.Media, me)
+	}
+	out, err := x.offer.Rewrite(e)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errUnusable, err)
+	}
+	return out, nil
+}
+
+func (m *media) edit(to, from dialog.Side) sdp.Edit {
+	return sdp.Edit{Addr: m.addr[to], Sweep: func(line string) string {
+		if strings.HasPrefix(line, "a=group:BUNDLE") {
+			return "" // each m= line keeps a port of its own here (RFC 8843 7.3.3)
+		}
+		return m.sweep(from, line)
+	}}
+}
+
+// offered gives the a=crypto lines that we offer on a side: one a suite, with keys that stay.
+func (l *mediaLine) offered(side dialog.Side) ([]sdp.Crypto, error) {
+	var out []sdp.Crypto
+	for i, s := range mediaterm.Suites() {
+		k, err := l.key(side, s)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, sdp.NewCrypto(i+1, string(s), k.Master, k.Salt))
+	}
+	return out, nil
+}
+
+// key is our key for a side and suite, made when first needed.
+func (l *mediaLine) key(side dialog.Side, s mediaterm.Suite) (mediaterm.Key, error) {
+	if k, ok := l.keys[side][s]; ok {
+		return k, nil
+	}
+	k, err := mediaterm.NewKey(s)
+	if err != nil {
+		return k, err
+	}
+	if l.keys[side] == nil {
+		l.keys[side] = make(map[mediaterm.Suite]mediaterm.Key)
+	}
+	l.keys[side][s] = k
+	return k, nil
+}
+
+// undo frees what an offer made that came to nothing (RFC 3264 section 8: the old state stays).
+func (m *media) undo(x *exchange) {
+	if x == nil || x.answered {
+		return
+	}
+	for _, i := range x.fresh {
+		if l := m.lines[i]; l.stream != nil {
+			l.stream.Close()
+			l.stream = nil
+		}
+	}
+	x.fresh = nil
+	m.lines = m.lines[:max(x.base, 0)]
+}
+
+func suiteNames() []string {
+	var out []string
+	for _, s := range mediaterm.Suites() {
+		out = append(out, string(s))
+	}
+	return out
+}
+
+func mediaSide(s dialog.Side) mediaterm.Side {
+	if s == dialog.Inside {
+		return mediaterm.Inside
+	}
+	return mediaterm.Outside
+}
+
+// mediaKey turns an a=crypto line into the key of a stream.
+func mediaKey(c sdp.Crypto) mediaterm.Key {
+	return mediaterm.Key{
+		Suite: mediaterm.Suite(sdp.CanonicalSuite(c.Suite)), Master: c.Master, Salt: c.Salt, MKI: c.MKI, Lifetime: c.Lifetime,
+	}
+}

@@ -1,0 +1,299 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"imeproxy/proxy/observe"
+	"imeproxy/sipalg"
+	"imeproxy/sipalg/dialog"
+)
+
+// handle moves one checked message. False ends the connection it came on.
+func (s *session) handle(m *sipalg.Message, from dialog.Side) bool {
+	if !m.IsRequest() {
+		s.response(m, from)
+		return true
+	}
+	if !dialog.KnownMethod(m.Method) {
+		s.refuse(m, from, 501, "Not Implemented", string(dialog.CauseUnknownMethod), sipalg.Header{Name: "Allow", Value: dialog.Methods})
+		return true
+	}
+	if m.ToTag() == "" && m.Method != "ACK" && m.Method != "CANCEL" {
+		return s.openingRequest(m, from)
+	}
+	s.dialogRequest(m, from)
+	return true
+}
+
+// answer sends a response of the appliance's own on the connection that a request came on.
+func (s *session) answer(m *sipalg.Message, from dialog.Side, status int, phrase string, extra ...sipalg.Header) {
+	if m.Method == "ACK" {
+		return
+	}
+	if k := s.conn(from); k != nil {
+		k.send(sipalg.NewResponse(m, status, phrase, extra...).Bytes())
+	}
+}
+
+// refuse counts, logs and answers a request that goes no further.
+func (s *session) refuse(m *sipalg.Message, from dialog.Side, status int, phrase, cause string, extra ...sipalg.Header) {
+	s.a.count("sip", "messages_refused", cause)
+	if status == 481 {
+		s.a.count("sip", "unknown_dialog", "")
+	}
+	observe.WithCall(s.a.log, m.CallID()).Warn("request refused", "method", m.Method, "from", from.String(), "cause", cause, "status", status, "session", s.id)
+	s.answer(m, from, status, phrase, extra...)
+}
+
+// reason is the Reason header (RFC 3326) that tells the call agent why a request failed.
+func reason(status int, text string) sipalg.Header {
+	text = strings.NewReplacer("\\", "", "\"", "'", "\r", " ", "\n", " ").Replace(text)
+	if len(text) > 200 {
+		text = text[:200]
+	}
+	return sipalg.Header{Name: "Reason", Value: fmt.Sprintf(`SIP;cause=%d;text="%s"`, status, text)}
+}
+
+// unreachable answers a request whose other side cannot be opened. Why is told to the inside alone.
+func (s *session) unreachable(m *sipalg.Message, from dialog.Side, err error) {
+	cause := "outside_unreachable"
+	switch {
+	case from == dialog.Outside:
+		cause = "call_agent_unreachable"
+	case errors.Is(err, errLimit):
+		cause = "session_limit"
+	case errors.Is(err, errWrongDomain):
+		cause = "wrong_domain"
+	}
+	s.a.count("sip", "messages_refused", cause)
+	observe.WithCall(s.a.log, m.CallID()).Warn("other side cannot be opened", "method", m.Method, "from", from.String(), "remote", s.remote.String(), "cause", cause, "err", err)
+	if from == dialog.Inside {
+		s.answer(m, from, 503, "Service Unavailable", reason(503, err.Error()))
+		return
+	}
+	s.answer(m, from, 503, "Service Unavailable")
+}
+
+// openingRequest deals with a request outside a dialog. False ends the connection.
+func (s *session) openingRequest(m *sipalg.Message, from dialog.Side) bool {
+	if s.a.stopping.Load() {
+		s.refuse(m, from, 503, "Service Unavailable", "stopping", sipalg.Header{Name: "Retry-After", Value: "60"})
+		return true
+	}
+	var domain, ticketID string
+	if from == dialog.Outside {
+		if m.Method == "OPTIONS" && !m.Has(ticketHeader) {
+			s.answerOptions(m)
+			return true
+		}
+		var ok, stay bool
+		if domain, ticketID, ok, stay = s.admit(m); !ok {
+			return stay
+		}
+	} else if domain = requestDomain(m); domain == "" {
+		s.refuse(m, from, 503, "Service Unavailable", "wrong_domain", reason(503, "the Request-URI names no domain"))
+		return true
+	}
+	if c := s.a.calls.forRequest(m, from); c != nil {
+		s.judge(c, m, from)
+		return true
+	}
+	if _, err := s.ensure(from.Other(), domain); err != nil {
+		s.unreachable(m, from, err)
+		return true
+	}
+	c := s.newCall(m, from, domain, ticketID)
+	if !s.take() || !s.a.calls.add(c) {
+		s.give()
+		s.refuse(m, from, 503, "Service Unavailable", "too_many_calls", sipalg.Header{Name: "Retry-After", Value: "10"})
+		return true
+	}
+	s.judge(c, m, from)
+	return true
+}
+
+func (s *session) take() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls++
+	return s.calls <= maxCallsPerSession
+}
+
+func (s *session) give() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls--
+}
+
+// requestDomain is the domain that an outbound request is for: the host of its Request-URI.
+func requestDomain(m *sipalg.Message) string {
+	u, err := sipalg.ParseURI(m.URI)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSuffix(strings.ToLower(u.Host), ".")
+}
+
+func (s *session) newCall(m *sipalg.Message, from dialog.Side, domain, ticketID string) *call {
+	now := s.a.now()
+	c := &call{
+		d: dialog.Open(m, from, now), domain: domain, agent: s.agent, last: s, opener: s, lastUsed: now,
+		log: observe.WithCall(s.a.log, m.CallID()),
+	}
+	c.rec = observe.CallRecord{
+		CallID: m.CallID(), Direction: "outbound", From: userOf(m.Get("From")), To: requestUser(m),
+		LocalDomain: s.a.plan.Load().domain, PeerDomain: domain, Peer: s.remote.String(), Setup: now,
+	}
+	c.rec.SessionID = strconv.FormatUint(s.id, 10)
+	if from == dialog.Outside {
+		c.rec.Direction, c.rec.Ticket, c.rec.TicketID = "inbound", "ok", ticketID
+	}
+	if k := s.conn(dialog.Outside); k != nil {
+		c.rec.TLSVersion, c.rec.CipherSuite = k.tlsNames()
+	}
+	c.media = newMedia(s.mediaPolicy(m.CallID()))
+	return c
+}
+
+func userOf(v string) string {
+	u, err := sipalg.ParseURI(dialog.AddressURI(v))
+	if err != nil {
+		return ""
+	}
+	return u.User
+}
+
+func requestUser(m *sipalg.Message) string {
+	u, err := sipalg.ParseURI(m.URI)
+	if err != nil {
+		return ""
+	}
+	return u.User
+}
+
+// dialogRequest deals with a request inside a dialog, an ACK or a CANCEL.
+func (s *session) dialogRequest(m *sipalg.Message, from dialog.Side) {
+	c := s.a.calls.forRequest(m, from)
+	if c != nil && from == dialog.Outside && !s.holds(c.domain) {
+		// Another enterprise's connection: it must not even learn that the dialog exists.
+		c = nil
+	}
+	if c == nil {
+		if m.Method == "ACK" {
+			s.a.count("sip", "acks_without_dialog", "")
+			return
+		}
+		s.refuse(m, from, 481, "Call/Transaction Does Not Exist", string(dialog.CauseNoDialog))
+		return
+	}
+	if _, err := s.ensure(from.Other(), c.domain); err != nil {
+		s.unreachable(m, from, err)
+		if m.Method == "BYE" {
+			// The sender is done with the call whatever we answer: no reason to keep its media.
+			s.a.endCall(c, nil, "bye", from, 0)
+		}
+		return
+	}
+	s.judge(c, m, from)
+}
+
+// judge lets the call's state decide on a request, and does what it says.
+func (s *session) judge(c *call, m *sipalg.Message, from dialog.Side) {
+	now := s.a.now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lastUsed, c.last = now, s
+	if c.failing && m.Method != "ACK" {
+		s.refuse(m, from, 481, "Call/Transaction Does Not Exist", string(dialog.CauseNoDialog))
+		return
+	}
+	act := c.d.Request(m, from, now)
+	switch act.Verdict {
+	case dialog.Absorb:
+		return
+	case dialog.Drop:
+		s.a.count("sip", "messages_refused", string(act.Cause))
+		return
+	case dialog.Answer:
+		var extra []sipalg.Header
+		if act.RetryAfter > 0 {
+			extra = append(extra, sipalg.Header{Name: "Retry-After", Value: strconv.Itoa(act.RetryAfter)})
+		}
+		s.refuse(m, from, act.Status, act.Phrase, string(act.Cause), extra...)
+		return
+	}
+	if act.Tx != nil {
+		act.Tx.Owner = s
+	}
+	s.forwardRequest(c, m, from, act, now)
+}
+
+// forwardRequest translates a request and sends it on. The call is locked.
+func (s *session) forwardRequest(c *call, m *sipalg.Message, from dialog.Side, act dialog.Action, now time.Time) {
+	out := m.Clone()
+	if err := c.offerAnswer(out, from, act); err != nil {
+		s.unusableRequest(c, m, from, act, err)
+		return
+	}
+	if err := s.translate(out, from, c); err != nil {
+		c.log.Warn("request cannot be translated", "method", m.Method, "from", from.String(), "err", err)
+		s.rejectTx(c, m, from, act, 400, "Bad Request", "untranslatable")
+		return
+	}
+	if act.Dialog == nil && m.Method != "CANCEL" && m.Method != "ACK" {
+		c.d.NoteRequest(m, from)
+		c.d.NoteRequest(out, from.Other())
+	} else if act.Dialog != nil && (m.Method == "INVITE" || m.Method == "UPDATE") {
+		act.Dialog.NoteTarget(m, from)
+	}
+	k := s.conn(from.Other())
+	if k == nil || !k.send(out.Bytes()) {
+		s.rejectTx(c, m, from, act, 503, "Service Unavailable", "connection_lost")
+		return
+	}
+	if m.Method == "CANCEL" {
+		c.rec.EndReason = "cancel"
+	}
+	if act.Ended {
+		s.a.finish(c, "bye", from, 0)
+	}
+}
+
+// rejectTx gives the appliance's own final answer to a request that the call has taken in.
+func (s *session) rejectTx(c *call, m *sipalg.Message, from dialog.Side, act dialog.Action, status int, phrase, cause string) {
+	s.refuse(m, from, status, phrase, cause)
+	if act.Tx == nil {
+		return
+	}
+	if ended := c.d.Reject(act.Tx, status, s.a.now()); ended || act.Ended {
+		s.a.finish(c, "refused", from, status)
+	}
+}
+
+// unusableRequest answers a request whose session description cannot be used. An ACK has no answer: an answer
+// in it that cannot be used ends the call at both ends.
+func (s *session) unusableRequest(c *call, m *sipalg.Message, from dialog.Side, act dialog.Action, err error) {
+	c.log.Warn("session description refused", "method", m.Method, "from", from.String(), "err", err)
+	if m.Method == "ACK" {
+		s.a.hangUp(c, "unusable_answer")
+		return
+	}
+	if errors.Is(err, errUnusable) {
+		s.rejectTx(c, m, from, act, 488, "Not Acceptable Here", "unusable_offer")
+		return
+	}
+	s.rejectTx(c, m, from, act, 503, "Service Unavailable", "no_media_port")
+}
+
+// translate rewrites a message for the other side.
+func (s *session) translate(m *sipalg.Message, from dialog.Side, c *call) error {
+	if from == dialog.Inside {
+		return s.rw.Outbound(m)
+	}
+	sipalg.FilterFallbackTarget(m, c.d.From == dialog.Inside)
+	return s.rw.Inbound(m)
+}

@@ -1,0 +1,137 @@
+package proxy
+
+import (
+	"time"
+
+	"imeproxy/sipalg"
+	"imeproxy/sipalg/dialog"
+)
+
+// response deals with a response from one side. It goes back on the connection its request came on or,
+// when that is gone, on this session's.
+func (s *session) response(m *sipalg.Message, from dialog.Side) {
+	c, owner := s.a.calls.forResponse(m, from)
+	if c == nil || from == dialog.Outside && !s.holds(c.domain) {
+		s.a.count("sip", "messages_refused", string(dialog.CauseNoTransaction))
+		return
+	}
+	to := from.Other()
+	if owner == nil || owner.conn(to) == nil {
+		owner = s
+		if _, err := s.ensure(to, c.domain); err != nil {
+			c.log.Warn("response cannot be delivered", "status", m.Status, "to", to.String(), "err", err)
+		}
+	}
+	now := s.a.now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lastUsed, c.last = now, s
+	act := c.d.Response(m, from, now)
+	switch act.Verdict {
+	case dialog.Drop:
+		s.a.count("sip", "messages_refused", string(act.Cause))
+		return
+	case dialog.Absorb:
+		s.cleanUp(c, m, from, act)
+		return
+	}
+	s.forwardResponse(c, m, from, owner, act, now)
+}
+
+// forwardResponse translates a response and sends it on. The call is locked.
+func (s *session) forwardResponse(c *call, m *sipalg.Message, from dialog.Side, owner *session, act dialog.Action, now time.Time) {
+	out := m.Clone()
+	tx := act.Tx
+	if err := c.offerAnswer(out, from, act); err != nil {
+		s.unusableResponse(c, m, from, owner, act, err)
+		return
+	}
+	if err := s.translate(out, from, c); err != nil {
+		c.log.Warn("response cannot be translated", "status", m.Status, "from", from.String(), "err", err)
+		s.a.count("sip", "messages_refused", "untranslatable")
+		return
+	}
+	if act.Dialog != nil && m.Status > 100 && m.Status < 300 {
+		s.noteResponse(c, m, out, from, act)
+	}
+	if act.Confirmed {
+		c.rec.Connect = now
+		s.a.count("sip", "dialogs_opened", "")
+		c.log.Info("call answered", "session", s.id, "from", c.rec.From, "to", c.rec.To, "direction", c.rec.Direction)
+	}
+	if k := owner.conn(from.Other()); k != nil {
+		k.send(out.Bytes())
+	}
+	if act.Ended {
+		why := "refused"
+		if tx.Method == "INVITE" && c.rec.EndReason != "" {
+			why = c.rec.EndReason
+		}
+		s.a.finish(c, why, from, m.Status)
+	}
+}
+
+// noteResponse keeps what is needed to send requests of our own in the dialog.
+func (s *session) noteResponse(c *call, m, out *sipalg.Message, from dialog.Side, act dialog.Action) {
+	if act.Tx.Method != "INVITE" {
+		if act.Tx.Method == "UPDATE" {
+			act.Dialog.NoteTarget(m, from)
+		}
+		return
+	}
+	if act.Tx.Tag == "" {
+		c.d.NoteResponse(act.Dialog, m, from)
+		c.d.NoteResponse(act.Dialog, out, from.Other())
+		return
+	}
+	act.Dialog.NoteTarget(m, from)
+}
+
+// unusableResponse ends what a response with an unusable session description began: towards its sender ACK
+// and BYE (or CANCEL while it rings), towards the other end 488 (DESIGN, "How the edge decides").
+func (s *session) unusableResponse(c *call, m *sipalg.Message, from dialog.Side, owner *session, act dialog.Action, err error) {
+	c.log.Warn("session description refused", "status", m.Status, "from", from.String(), "err", err)
+	s.a.count("sip", "messages_refused", "unusable_answer")
+	tx := act.Tx
+	if act.Dialog != nil {
+		probe := m.Clone()
+		if s.translate(probe, from, c) == nil {
+			s.noteResponse(c, m, probe, from, act)
+		}
+	}
+	switch {
+	case tx.Method == "INVITE" && m.Status >= 200:
+		s.a.sendAck(c, act.Dialog, tx, from)
+		s.a.sendBye(c, act.Dialog, from)
+	case tx.Method == "INVITE":
+		s.a.sendCancel(c, tx, from)
+	default:
+		// UPDATE or PRACK: the two ends would hold different ideas of the media.
+		defer s.a.hangUp(c, "unusable_answer")
+	}
+	owner.answer(tx.Request, from.Other(), 488, "Not Acceptable Here")
+	if tx.Tag != "" && tx.Method == "INVITE" {
+		s.a.sendBye(c, act.Dialog, from.Other())
+	}
+	ended := c.d.Reject(tx, 488, s.a.now())
+	if act.Dialog != nil && m.Status >= 200 && tx.Method == "INVITE" {
+		ended = c.d.EndDialog(act.Dialog, s.a.now()) || ended
+	}
+	if ended {
+		s.a.finish(c, "unusable_answer", dialog.Side(from), 488)
+	}
+}
+
+// cleanUp acknowledges final responses to an INVITE that the appliance has already answered or sent itself, so that
+// their sender is not left waiting.
+func (s *session) cleanUp(c *call, m *sipalg.Message, from dialog.Side, act dialog.Action) {
+	tx := act.Tx
+	if tx == nil || tx.Method != "INVITE" || !tx.Answered || m.Status < 200 {
+		return
+	}
+	if m.Status >= 300 {
+		s.a.sendFailureAck(c, tx, m, from)
+		return
+	}
+	s.a.sendStrayBye(c, tx, m, from)
+}

@@ -1,0 +1,319 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"imeproxy/sipalg"
+	"imeproxy/sipalg/dialog"
+	"imeproxy/tlsproxy"
+)
+
+// session is a signaling session: one inside and one outside connection, opened as one and ended as one.
+// Many dialogs share it; requests may come from either end at any time.
+type session struct {
+	a      *Appliance
+	id     uint64
+	opener dialog.Side // the side whose connection came first
+	class  *class
+	agent  *callAgent
+	// remote is the far end: the original destination of an outbound session, the source of an inbound one.
+	remote netip.AddrPort
+	// agentPort is the port of the call agent that an inbound session leads to.
+	agentPort uint16
+	mapped    netip.AddrPort // how the Internet knows the call agent
+	rw        *sipalg.Rewriter
+	since     time.Time
+
+	opening sync.Mutex // one attempt to open the other side at a time; never held with mu
+	mu      sync.Mutex // guards what follows
+	conns   [2]*conn
+	ended   bool
+	failed  []time.Time // ticket failures within the window
+	calls   int         // calls opened on it that stand
+}
+
+// Errors of opening the other side; each becomes a 503 with its own Reason.
+var (
+	errLimit       = errors.New("tls-proxy maximum-sessions reached")
+	errWrongDomain = errors.New("the certificate does not hold the domain")
+	errEnded       = errors.New("the signaling session has ended")
+)
+
+// conn gives the connection of a side while it is open, else nil.
+func (s *session) conn(side dialog.Side) *conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if k := s.conns[side]; k.open() && !s.ended {
+		return k
+	}
+	return nil
+}
+
+// holds tells whether the certificate of the outside connection holds the domain (RFC 5922).
+func (s *session) holds(domain string) bool {
+	k := s.conn(dialog.Outside)
+	if k == nil {
+		return false
+	}
+	cert := k.peerCertificate()
+	return cert != nil && tlsproxy.HoldsDomain(cert, domain)
+}
+
+// attach makes a connection part of the session and starts its two goroutines.
+func (s *session) attach(k *conn, side dialog.Side) bool {
+	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		k.Close()
+		return false
+	}
+	s.conns[side] = k
+	s.mu.Unlock()
+	s.a.wg.Go(k.write)
+	return true
+}
+
+// ensure gives the connection of a side, opening it when needed. Towards the Internet the server's
+// certificate must hold the domain, also when the connection stands already.
+func (s *session) ensure(side dialog.Side, domain string) (*conn, error) {
+	s.opening.Lock()
+	defer s.opening.Unlock()
+	if k := s.conn(side); k != nil {
+		if side == dialog.Outside && !s.holds(domain) {
+			return nil, fmt.Errorf("%w %q", errWrongDomain, domain)
+		}
+		return k, nil
+	}
+	s.mu.Lock()
+	ended := s.ended
+	s.mu.Unlock()
+	if ended {
+		return nil, errEnded
+	}
+	ctx, cancel := context.WithTimeout(s.a.ctx, openTimeout)
+	defer cancel()
+	var k *conn
+	var err error
+	if side == dialog.Outside {
+		k, err = s.dialOutside(ctx, domain)
+	} else {
+		k, err = s.dialInside(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !s.attach(k, side) {
+		if side == dialog.Outside {
+			s.a.limiter.Release()
+		}
+		return nil, errEnded
+	}
+	// The first-message deadline is for strangers: this end was called by us.
+	k.first = true
+	s.a.wg.Go(func() { s.read(k, side) })
+	return k, nil
+}
+
+func (s *session) dialOutside(ctx context.Context, domain string) (*conn, error) {
+	if !s.a.limiter.Acquire() {
+		s.a.count("tls", "sessions_refused", "outbound")
+		return nil, errLimit
+	}
+	k, err := s.dialTLS(ctx, domain)
+	if err != nil {
+		s.a.limiter.Release()
+		return nil, err
+	}
+	return k, nil
+}
+
+func (s *session) dialTLS(ctx context.Context, domain string) (*conn, error) {
+	cfg, err := s.a.store.ClientConfig(s.class.outsideTrustpoint(), domain, s.a.tlsPolicy(s.class))
+	if err != nil {
+		return nil, err
+	}
+	raw, err := tlsproxy.DialTransparent(ctx, s.mapped.Addr(), s.remote, 0)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", s.remote, err)
+	}
+	t := tls.Client(raw, cfg)
+	if err := t.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		s.a.count("tls", "handshake_failures", handshakeReason(err))
+		return nil, fmt.Errorf("tls to %s: %w", s.remote, err)
+	}
+	return newConn(t), nil
+}
+
+// dialInside connects to the call agent in the remote's own name, so that the call agent
+// sees the far enterprise's address as it would without the appliance.
+func (s *session) dialInside(ctx context.Context) (*conn, error) {
+	to := netip.AddrPortFrom(s.agent.real, s.agentPort)
+	raw, err := tlsproxy.DialTransparent(ctx, s.remote.Addr(), to, 0)
+	if err != nil {
+		s.a.agentDown(s.agent, err)
+		return nil, fmt.Errorf("connect to call agent %s: %w", to, err)
+	}
+	if !s.agent.secure {
+		s.a.agentUp(s.agent)
+		return newConn(raw), nil
+	}
+	cfg, err := s.a.store.ClientConfig(s.class.insideTrustpoint(), "", s.a.tlsPolicy(s.class))
+	if err != nil {
+		raw.Close()
+		return nil, err
+	}
+	t := tls.Client(raw, cfg)
+	if err := t.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		s.a.agentDown(s.agent, err)
+		return nil, fmt.Errorf("tls to call agent %s: %w", to, err)
+	}
+	s.a.agentUp(s.agent)
+	return newConn(t), nil
+}
+
+// read moves the messages of one connection until it ends; the other ends with it.
+func (s *session) read(k *conn, side dialog.Side) {
+	why := s.readAll(k, side)
+	s.end(why)
+}
+
+func (s *session) readAll(k *conn, side dialog.Side) string {
+	for {
+		f, err := k.next()
+		var v *sipalg.Violation
+		switch {
+		case errors.As(err, &v):
+			s.violation(k, v)
+			if v.Close {
+				return "malformed message from " + side.String()
+			}
+			continue
+		case err != nil:
+			return endReason(err, side)
+		}
+		switch f.Kind {
+		case sipalg.KindPing:
+			s.a.count("sip", "keepalives", "")
+			k.send([]byte("\r\n"))
+			continue
+		case sipalg.KindPong:
+			k.pinged.Store(0)
+			k.ponged.Store(true)
+			continue
+		}
+		m, v := sipalg.Parse(f.Data)
+		if v == nil {
+			v = sipalg.Check(m)
+		}
+		if v != nil {
+			s.violation(k, v)
+			if v.Close {
+				return "malformed message from " + side.String()
+			}
+			continue
+		}
+		if !s.handle(m, side) {
+			return "too many requests without a valid ticket"
+		}
+	}
+}
+
+func endReason(err error, side dialog.Side) string {
+	var ne net.Error
+	switch {
+	case errors.Is(err, io.EOF):
+		return "closed by " + side.String()
+	case errors.As(err, &ne) && ne.Timeout():
+		return "no whole message from " + side.String() + " in time"
+	}
+	return "connection of " + side.String() + " failed: " + err.Error()
+}
+
+// violation answers and counts a message that goes no further.
+func (s *session) violation(k *conn, v *sipalg.Violation) {
+	s.a.count("sip", "messages_refused", string(v.Cause))
+	s.a.log.Warn("message refused", "cause", string(v.Cause), "phrase", v.Phrase, "from", k.RemoteAddr().String(), "session", s.id)
+	if v.Status == 0 || v.Message == nil || !v.Message.IsRequest() || v.Message.Method == "ACK" {
+		return
+	}
+	k.send(sipalg.NewResponse(v.Message, v.Status, v.Phrase).Bytes())
+}
+
+// end closes both connections and frees the session. Its calls live on: they go over the next
+// connection of the same two ends.
+func (s *session) end(why string) {
+	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		return
+	}
+	s.ended = true
+	conns := s.conns
+	s.mu.Unlock()
+	for _, k := range conns {
+		if k != nil {
+			k.shut()
+		}
+	}
+	if conns[dialog.Outside] != nil {
+		s.a.limiter.Release()
+	}
+	s.a.sessions.remove(s)
+	s.a.log.Info("signaling session ended", "session", s.id, "remote", s.remote.String(), "reason", why)
+}
+
+// sessions is the table of signaling sessions.
+type sessions struct {
+	mu   sync.Mutex
+	all  map[*session]struct{}
+	most int
+	next uint64
+}
+
+func newSessions() *sessions { return &sessions{all: make(map[*session]struct{})} }
+
+func (t *sessions) add(s *session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.next++
+	s.id = t.next
+	t.all[s] = struct{}{}
+	t.most = max(t.most, len(t.all))
+}
+
+func (t *sessions) remove(s *session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.all, s)
+}
+
+func (t *sessions) snapshot() (list []*session, most int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for s := range t.all {
+		list = append(list, s)
+	}
+	return list, t.most
+}
+
+// between finds a session of the same two ends whose connection to a side stands, for a message
+// whose own session is gone.
+func (t *sessions) between(agent *callAgent, remote netip.Addr, side dialog.Side) *session {
+	list, _ := t.snapshot()
+	for _, s := range list {
+		if s.agent == agent && s.remote.Addr() == remote && s.conn(side) != nil {
+			return s
+		}
+	}
+	return nil
+}

@@ -1,0 +1,125 @@
+package proxy
+
+import (
+	"time"
+
+	"imeproxy/mediaterm"
+	"imeproxy/sipalg/dialog"
+)
+
+// sweep runs once a second: it ends what nobody ends, and keeps connections alive.
+func (a *Appliance) sweep() {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-a.ctx.Done():
+			return
+		case <-tick.C:
+			a.sweepCalls(a.now())
+			a.sweepSessions(a.now())
+			a.sweepTerminators()
+		}
+	}
+}
+
+// sweepCalls forgets finished calls and ends those that were abandoned.
+func (a *Appliance) sweepCalls(now time.Time) {
+	for _, c := range a.calls.snapshot() {
+		if a.sweepCall(c, now) {
+			a.calls.remove(c)
+			c.opener.give()
+		}
+	}
+}
+
+// sweepCall tells whether nothing is left of the call.
+func (a *Appliance) sweepCall(c *call, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if stale := c.d.Expire(now); stale != nil && stale == c.d.Invite() || stale != nil && c.d.Confirmed() == nil {
+		a.hangUp(c, "timeout")
+	}
+	if end := c.d.SessionExpires(); !end.IsZero() && now.After(end) && c.d.HasInvite() {
+		c.log.Warn("session timer ran out without a refresh", "session_expires", end)
+		a.hangUp(c, "session_timer")
+	}
+	if c.d.HasInvite() && now.Sub(c.lastUsed) > mediaGone && a.forgotten(c, now) {
+		a.hangUp(c, "abandoned")
+	}
+	if !c.d.Idle() {
+		return false
+	}
+	if !c.recorded {
+		a.finish(c, "refused", dialog.Outside, 0)
+	}
+	return true
+}
+
+// forgotten tells whether neither a connection between the ends nor a packet has been seen for the whole time. A
+// standing connection, as of a call on hold, keeps the call.
+func (a *Appliance) forgotten(c *call, now time.Time) bool {
+	if s, _ := a.carrier(c, dialog.Inside); s != nil {
+		return false
+	}
+	if s, _ := a.carrier(c, dialog.Outside); s != nil {
+		return false
+	}
+	for _, l := range c.media.lines {
+		if l.stream == nil {
+			continue
+		}
+		st := l.stream.Stats()
+		for _, side := range []mediaterm.Side{mediaterm.Inside, mediaterm.Outside} {
+			if now.Sub(st.Leg(side).LastPacket) < mediaGone {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// sweepSessions pings outside connections (RFC 5626 4.4.1) and ends sessions that are dead or unused.
+func (a *Appliance) sweepSessions(now time.Time) {
+	list, _ := a.sessions.snapshot()
+	for _, s := range list {
+		var last time.Time
+		for side := range 2 {
+			k := s.conn(dialog.Side(side))
+			if k == nil {
+				continue
+			}
+			seen := time.Unix(0, k.lastRead.Load())
+			if seen.After(last) {
+				last = seen
+			}
+			if dialog.Side(side) == dialog.Outside {
+				s.keepAlive(k, seen, now)
+			}
+		}
+		s.mu.Lock()
+		calls := s.calls
+		s.mu.Unlock()
+		if calls <= 0 && now.Sub(last) > sessionIdle {
+			s.end("idle")
+		}
+	}
+}
+
+// keepAlive sends a double CRLF on a silent connection. A peer that has answered pings before and does not
+// answer one within 10 s is gone; one that never did need not know them.
+func (s *session) keepAlive(k *conn, seen, now time.Time) {
+	sent := k.pinged.Load()
+	switch {
+	case sent == 0 && now.Sub(seen) >= keepaliveEvery:
+		k.pinged.Store(now.UnixNano())
+		k.send([]byte("\r\n\r\n"))
+	case sent != 0 && seen.UnixNano() > sent:
+		k.pinged.Store(0)
+	case sent != 0 && k.ponged.Load() && now.Sub(time.Unix(0, sent)) > pongTimeout:
+		s.end("no answer to a keep-alive")
+	case sent != 0 && now.Sub(time.Unix(0, sent)) >= keepaliveEvery:
+		k.pinged.Store(now.UnixNano())
+		k.send([]byte("\r\n\r\n"))
+	}
+}

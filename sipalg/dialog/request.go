@@ -1,0 +1,317 @@
+package dialog
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"imeproxy/sipalg"
+)
+
+// Request judges a request of this call that came from the given side. Verdict Forward means that it
+// was taken into the call's state: the owner forwards it or, when it cannot, tells so with
+// [Transaction.Mark] after giving its own answer.
+func (c *Call) Request(m *sipalg.Message, from Side, now time.Time) Action {
+	if !known[m.Method] {
+		return answer(501, "Not Implemented", CauseUnknownMethod)
+	}
+	via, _ := m.TopVia()
+	switch m.Method {
+	case "ACK":
+		return c.ack(m, from, via.Branch)
+	case "CANCEL":
+		return c.cancel(m, from, via.Branch, now)
+	}
+	if t := c.find(from, via.Branch, m.Method); t != nil {
+		// A repeat on a reliable transport: the first one is being dealt with.
+		return Action{Verdict: Absorb, Tx: t}
+	}
+	if m.ToTag() == "" {
+		return c.opening(m, from, now)
+	}
+	d := c.dialogs[c.far(m, from)]
+	if d == nil && m.Method == "NOTIFY" && from != c.From {
+		d = c.earlyNotify(m, now)
+	}
+	if d == nil {
+		return noDialog()
+	}
+	return c.within(d, m, from, now)
+}
+
+// opening takes the request that opens the call. A second one of the same Call-ID and From tag is a merged
+// request (RFC 3261 8.2.2.2) when its CSeq is the same; with another CSeq it opens a call of its own.
+func (c *Call) opening(m *sipalg.Message, from Side, now time.Time) Action {
+	if from != c.From || len(c.dialogs) > 0 || len(c.txs) > 0 {
+		return answer(482, "Loop Detected", CauseDialogState)
+	}
+	t := c.add(m, from, now)
+	if t == nil {
+		return answer(503, "Service Unavailable", CauseTooManyRequests)
+	}
+	switch m.Method {
+	case "INVITE":
+		c.invite = t
+	case "SUBSCRIBE", "REFER":
+		t.subEvent = subscription(m)
+	}
+	return Action{Verdict: Forward, Tx: t}
+}
+
+// earlyNotify allows the NOTIFY that overtakes the 2xx of its SUBSCRIBE or REFER (RFC 6665 4.1.2.4).
+func (c *Call) earlyNotify(m *sipalg.Message, now time.Time) *Dialog {
+	for _, t := range c.txs {
+		if t.subEvent == "" || t.From != c.From {
+			continue
+		}
+		if d := c.dialogFor(m.FromTag(), now); d != nil {
+			d.State = Confirmed
+			d.subscribe(t.subEvent, now.Add(DefaultSubscription))
+			return d
+		}
+	}
+	return nil
+}
+
+// within judges a request inside a dialog.
+func (c *Call) within(d *Dialog, m *sipalg.Message, from Side, now time.Time) Action {
+	cseq, _ := m.CSeq()
+	if cseq <= d.cseq[from] && d.cseq[from] != 0 {
+		return answer(500, "Server Internal Error", CauseCSeqOrder)
+	}
+	if a := c.allowed(d, m, from); a.Verdict != Forward {
+		return a
+	}
+	t := c.add(m, from, now)
+	if t == nil {
+		return answer(503, "Service Unavailable", CauseTooManyRequests)
+	}
+	t.Tag = d.Tag
+	d.cseq[from] = cseq
+	a := Action{Verdict: Forward, Tx: t, Dialog: d}
+	switch m.Method {
+	case "BYE":
+		d.byeFrom[from] = true
+		d.terminate(now)
+		a.Ended = c.settle()
+	case "PRACK":
+		a.Invite = c.acknowledge(d, m)
+	case "SUBSCRIBE", "REFER":
+		t.subEvent = subscription(m)
+	case "NOTIFY":
+		d.notified(m, now)
+	}
+	return a
+}
+
+// allowed applies the state of the dialog to the method.
+func (c *Call) allowed(d *Dialog, m *sipalg.Message, from Side) Action {
+	pass := Action{Verdict: Forward}
+	switch m.Method {
+	case "INVITE":
+		return c.reinvite(d, from)
+	case "BYE":
+		return c.bye(d, from)
+	case "PRACK":
+		if from != c.From && d.State != Confirmed || c.rack(d, m) < 0 {
+			return noDialog()
+		}
+		return pass
+	case "UPDATE":
+		if !d.UsageByInvite() {
+			return noDialog()
+		}
+		return pass
+	case "NOTIFY":
+		if len(d.subs) == 0 && !c.subscribing(d) {
+			return answer(481, "Subscription Does Not Exist", CauseNoDialog)
+		}
+		return pass
+	case "SUBSCRIBE":
+		if d.State == Terminated && len(d.subs) == 0 {
+			return noDialog()
+		}
+		return pass
+	case "REGISTER", "PUBLISH":
+		return answer(403, "Forbidden", CauseDialogState)
+	}
+	if d.State == Terminated {
+		return noDialog()
+	}
+	return pass
+}
+
+// reinvite: only in a confirmed dialog, one at a time (RFC 3261 14.1 and 14.2).
+func (c *Call) reinvite(d *Dialog, from Side) Action {
+	if d.State != Confirmed || !d.invite {
+		return noDialog()
+	}
+	for _, t := range c.txs {
+		if t.Method != "INVITE" || t.Final != 0 || t.Tag != d.Tag {
+			continue
+		}
+		if t.From == from {
+			a := answer(500, "Server Internal Error", CauseRequestPending)
+			a.RetryAfter = 5 // RFC 3261 14.2: between 0 and 10 s
+			return a
+		}
+		return answer(491, "Request Pending", CauseRequestPending)
+	}
+	return Action{Verdict: Forward}
+}
+
+// bye: the callee must not send it in an early dialog (RFC 3261 15); a BYE that crosses one from the other
+// end passes, so that both ends get their answer.
+func (c *Call) bye(d *Dialog, from Side) Action {
+	switch {
+	case d.State == Early && from != c.From:
+		return noDialog()
+	case d.State == Terminated && (d.byeFrom[from] || !d.byeFrom[from.Other()]):
+		return noDialog()
+	case d.State == Confirmed && !d.invite:
+		return noDialog()
+	}
+	return Action{Verdict: Forward}
+}
+
+// ack judges an ACK: the one to a 2xx is forwarded by CSeq, the one to another final answer goes
+// with its INVITE by branch.
+func (c *Call) ack(m *sipalg.Message, from Side, branch string) Action {
+	if t := c.find(from, branch, "INVITE"); t != nil {
+		switch {
+		case t.Final < 300:
+			return drop(CauseDialogState)
+		case t.Answered:
+			return Action{Verdict: Absorb, Invite: t}
+		}
+		return Action{Verdict: Forward, Invite: t}
+	}
+	d := c.dialogs[c.far(m, from)]
+	if d == nil {
+		return drop(CauseNoDialog)
+	}
+	cseq, _ := m.CSeq()
+	for _, t := range c.txs {
+		if t.Method != "INVITE" || t.From != from || t.CSeq != cseq || t.Final < 200 || t.Final > 299 {
+			continue
+		}
+		if t.Answered {
+			return Action{Verdict: Absorb, Invite: t, Dialog: d}
+		}
+		return Action{Verdict: Forward, Invite: t, Dialog: d}
+	}
+	return drop(CauseNoTransaction)
+}
+
+// cancel judges a CANCEL: it must name an INVITE that the sender's side has open.
+func (c *Call) cancel(m *sipalg.Message, from Side, branch string, now time.Time) Action {
+	inv := c.find(from, branch, "INVITE")
+	cseq, _ := m.CSeq()
+	if inv == nil || inv.CSeq != cseq || inv.Own {
+		return noDialog()
+	}
+	if t := c.find(from, branch, "CANCEL"); t != nil {
+		return Action{Verdict: Absorb, Tx: t, Invite: inv}
+	}
+	t := c.add(m, from, now)
+	if t == nil {
+		return answer(503, "Service Unavailable", CauseTooManyRequests)
+	}
+	t.Tag = inv.Tag
+	inv.cancelled = true
+	return Action{Verdict: Forward, Tx: t, Invite: inv}
+}
+
+// rack finds the reliable provisional response that a PRACK acknowledges (RFC 3262 section 7.2); -1 when none.
+func (c *Call) rack(d *Dialog, m *sipalg.Message) int {
+	f := strings.Fields(m.Get("RAck"))
+	if len(f) != 3 || f[2] != "INVITE" {
+		return -1
+	}
+	r, ok := number(f[0])
+	if !ok {
+		return -1
+	}
+	return slices.Index(d.rseq, r)
+}
+
+func (c *Call) acknowledge(d *Dialog, m *sipalg.Message) *Transaction {
+	if i := c.rack(d, m); i >= 0 {
+		d.rseq = slices.Delete(d.rseq, i, i+1)
+	}
+	for _, t := range c.txs {
+		if t.Method == "INVITE" && (t.Tag == d.Tag || t == c.invite) {
+			return t
+		}
+	}
+	return nil
+}
+
+// subscribing tells whether a SUBSCRIBE or REFER of this dialog waits for its answer.
+func (c *Call) subscribing(d *Dialog) bool {
+	for _, t := range c.txs {
+		if t.subEvent != "" && t.Tag == d.Tag {
+			return true
+		}
+	}
+	return false
+}
+
+// subscription names what a SUBSCRIBE or REFER opens: the event package and its id.
+func subscription(m *sipalg.Message) string {
+	if m.Method == "REFER" {
+		if strings.EqualFold(strings.TrimSpace(m.Get("Refer-Sub")), "false") {
+			return "" // RFC 4488: no implicit subscription
+		}
+		return "refer"
+	}
+	ev, _, _ := strings.Cut(m.Get("Event"), ";")
+	return strings.ToLower(strings.TrimSpace(ev)) + ";"
+}
+
+func (d *Dialog) subscribe(event string, end time.Time) bool {
+	if _, ok := d.subs[event]; !ok && len(d.subs) >= MaxSubscriptions {
+		return false
+	}
+	d.subs[event] = end
+	return true
+}
+
+// notified ends a subscription whose NOTIFY says so (RFC 6665 4.1.3).
+func (d *Dialog) notified(m *sipalg.Message, now time.Time) {
+	state, params, _ := strings.Cut(m.Get("Subscription-State"), ";")
+	ev, _, _ := strings.Cut(m.Get("Event"), ";")
+	key := strings.ToLower(strings.TrimSpace(ev))
+	if key != "refer" {
+		key += ";"
+	}
+	if strings.EqualFold(strings.TrimSpace(state), "terminated") {
+		delete(d.subs, key)
+		return
+	}
+	for p := range strings.SplitSeq(params, ";") {
+		if name, v, ok := strings.Cut(strings.TrimSpace(p), "="); ok && strings.EqualFold(name, "expires") {
+			if n, ok := number(v); ok && d.subs != nil {
+				d.subscribe(key, now.Add(time.Duration(n)*time.Second+TransactionTimeout))
+			}
+		}
+	}
+}
+
+// settle tells, once, that no usage by INVITE is left in the call.
+func (c *Call) settle() bool {
+	if c.ended || c.Method != "INVITE" {
+		return false
+	}
+	for _, d := range c.dialogs {
+		if d.invite {
+			return false
+		}
+	}
+	if c.Invite() != nil {
+		return false
+	}
+	c.ended = true
+	c.expires = time.Time{}
+	return true
+}

@@ -1,0 +1,98 @@
+package dialog
+
+import (
+	"time"
+
+	"imeproxy/sipalg"
+)
+
+// txKey identifies a transaction by the side of its client, the branch of the topmost Via
+// (RFC 3261 17.2.3) and the method; an ACK to a non-2xx counts as its INVITE.
+type txKey struct {
+	from   Side
+	branch string
+	method string
+}
+
+// Transaction is one request and its responses.
+type Transaction struct {
+	Method string
+	Branch string
+	CSeq   uint32
+	From   Side // the side of the client
+	Final  int  // status of the final response; 0 while none was seen
+	Own    bool // the appliance sent the request itself: responses are absorbed
+	// Answered is set when the appliance gave the final answer itself: its ACK is absorbed.
+	Answered bool
+	// Request is the request as it came, for answers the owner gives later.
+	Request *sipalg.Message
+	// Owner is the signaling session on which the request came, kept for the owner of the call.
+	Owner any
+	// Tag is the answering end's tag of an in-dialog request's dialog; empty outside one.
+	Tag string
+
+	deadline  time.Time
+	cancelled bool
+	subEvent  string // key of the subscription that a SUBSCRIBE or REFER opens
+}
+
+// Cancelled tells whether a CANCEL for this INVITE has passed.
+func (t *Transaction) Cancelled() bool { return t.cancelled }
+
+// Mark notes that the appliance itself answered the transaction with this status.
+func (t *Transaction) Mark(status int, now time.Time) {
+	t.Final, t.Answered = status, true
+	t.deadline = now.Add(TransactionTimeout)
+}
+
+// find gives the transaction that a message belongs to, or nil.
+func (c *Call) find(from Side, branch, method string) *Transaction {
+	return c.txs[txKey{from, branch, method}]
+}
+
+// Pending gives the transaction that a response from the given side answers, or nil.
+func (c *Call) Pending(m *sipalg.Message, from Side) *Transaction {
+	via, ok := m.TopVia()
+	if !ok {
+		return nil
+	}
+	_, method := m.CSeq()
+	return c.find(from.Other(), via.Branch, method)
+}
+
+// add remembers a transaction; nil when the call has too many.
+func (c *Call) add(m *sipalg.Message, from Side, now time.Time) *Transaction {
+	if len(c.txs) >= MaxTransactions {
+		c.Expire(now)
+		if len(c.txs) >= MaxTransactions {
+			return nil
+		}
+	}
+	via, _ := m.TopVia()
+	cseq, _ := m.CSeq()
+	t := &Transaction{Method: m.Method, Branch: via.Branch, CSeq: cseq, From: from, Request: m, deadline: now.Add(TransactionTimeout)}
+	if m.Method == "INVITE" {
+		t.deadline = now.Add(InviteTimeout)
+	}
+	c.txs[txKey{from, via.Branch, m.Method}] = t
+	return t
+}
+
+// AddOwn remembers a request that the appliance itself sends towards the side `to`, so that
+// its responses are absorbed and the number sequence goes on from it.
+func (c *Call) AddOwn(m *sipalg.Message, to Side, now time.Time) {
+	if t := c.add(m, to.Other(), now); t != nil {
+		t.Own = true
+	}
+}
+
+// OwnPending counts the requests of the appliance's own that have no final response yet.
+func (c *Call) OwnPending() int {
+	n := 0
+	for _, t := range c.txs {
+		if t.Own {
+			n++
+		}
+	}
+	return n
+}
