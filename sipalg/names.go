@@ -32,13 +32,19 @@ func newNameSet(names ...string) nameSet {
 	return s
 }
 
-// has finds a name in any case and in its compact form without allocating for
-// names up to 64 bytes, which is all that the sets hold.
+// has finds a name in any case and in its compact form.
 func (s nameSet) has(name string) bool {
-	name = fullName(name)
 	var buf [64]byte
+	_, ok := s[string(lowerName(name, &buf))]
+	return ok
+}
+
+// lowerName resolves compact forms and folds the case without allocating; names
+// over 64 bytes, which no table holds, give nothing.
+func lowerName(name string, buf *[64]byte) []byte {
+	name = fullName(name)
 	if len(name) > len(buf) {
-		return false
+		return nil
 	}
 	for i := 0; i < len(name); i++ {
 		c := name[i]
@@ -47,8 +53,7 @@ func (s nameSet) has(name string) bool {
 		}
 		buf[i] = c
 	}
-	_, ok := s[string(buf[:len(name)])]
-	return ok
+	return buf[:len(name)]
 }
 
 // listHeaders hold elements separated by commas.

@@ -1,0 +1,249 @@
+package sipalg
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+)
+
+// AddressMap is what the rewriter knows of the two networks. Its methods are
+// called many times a message and must not block.
+type AddressMap interface {
+	// ToOutside gives the mapped address of a real one that has a static
+	// translation. Port 0 means that none was written; a port of 0 in the
+	// result writes none.
+	ToOutside(addr netip.Addr, port uint16) (mapped netip.Addr, mport uint16, ok bool)
+	// ToInside is the reverse.
+	ToInside(addr netip.Addr, port uint16) (real netip.Addr, rport uint16, ok bool)
+	// IsInside reports whether an address belongs to a network of the inside.
+	IsInside(addr netip.Addr) bool
+	// Hide is the mapped address that stands for inside addresses which have no
+	// translation.
+	Hide() netip.Addr
+}
+
+// Rewriter translates the addresses of messages that cross the border. It keeps
+// Call-ID, tags, branches and everything else that identifies a dialog or a
+// transaction.
+//
+// An inside address with a static translation becomes the mapped one. Where the
+// way back would not give exactly what was written (an address without
+// translation, a port that was translated, a transport that the leg does not
+// show), the URI or Via gets a parameter "x-ime" with a sealed token, from which
+// the way back restores it. Tokens are obeyed only where the host is ours; one
+// that does not open is left alone.
+type Rewriter struct {
+	Map  AddressMap
+	Seal *Sealer
+	// InsideTransport is "TCP" or "TLS"; the outside is TLS always.
+	InsideTransport string
+	// SourceRemote is the outside peer's own address and port. It replaces an
+	// inside address that the call agent noted as "received" in the peer's Via;
+	// the zero value lets Map.Hide stand there.
+	SourceRemote netip.AddrPort
+	// HidePort is written for the port of a hidden host in URIs, so that the
+	// outside connects to a port that is open; 0 keeps the written port.
+	HidePort uint16
+}
+
+// ErrRewrittenTooLarge says that a message exceeds MaxFrame after its translation.
+var ErrRewrittenTooLarge = errors.New("rewritten message exceeds 64 KiB")
+
+// ErrNoAddressMap says that a Rewriter lacks Map, a valid Map.Hide, or Seal.
+var ErrNoAddressMap = errors.New("rewriter without address map or sealer")
+
+// Outbound translates a message that goes from inside to outside: start line,
+// headers, and bodies that are SIP fragments or XML. Session descriptions are not
+// touched. After an error the message must not be sent.
+func (rw *Rewriter) Outbound(m *Message) error { return rw.run(m, true) }
+
+// Inbound translates a message that goes from outside to inside.
+func (rw *Rewriter) Inbound(m *Message) error { return rw.run(m, false) }
+
+// pass is one translation of one message.
+type pass struct {
+	*Rewriter
+	out      bool
+	response bool
+	noToken  bool // the trial of the way back
+}
+
+func (rw *Rewriter) run(m *Message, out bool) error {
+	if rw.Map == nil || rw.Seal == nil || !rw.Map.Hide().IsValid() {
+		return ErrNoAddressMap
+	}
+	p := &pass{Rewriter: rw, out: out, response: !m.IsRequest()}
+	m.Del(HeaderFallback)
+	if p.response {
+		m.Phrase = p.sweep(m.Phrase)
+	} else {
+		m.URI, _ = p.uri(m.URI, uriRole{leg: true})
+	}
+	top := true
+	for i := range m.Headers {
+		h := &m.Headers[i]
+		class := classOf(h.Name)
+		if strings.Count(h.Name, ".") >= 3 {
+			h.Name = p.sweep(h.Name)
+		}
+		if class == classVia {
+			h.Value = p.vias(h.Value, top)
+			top = false
+			continue
+		}
+		h.Value = p.header(class, h.Value)
+	}
+	p.messageBody(m)
+	size := len(m.URI) + len(m.Phrase) + len(m.Body) + 64
+	for i := range m.Headers {
+		size += len(m.Headers[i].Name) + len(m.Headers[i].Value) + 4
+	}
+	if size > MaxFrame {
+		return ErrRewrittenTooLarge
+	}
+	return nil
+}
+
+// headerClass says how a header is translated.
+type headerClass uint8
+
+const (
+	classText     headerClass = iota // address literals anywhere
+	classKeep                        // unchanged
+	classVia                         // Via elements
+	classLeg                         // addresses whose transport follows the leg
+	classAddress                     // other addresses
+	classAuth                        // Digest credentials: the uri parameter
+	classReplaces                    // a Call-ID with parameters
+)
+
+var headerClasses = func() map[string]headerClass {
+	t := map[string]headerClass{}
+	for class, names := range map[headerClass]string{
+		classKeep: "Call-ID In-Reply-To Content-Length Content-Type CSeq Max-Forwards " + HeaderTicket,
+		classVia:  "Via",
+		classLeg:  "Contact Route Record-Route Path Service-Route",
+		classAddress: "From To Reply-To P-Asserted-Identity P-Preferred-Identity Remote-Party-ID Refer-To " +
+			"Referred-By Diversion History-Info Call-Info Alert-Info Error-Info P-Called-Party-ID P-Associated-URI",
+		classAuth:     "Authorization Proxy-Authorization",
+		classReplaces: "Replaces Join Target-Dialog",
+	} {
+		for _, name := range strings.Fields(names) {
+			t[strings.ToLower(name)] = class
+		}
+	}
+	return t
+}()
+
+func classOf(name string) headerClass {
+	var buf [64]byte
+	return headerClasses[string(lowerName(name, &buf))]
+}
+
+// header translates a value of any class but classVia.
+func (p *pass) header(class headerClass, value string) string {
+	switch class {
+	case classKeep:
+		return value
+	case classLeg:
+		return eachElement(value, func(s string) string { return p.address(s, uriRole{leg: true, token: true}) })
+	case classAddress:
+		return eachElement(value, func(s string) string { return p.address(s, uriRole{token: true}) })
+	case classAuth:
+		return p.credentials(value)
+	case classReplaces:
+		if i := strings.IndexByte(value, ';'); i >= 0 {
+			return value[:i] + p.params(value[i:])
+		}
+		return value
+	}
+	return p.sweep(value)
+}
+
+// eachElement replaces the elements of a comma-separated value in place.
+func eachElement(value string, replace func(string) string) string {
+	first, rest, more := cutList(value)
+	if !more {
+		return replace(value)
+	}
+	var b strings.Builder
+	b.Grow(len(value) + 64)
+	b.WriteString(replace(first))
+	for more {
+		first, rest, more = cutList(rest)
+		b.WriteByte(',')
+		b.WriteString(replace(first))
+	}
+	return b.String()
+}
+
+// address translates one name-addr or addr-spec with its parameters. A URI that
+// gets a token needs brackets, which the way back takes away again.
+func (p *pass) address(s string, role uriRole) string {
+	a, ok := splitAddress(s)
+	if !ok {
+		return p.sweep(s)
+	}
+	role.bare = !a.bracketed()
+	uri, bare := p.uri(a.uri, role)
+	pre, post := p.sweep(a.pre), a.post
+	switch {
+	case role.bare && strings.IndexByte(uri, ';') >= 0:
+		pre, post = pre+"<", ">"+post
+	case bare && a.bracketed() && trim(pre) == "<" && !strings.ContainsAny(uri, ";,?"):
+		pre, post = pre[:len(pre)-1], post[1:]
+	}
+	return pre + uri + p.params(post)
+}
+
+// keptParams identify dialogs and transactions.
+var keptParams = newNameSet("tag", "to-tag", "from-tag", "local-tag", "remote-tag", "branch")
+
+// params sweeps header parameters but for those in keptParams; s may begin with
+// the closing bracket of the address before them.
+func (p *pass) params(s string) string {
+	if strings.IndexByte(s, '.') < 0 && strings.Count(s, ":") < 2 {
+		return s
+	}
+	var b strings.Builder
+	if strings.HasPrefix(s, ">") {
+		b.WriteByte('>')
+		s = s[1:]
+	}
+	for {
+		param, rest, ok := cutParam(s)
+		if !ok {
+			break
+		}
+		if keptParams.has(param.name) {
+			b.WriteString(param.text)
+		} else {
+			b.WriteString(p.sweep(param.text))
+		}
+		s = rest
+	}
+	b.WriteString(p.sweep(s))
+	return b.String()
+}
+
+// credentials translates the uri parameter of Digest credentials as a URI, the
+// rest as text.
+func (p *pass) credentials(value string) string {
+	const key = `uri="`
+	for i := 0; ; {
+		j := strings.Index(strings.ToLower(value[i:]), key)
+		if j < 0 {
+			return p.sweep(value)
+		}
+		i += j + len(key)
+		if before := value[max(i-len(key)-1, 0):]; i > len(key) && before[0] != ' ' && before[0] != ',' && before[0] != '\t' {
+			continue
+		}
+		end := strings.IndexByte(value[i:], '"')
+		if end < 0 {
+			return p.sweep(value)
+		}
+		uri, _ := p.uri(value[i:i+end], uriRole{})
+		return p.sweep(value[:i]) + uri + p.sweep(value[i+end:])
+	}
+}

@@ -1,0 +1,285 @@
+package sipalg
+
+import (
+	"net/netip"
+	"strings"
+)
+
+// uriRole says where a URI stands.
+type uriRole struct {
+	leg   bool // its transport follows the leg whoever's host it names
+	token bool // a token may be added
+	bare  bool // it has no brackets around it
+}
+
+// host kinds.
+type hostKind uint8
+
+const (
+	foreign hostKind = iota // no address, or not one of ours
+	mapped                  // has a static translation
+	hidden                  // inside and without translation
+)
+
+// translate gives what stands for an address on the other side.
+func (p *pass) translate(a netip.Addr, port uint16) (netip.Addr, uint16, hostKind) {
+	if p.out {
+		if b, bport, ok := p.Map.ToOutside(a, port); ok {
+			return b, bport, mapped
+		}
+		if p.Map.IsInside(a) {
+			return p.Map.Hide(), port, hidden
+		}
+		return a, port, foreign
+	}
+	if b, bport, ok := p.Map.ToInside(a, port); ok {
+		return b, bport, mapped
+	}
+	return a, port, foreign
+}
+
+// uri translates one URI. On the way back, bare says that the token was given to
+// a URI without brackets.
+func (p *pass) uri(text string, role uriRole) (result string, bare bool) {
+	u, err := ParseURI(text)
+	if err != nil || !u.IsSIP() {
+		return p.sweep(text), false
+	}
+	addr, isAddr := u.Addr()
+	if !p.out && isAddr {
+		if bare, ok := p.restoreURI(&u, addr); ok {
+			p.uriHeaders(&u)
+			return u.String(), bare
+		}
+	}
+	kind, written := foreign, u.hostport()
+	if isAddr {
+		var to netip.Addr
+		var port uint16
+		to, port, kind = p.translate(addr, uint16(u.Port))
+		if kind == hidden && u.Port != 0 && p.HidePort != 0 {
+			port = p.HidePort
+		}
+		if kind != foreign {
+			u.Host, u.Port = hostText(to), int(port)
+		}
+	} else if strings.IndexByte(u.Host, '.') >= 0 {
+		u.Host = p.sweep(u.Host) // "192.0.2.1.example.com"
+	}
+	orig := u
+	orig.Params = append([]Param(nil), u.Params...)
+	if u.HasUser {
+		u.User = p.sweep(u.User)
+	}
+	for i := range u.Params {
+		param := &u.Params[i]
+		switch {
+		case strings.EqualFold(param.Name, "transport"):
+			if kind != foreign || role.leg {
+				param.Value = p.transport(u.Scheme, param.Value, kind != foreign)
+			}
+		case strings.EqualFold(param.Name, tokenParam):
+		default:
+			param.Value = p.sweep(param.Value)
+			param.Name = p.sweep(param.Name)
+		}
+	}
+	if kind == foreign || !p.out || !role.token || p.noToken {
+		p.uriHeaders(&u)
+		return u.String(), false
+	}
+	if kind == hidden || !p.reversible(u, text, role) {
+		u.Params = append(u.Params, Param{tokenParam, p.Seal.Seal(uriSecret(written, &orig, &u, role.bare)), true})
+	}
+	p.uriHeaders(&u)
+	return u.String(), false
+}
+
+// reversible tries whether the way back gives the URI as it was written, headers
+// apart, without a token.
+func (p *pass) reversible(u URI, text string, role uriRole) bool {
+	if u.HasHeaders {
+		text = text[:len(text)-len(u.Headers)-1]
+		u.Headers, u.HasHeaders = "", false
+	}
+	back := pass{Rewriter: p.Rewriter, response: p.response, noToken: true}
+	was, _ := back.uri(u.String(), role)
+	return was == text
+}
+
+// transport translates a transport word. For hosts of our own every word gives
+// way to that of the leg; a token brings the exceptions back.
+func (p *pass) transport(scheme, word string, ours bool) string {
+	if strings.EqualFold(scheme, "sips") {
+		return word // "tcp" means TLS over TCP there (RFC 3261 26.2.2)
+	}
+	from, to := p.InsideTransport, "TLS"
+	if !p.out {
+		from, to = to, from
+	}
+	if !strings.EqualFold(word, from) && !(ours && p.out) || strings.EqualFold(word, to) {
+		return word
+	}
+	if word == strings.ToUpper(word) {
+		return strings.ToUpper(to)
+	}
+	return strings.ToLower(to)
+}
+
+// secretSep separates the fields of a token's text; no URI or Via holds it.
+const secretSep = "\x01"
+
+// uriSecret writes what the way back must restore: host and port, the user part
+// and the parameters that were changed.
+func uriSecret(written string, before, after *URI, bare bool) string {
+	s := "u"
+	if bare {
+		s = "b"
+	}
+	s += written
+	if before.User != after.User {
+		s += secretSep + "u" + before.User
+	}
+	return s + changedParams(before.Params, after.Params)
+}
+
+func changedParams(before, after []Param) string {
+	s := ""
+	for i, b := range before {
+		if b != after[i] {
+			s += secretSep + "p" + after[i].Name + secretSep + b.Name
+			if b.HasValue {
+				s += "=" + b.Value
+			}
+		}
+	}
+	return s
+}
+
+// secret opens the token among params when the host is one of ours; at is its
+// place.
+func (p *pass) secret(params []Param, addr netip.Addr, port int) (fields []string, at int, ok bool) {
+	for at = len(params) - 1; at >= 0; at-- {
+		if strings.EqualFold(params[at].Name, tokenParam) {
+			break
+		}
+	}
+	if at < 0 {
+		return nil, 0, false
+	}
+	if addr != p.Map.Hide() {
+		if _, _, ours := p.Map.ToInside(addr, uint16(port)); !ours {
+			return nil, 0, false
+		}
+	}
+	plain, ok := p.Seal.Open(params[at].Value)
+	if !ok || plain == "" {
+		return nil, 0, false
+	}
+	return strings.Split(plain, secretSep), at, true
+}
+
+// restoreParams puts back what changedParams wrote.
+func restoreParams(params []Param, fields []string) []Param {
+	for i := 0; i+1 < len(fields); i++ {
+		name, ok := strings.CutPrefix(fields[i], "p")
+		if !ok {
+			continue
+		}
+		i++
+		var was Param
+		was.Name, was.Value, was.HasValue = strings.Cut(fields[i], "=")
+		at := len(params)
+		for j := range params {
+			if strings.EqualFold(params[j].Name, name) {
+				at = j
+				break
+			}
+		}
+		if at == len(params) {
+			params = append(params, Param{})
+		}
+		params[at] = was
+	}
+	return params
+}
+
+// restoreURI undoes a translation by its token.
+func (p *pass) restoreURI(u *URI, addr netip.Addr) (bare, ok bool) {
+	fields, at, ok := p.secret(u.Params, addr, u.Port)
+	if !ok || fields[0] == "" || fields[0][0] != 'u' && fields[0][0] != 'b' {
+		return false, false
+	}
+	host, text, port, ok := splitHostPort(fields[0][1:])
+	if !ok {
+		return false, false
+	}
+	u.Host, u.portText, u.Port = host, text, port
+	u.Params = append(u.Params[:at:at], u.Params[at+1:]...)
+	rest := fields[1:]
+	if len(rest) > 0 && strings.HasPrefix(rest[0], "u") {
+		u.User, rest = rest[0][1:], rest[1:]
+	}
+	u.Params = restoreParams(u.Params, rest)
+	return fields[0][0] == 'b', true
+}
+
+// uriHeaders translates the headers that a URI asks for (RFC 3261 19.1.1), each
+// as what it is.
+func (p *pass) uriHeaders(u *URI) {
+	if u.Headers == "" {
+		return
+	}
+	parts := strings.Split(u.Headers, "&")
+	for i, part := range parts {
+		name, value, _ := strings.Cut(part, "=")
+		plain := unescape(value)
+		if plainName := unescape(name); isToken(plainName) {
+			name = plainName
+		}
+		class := classOf(name)
+		var now string
+		if class == classVia {
+			now = p.vias(plain, false)
+		} else {
+			now = p.header(class, plain)
+		}
+		if now != plain {
+			parts[i] = part[:strings.IndexByte(part, '=')+1] + escape(now)
+		}
+	}
+	u.Headers = strings.Join(parts, "&")
+}
+
+func unescape(s string) string {
+	if strings.IndexByte(s, '%') < 0 {
+		return s
+	}
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] == '%' && i+2 < len(s) && charClass[s[i+1]]&charClass[s[i+2]]&classHex != 0 {
+			b = append(b, unhex(s[i+1])<<4|unhex(s[i+2]))
+			i += 2
+			continue
+		}
+		b = append(b, s[i])
+	}
+	return string(b)
+}
+
+// escape writes a header value of a URI: unreserved characters as they are, all
+// others as %XX.
+func escape(s string) string {
+	const hex = "0123456789ABCDEF"
+	b := make([]byte, 0, len(s)+32)
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		alnum := isDigit(c) || c|0x20 >= 'a' && c|0x20 <= 'z'
+		if alnum || strings.IndexByte("-_.!~*'()", c) >= 0 {
+			b = append(b, c)
+			continue
+		}
+		b = append(b, '%', hex[c>>4], hex[c&15])
+	}
+	return string(b)
+}

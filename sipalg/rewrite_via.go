@@ -1,0 +1,130 @@
+package sipalg
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// vias translates a Via header; top says that its first element is the topmost of
+// the message.
+func (p *pass) vias(value string, top bool) string {
+	return eachElement(value, func(s string) string {
+		now := p.via(s, top)
+		top = false
+		return now
+	})
+}
+
+// via translates one element. The topmost one is that of the message's sender (in
+// a request) or receiver (in a response) on this leg, so its transport follows
+// the leg; the others keep theirs. Sent-by of the far side stays as it is.
+func (p *pass) via(s string, top bool) string {
+	text := trim(s)
+	v, err := ParseVia(text)
+	if err != nil {
+		return p.sweep(s)
+	}
+	addr, isAddr := v.Addr()
+	if !p.out && isAddr && p.restoreVia(&v, addr) {
+		return blanks(s) + v.String()
+	}
+	written := v
+	written.Params = append([]Param(nil), v.Params...)
+	kind := foreign
+	if isAddr {
+		var to netip.Addr
+		var port uint16
+		if to, port, kind = p.translate(addr, uint16(v.Port)); kind != foreign {
+			v.Host, v.Port = hostText(to), int(port)
+		}
+	} else {
+		v.Host = p.sweep(v.Host)
+	}
+	if top {
+		v.Transport = p.viaTransport(v.Transport)
+	}
+	if kind == foreign && top && p.out && p.response {
+		p.peerReceived(&v)
+	}
+	for i := range v.Params {
+		param := &v.Params[i]
+		if !strings.EqualFold(param.Name, "branch") && !strings.EqualFold(param.Name, tokenParam) {
+			param.Value = p.sweep(param.Value)
+		}
+	}
+	result := v.String()
+	if result == written.String() {
+		return s
+	}
+	if kind != foreign && p.out && !p.noToken {
+		back := pass{Rewriter: p.Rewriter, response: true, noToken: true}
+		if kind == hidden || back.via(result, top) != written.String() {
+			secret := "v" + written.Transport + secretSep + joinHostPort(written.Host, written.portText, written.Port) +
+				changedParams(written.Params, v.Params)
+			v.Params = append(v.Params, Param{tokenParam, p.Seal.Seal(secret), true})
+			result = v.String()
+		}
+	}
+	return blanks(s) + result
+}
+
+// blanks returns the white space before an element.
+func blanks(s string) string {
+	i := 0
+	for i < len(s) && isBlank(s[i]) {
+		i++
+	}
+	return s[:i]
+}
+
+// viaTransport translates the transport of the topmost Via. A request's sender
+// spoke the transport of its leg whatever it wrote; in a response only the word
+// that this rewriter has put there is taken back.
+func (p *pass) viaTransport(word string) string {
+	from, to := strings.ToUpper(p.InsideTransport), "TLS"
+	if !p.out {
+		from, to = to, from
+	}
+	if p.response && !strings.EqualFold(word, from) {
+		return word
+	}
+	return to
+}
+
+// peerReceived keeps the address of our inside end, which the call agent may have
+// noted in the peer's Via (RFC 3261 18.2.1, RFC 3581), from the peer.
+func (p *pass) peerReceived(v *Via) {
+	value, ok := v.Param("received")
+	if !ok || !p.SourceRemote.IsValid() {
+		return
+	}
+	a, err := netip.ParseAddr(strings.Trim(value, "[]"))
+	if err != nil {
+		return
+	}
+	if _, _, kind := p.translate(a.Unmap(), 0); kind == foreign {
+		return
+	}
+	v.SetParam("received", p.SourceRemote.Addr().Unmap().String())
+	if port, ok := v.Param("rport"); ok && port != "" {
+		v.SetParam("rport", strconv.Itoa(int(p.SourceRemote.Port())))
+	}
+}
+
+// restoreVia undoes a translation by its token.
+func (p *pass) restoreVia(v *Via, addr netip.Addr) bool {
+	fields, at, ok := p.secret(v.Params, addr, v.Port)
+	if !ok || len(fields) < 2 || !strings.HasPrefix(fields[0], "v") {
+		return false
+	}
+	host, text, port, ok := splitHostPort(fields[1])
+	if !ok {
+		return false
+	}
+	v.Transport = fields[0][1:]
+	v.Host, v.portText, v.Port = host, text, port
+	v.Params = append(v.Params[:at:at], v.Params[at+1:]...)
+	v.Params = restoreParams(v.Params, fields[2:])
+	return true
+}
