@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -29,6 +30,8 @@ var (
 	natAddr    = netip.MustParseAddr("127.0.0.31")
 	thiefAddr  = netip.MustParseAddr("127.0.0.66")
 )
+
+func ourAddresses() []netip.Addr { return []netip.Addr{ourInside, ourOutside} }
 
 // patience bounds every wait for a packet or event; nothing waits for it in a pass.
 const patience = 5 * time.Second
@@ -229,7 +232,7 @@ func newRig(t testing.TB, mod func(*Config)) *rig {
 	t.Helper()
 	r := &rig{t: t, events: make(chan Event, 1000)}
 	cfg := Config{
-		Addresses: []netip.Addr{ourInside, ourOutside}, MinPort: 20000, MaxPort: 29999,
+		Addresses: ourAddresses(), MinPort: 20000, MaxPort: 29999,
 		OnEvent: func(e Event) { r.events <- e },
 	}
 	if mod != nil {
@@ -341,4 +344,17 @@ func senderReport(ssrc uint32) []byte {
 	xr := []byte{0x80, 207, 0, 3, 0, 0, 0, 0, 250, 9, 0, 1, 0xde, 0xad, 0xbe, 0xef}
 	binary.BigEndian.PutUint32(xr[4:], ssrc)
 	return append(append(sr, sdes...), xr...)
+}
+
+// waitFor polls counters until they are as wanted: for packets after which nothing can
+// be received.
+func (r *rig) waitFor(ok func(Stats) bool) {
+	r.t.Helper()
+	deadline := time.Now().Add(patience)
+	for !ok(r.stream.Stats()) {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("counters: %+v", r.stream.Stats())
+		}
+		runtime.Gosched()
+	}
 }

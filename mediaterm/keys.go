@@ -66,7 +66,7 @@ type source struct {
 	ssrc   uint32
 	index  window // SRTP indices
 	rtcp   uint64 // receiving: highest SRTCP index; sending: unused
-	resync bool   // sending: the context is new and must be told the rollover counter
+	resync bool   // the context is new and must be told the rollover counter
 	stray  int    // packets in a row behind the window
 }
 
@@ -101,7 +101,6 @@ func (u *keyUse) change(k Key) error {
 		}
 		for ssrc, s := range u.sources {
 			s.resync = true
-			ctx.SetROC(ssrc, uint32(s.index.highest>>16))
 			if i, ok := u.ctx.Index(ssrc); ok {
 				ctx.SetIndex(ssrc, i)
 			}
@@ -299,6 +298,10 @@ func (u *keyUse) open(dst, pkt []byte, kind packetKind, ssrc uint32, seq uint16,
 		if s != nil {
 			index = indexGuess(s.index.highest, seq)
 		}
+		if s != nil && s.resync {
+			// Again for each packet until one authenticates: a forged one teaches nothing.
+			u.ctx.SetROC(ssrc, uint32(index>>16))
+		}
 		out, err = u.ctx.DecryptRTP(dst, pkt, hdr)
 	}
 	if err != nil {
@@ -319,8 +322,11 @@ func (u *keyUse) open(dst, pkt []byte, kind packetKind, ssrc uint32, seq uint16,
 		s.rtcp = max(s.rtcp, index)
 		return o, nil
 	}
+	s.resync = false
 	o.newer = !s.index.started || index > s.index.highest
-	s.index.use(index)
+	if s.index.use(index) != fresh {
+		return opened{event: o.event}, errReplay // seen before change made the context anew
+	}
 	return o, nil
 }
 
