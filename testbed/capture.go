@@ -82,11 +82,12 @@ func (c *Capture) Tshark(t T, args ...string) string {
 // ends the wait. Captures must see both directions.
 func (l *Lab) TalkFor(t T, d time.Duration, captures ...*Capture) {
 	t.Helper()
+	begin := time.Now()
 	var short string
 	ok := eventually(d+20*time.Second, func() bool {
 		short = ""
 		for _, c := range captures {
-			if n := c.longEnough(d); n < 2 {
+			if n := c.longEnough(begin, d); n < 2 {
 				short = fmt.Sprintf("%d streams of %v in %s", n, d, filepath.Base(c.File))
 			}
 		}
@@ -97,17 +98,14 @@ func (l *Lab) TalkFor(t T, d time.Duration, captures ...*Capture) {
 	}
 }
 
-// longEnough counts the streams that last d since the last call began: those
-// that have carried a packet within the last second.
-func (c *Capture) longEnough(d time.Duration) (n int) {
+// longEnough counts the streams that have lasted for d since begin.
+func (c *Capture) longEnough(begin time.Time, d time.Duration) (n int) {
 	packets, err := ReadPackets(c.File)
-	if err != nil || len(packets) == 0 {
+	if err != nil {
 		return 0
 	}
-	now := packets[len(packets)-1].Time
-	for _, s := range Streams(packets) {
-		first, last := s.Packets[0].Time, s.Packets[len(s.Packets)-1].Time
-		if last.Sub(first) >= d && now.Sub(last) < time.Second {
+	for _, s := range Streams(between(packets, begin, time.Now())) {
+		if s.Packets[len(s.Packets)-1].Time.Sub(s.Packets[0].Time) >= d {
 			n++
 		}
 	}

@@ -17,7 +17,7 @@ const enteredEnv = "IMEPROXY_TESTBED_ENTERED"
 // status. Call it first in main or TestMain. The error says what the machine
 // lacks.
 func Enter() error {
-	if os.Getenv(enteredEnv) != "" {
+	if Entered() {
 		return ownRun()
 	}
 	if os.Geteuid() == 0 && canUnshareNet() {
@@ -43,6 +43,10 @@ func Enter() error {
 	os.Exit(0)
 	return nil
 }
+
+// Entered reports whether Enter has put this process into namespaces of its
+// own, which end with it.
+func Entered() bool { return os.Getenv(enteredEnv) != "" }
 
 // canUnshareNet reports whether the kernel lets this process make a network
 // namespace and a mount: root in a container often may not.

@@ -95,7 +95,7 @@ request_route {
 // newCallAgent writes the configuration.
 func newCallAgent(l *Lab, e *Enterprise) *CallAgent {
 	name := "ucm-" + e.Letter
-	c := &CallAgent{e: e, lab: l, file: filepath.Join(l.Dir, name+".cfg"), sock: filepath.Join(l.Dir, name+".sock")}
+	c := &CallAgent{e: e, lab: l, file: filepath.Join(l.Dir, name+".cfg"), sock: filepath.Join(l.socks, name)}
 	writeTemplate(l.T, c.file, callAgentConfig, map[string]any{
 		"UCM": e.UCMIP, "Phone": e.PhoneIP, "Port": TrunkPort, "Number": e.Number,
 		"FarDomain": e.far.Domain, "Target": e.TrunkTarget(), "Sock": c.sock,

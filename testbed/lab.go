@@ -120,8 +120,10 @@ type Lab struct {
 
 	opts   Options
 	prefix string
-	hosts  []*Host
-	lan    *Host
+	// socks holds Unix sockets: their paths must be short.
+	socks string
+	hosts []*Host
+	lan   *Host
 
 	mu    sync.Mutex
 	procs []*Process
@@ -178,6 +180,9 @@ func (l *Lab) makeDir() {
 	}
 	if err != nil {
 		l.T.Fatalf("folder of the lab: %v", err)
+	}
+	if l.socks, err = os.MkdirTemp("", "imesock-"); err != nil {
+		l.T.Fatalf("folder of the lab's sockets: %v", err)
 	}
 	// Programs that give up root must still reach their files.
 	if err := os.Chmod(l.Dir, 0o755); err != nil {
@@ -312,6 +317,7 @@ func (l *Lab) close() {
 			l.T.Errorf("remove %s: %v", h.NS, err)
 		}
 	}
+	os.RemoveAll(l.socks)
 	if l.T.Failed() {
 		l.excerpts()
 		return
@@ -324,6 +330,9 @@ func (l *Lab) close() {
 // excerpts shows the end of every log after a failure.
 func (l *Lab) excerpts() {
 	l.T.Logf("files of the lab are in %s", l.Dir)
+	if l.opts.Dir != "" {
+		return // the caller knows where to look
+	}
 	seen := make(map[string]bool)
 	for _, p := range l.procs {
 		if text := p.Log(); text != "" && !seen[p.Name] {

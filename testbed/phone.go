@@ -30,6 +30,7 @@ type Phone struct {
 
 	mu     sync.Mutex
 	events []PhoneEvent // not yet taken by WaitEvent
+	callID string       // of the newest event
 	resp   chan phoneResponse
 }
 
@@ -212,6 +213,9 @@ func (p *Phone) take(body []byte) {
 	if json.Unmarshal(body, &ev) == nil {
 		p.mu.Lock()
 		p.events = append(p.events, ev)
+		if ev.ID != "" {
+			p.callID = ev.ID
+		}
 		p.mu.Unlock()
 	}
 }
@@ -266,6 +270,13 @@ func (p *Phone) WaitEvent(t T, types string, limit time.Duration) PhoneEvent {
 		t.Fatalf("phone %s: no %s within %v; events: %v\n%s", p.e.Letter, types, limit, p.events, tail(p.Log(), 3000))
 	}
 	return found
+}
+
+// CallID is the Call-ID of the call that last had an event.
+func (p *Phone) CallID() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.callID
 }
 
 // Forget drops the events that nobody has waited for.

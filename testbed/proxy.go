@@ -111,7 +111,7 @@ func newProxy(l *Lab, e *Enterprise) *Proxy {
 	dir := filepath.Join(l.Dir, "proxy-"+e.Letter)
 	p := &Proxy{
 		e: e, lab: l, ConfigFile: filepath.Join(dir, "running.cfg"), StateDir: filepath.Join(dir, "state"),
-		Control: filepath.Join(dir, "control"), KeyLog: filepath.Join(dir, "keys.log"),
+		Control: filepath.Join(l.socks, "proxy-"+e.Letter), KeyLog: filepath.Join(dir, "keys.log"),
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		l.T.Fatalf("%v", err)

@@ -1,0 +1,218 @@
+// Command demo shows imeproxy's main job on one machine: two enterprises with
+// real phones call each other. It prints a timeline, writes a report and ends
+// with status 1 when something was not as it must be.
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"imeproxy/testbed"
+)
+
+// labName marks the demo's namespaces: ime-demo-phone-a and so on.
+const labName = "demo"
+
+func main() {
+	out := flag.String("out", "build/demo", "folder for the report and the lab's files")
+	keep := flag.Bool("keep", false, "leave the lab standing")
+	clean := flag.Bool("clean", false, "remove a lab that was left standing, and nothing else")
+	edgeA := flag.String("edge-a", "imeproxy", "edge of enterprise A: imeproxy, foreign or router")
+	edgeB := flag.String("edge-b", "imeproxy", "edge of enterprise B")
+	flag.Parse()
+	os.Exit(run(*out, *keep, *clean, *edgeA, *edgeB))
+}
+
+// run returns the exit status.
+func run(out string, keep, clean bool, edgeA, edgeB string) int {
+	if err := testbed.Enter(); err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		return 1
+	}
+	if clean {
+		if err := testbed.Remove(labName); err != nil {
+			fmt.Fprintln(os.Stderr, "demo:", err)
+			return 1
+		}
+		return 0
+	}
+	if keep && testbed.Entered() {
+		fmt.Fprintln(os.Stderr, "demo: only root can leave the lab standing")
+		return 1
+	}
+	edges := map[string]testbed.EdgeKind{"imeproxy": testbed.EdgeImeproxy, "foreign": testbed.EdgeForeign, "router": testbed.EdgeRouter}
+	a, okA := edges[edgeA]
+	b, okB := edges[edgeB]
+	if !okA || !okB {
+		fmt.Fprintln(os.Stderr, "demo: an edge is imeproxy, foreign or router")
+		return 2
+	}
+	if err := os.RemoveAll(out); err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		return 1
+	}
+	t := &console{start: time.Now()}
+	go t.onInterrupt()
+	report := testbed.Report{Problems: []string{"the lab did not come up; see above"}}
+	t.do(func() {
+		lab := testbed.Start(t, testbed.Options{
+			Name: labName, Keep: keep, Dir: filepath.Join(out, "lab"),
+			A: testbed.Side{Edge: a}, B: testbed.Side{Edge: b},
+		})
+		introduce(t, lab)
+		report = testbed.MainJob(t, lab, testbed.MainJobOptions{Say: t.Logf})
+		if keep {
+			explainKept(lab)
+		}
+	})
+	return finish(t, out, report)
+}
+
+// introduce says what stands there.
+func introduce(t *console, l *testbed.Lab) {
+	t.Logf("Two enterprises stand, each a phone, a call agent and a proxy; an Internet between them")
+	for _, e := range l.Enterprises() {
+		t.Logf("  %s: phone %s (%s, plays %d Hz), call agent %s = %s outside, proxy %s / %s, media %s / %s",
+			e.Domain, e.Number, e.PhoneIP, e.Phone.Tone, e.UCMIP, e.Mapped, e.InsideIP, e.OutsideIP, e.MediaIn, e.MediaOut)
+	}
+}
+
+// explainKept says how to look around.
+func explainKept(l *testbed.Lab) {
+	fmt.Println("\nThe lab stands. Look around, for example:")
+	for _, e := range l.Enterprises() {
+		if e.Proxy != nil {
+			fmt.Printf("  bin/imeproxy shell --control %s -c \"show uc-ime signaling-sessions\"\n", e.Proxy.Control)
+		}
+	}
+	fmt.Printf("  ip netns exec %s ip address\n", l.A.EdgeHost.NS)
+	fmt.Println("Remove it with: make demo-clean")
+}
+
+// finish writes the report and returns the exit status.
+func finish(t *console, out string, report testbed.Report) int {
+	if t.Failed() && report.OK {
+		report.OK = false
+		report.Problems = append(report.Problems, "the lab reported an error; see above")
+	}
+	if report.Calls == nil {
+		report.Calls = []testbed.CallReport{} // [] rather than null
+	}
+	file := filepath.Join(out, "report.json")
+	if err := writeReport(file, report); err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		return 1
+	}
+	for _, p := range report.Problems {
+		t.Logf("NOT AS IT MUST BE: %s", p)
+	}
+	if !report.OK {
+		t.Logf("Failed. Report: %s", file)
+		return 1
+	}
+	t.Logf("All verified. Report: %s", file)
+	return 0
+}
+
+// writeReport writes the report as indented JSON.
+func writeReport(file string, report testbed.Report) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // "a->b" as it is
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(report); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(file, b.Bytes(), 0o644)
+}
+
+// console is the testbed.T of a program that is no test.
+type console struct {
+	start time.Time
+
+	mu       sync.Mutex // guards everything that follows
+	failed   bool
+	cleanups []func()
+	cleaning bool
+}
+
+// do runs f on a goroutine of its own, so that Fatalf can end it, then cleans
+// up.
+func (c *console) do(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	<-done
+	c.clean()
+}
+
+// clean runs what was left to do, last first, once.
+func (c *console) clean() {
+	c.mu.Lock()
+	if c.cleaning {
+		c.mu.Unlock()
+		return
+	}
+	c.cleaning = true
+	todo := c.cleanups
+	c.mu.Unlock()
+	for i := len(todo) - 1; i >= 0; i-- {
+		todo[i]()
+	}
+}
+
+// onInterrupt cleans up when the user has seen enough.
+func (c *console) onInterrupt() {
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, syscall.SIGINT, syscall.SIGTERM)
+	<-ch
+	fmt.Fprintln(os.Stderr, "demo: interrupted, cleaning up")
+	c.clean()
+	os.Exit(130)
+}
+
+func (c *console) Helper() {}
+
+func (c *console) Name() string { return "demo" }
+
+func (c *console) Logf(format string, args ...any) {
+	fmt.Printf("%6.1f s  %s\n", time.Since(c.start).Seconds(), fmt.Sprintf(format, args...))
+}
+
+func (c *console) Errorf(format string, args ...any) {
+	c.mu.Lock()
+	c.failed = true
+	c.mu.Unlock()
+	c.Logf("ERROR: "+format, args...)
+}
+
+func (c *console) Fatalf(format string, args ...any) {
+	c.Errorf(format, args...)
+	runtime.Goexit()
+}
+
+func (c *console) Cleanup(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cleanups = append(c.cleanups, f)
+}
+
+func (c *console) Failed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failed
+}
