@@ -20,8 +20,8 @@ func newShellCommand() *cobra.Command {
 		Short: "Type commands to the running appliance",
 		Long: "Carries out commands of an ASA in the running appliance, in privileged mode: each -c in its turn, or else the lines of standard\n" +
 			"input. The first command that fails ends it with exit status 1; on a terminal it goes on. \"help\" lists the commands.",
-		Example:       "  imeproxy shell -c 'show uc-ime signaling-sessions'\n  imeproxy shell -c 'show uc-ime signaling-sessions statistics | json'",
-		Args: cobra.NoArgs,
+		Example: "  imeproxy shell -c 'show uc-ime signaling-sessions'\n  imeproxy shell -c 'show uc-ime signaling-sessions statistics | json'",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cmd.SilenceUsage, cmd.SilenceErrors = true, true // from here on; cobra still tells of wrong flags
 			con.Terminal = isTerminal(os.Stdin) && isTerminal(os.Stdout)

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -221,17 +222,24 @@ func TestSnakeAndLabel(t *testing.T) {
 
 func TestSeconds(t *testing.T) {
 	for _, c := range []struct {
-		s    Seconds
-		want string
-	}{{-1, "never"}, {0, "0:00:00"}, {59, "0:00:59"}, {3661, "1:01:01"}, {86399, "23:59:59"}, {86400, "1d00h"}, {1e6, "11d13h"}} {
-		if got := c.s.String(); got != c.want {
-			t.Errorf("%d prints as %s, want %s", int64(c.s), got, c.want)
+		d          time.Duration
+		text, json string
+	}{
+		{-1, "never", "-1"}, {-5 * time.Second, "never", "-1"}, {0, "0:00:00", "0"}, {1999 * time.Millisecond, "0:00:01", "1"}, {59 * time.Second, "0:00:59", "59"},
+		{3661 * time.Second, "1:01:01", "3661"}, {86399 * time.Second, "23:59:59", "86399"}, {86400 * time.Second, "1d00h", "86400"},
+		{1e6 * time.Second, "11d13h", "1000000"},
+	} {
+		s := SecondsOf(c.d)
+		doc, err := json.Marshal(s)
+		if err != nil || s.String() != c.text || string(doc) != c.json {
+			t.Errorf("%v is %s and %s, %v; want %s and %s", c.d, s, doc, err, c.text, c.json)
+		}
+		var back Seconds
+		if err := json.Unmarshal(doc, &back); err != nil || back.String() != c.text {
+			t.Errorf("%s reads back as %s, %v", doc, back, err)
 		}
 	}
-	if got := SecondsOf(1999e6); got != 1 {
-		t.Errorf("1.999 s is %d s, want 1", got)
-	}
-	if got := SecondsOf(-1); got.String() != "never" {
-		t.Errorf("a negative duration prints as %s", got)
+	if err := new(Seconds).UnmarshalJSON([]byte(`"x"`)); err == nil {
+		t.Error("text was read as seconds")
 	}
 }

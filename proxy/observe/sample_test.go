@@ -2,6 +2,8 @@ package observe
 
 import "time"
 
+const sec = Seconds(time.Second)
+
 var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
 // evil is what a peer may write into any text that it chooses: a terminal escape, a line feed, half a character, a direction override.
@@ -13,7 +15,7 @@ func sampleSignaling() SignalingSessions {
 			Inside: "192.168.10.30:39608", InsideLocal: "209.165.202.129:5070",
 			Outside: "209.165.202.129:5070", OutsideLocal: "209.165.200.227:41022",
 			Direction: "outbound", State: "active", PeerDomains: []string{"b.example.com", "b.example.net"},
-			TLSVersion: "TLS 1.3", CipherSuite: "TLS_AES_128_GCM_SHA256", Since: noon, Idle: 7,
+			TLSVersion: "TLS 1.3", CipherSuite: "TLS_AES_128_GCM_SHA256", Since: noon, Idle: 7 * sec,
 			Dialogs: []Dialog{
 				{
 					CallID: "ab6d7980@192.168.10.30", SessionID: "2948-0", From: "+14085550100", To: "+12125550199", State: "confirmed",
@@ -50,7 +52,7 @@ func sampleMedia() MediaSessions {
 			},
 			Inside: MediaConn{
 				Local: "192.168.10.3:30930", Client: "192.168.10.51:19520", TxPackets: 20200, RxPackets: 20203,
-				TxBytes: 3474400, RxBytes: 3474916, WrongSource: 4, Dropped: 5, Idle: 3,
+				TxBytes: 3474400, RxBytes: 3474916, WrongSource: 4, Dropped: 5, Idle: 3 * sec,
 			},
 			Monitor: &Monitor{
 				SumAllPackets: 20196, PayloadType: 9, PtimeMS: 20, MaxPDVUsec: 1000, AvgPDVUsec: 109, TotalSeconds: 403,
@@ -110,14 +112,14 @@ func layouts() map[string]View {
 		}},
 		"tls_proxy_empty": TLSProxySessions{MaximumSessions: 10000},
 		"conn": Conns{InUse: 2, MostUsed: 54, Conns: []Conn{
-			{Protocol: "TCP", OutsideInterface: "internet", Outside: "209.165.202.129:5070", InsideInterface: "lan", Inside: "192.168.10.30:39608", Idle: 7, Bytes: 1039, Flags: "UIOT"},
-			{Protocol: "UDP", Outside: "209.165.202.130:29824", Inside: "192.168.10.51:19520", Idle: 90061, Bytes: 7151346, Flags: "m"},
+			{Protocol: "TCP", OutsideInterface: "internet", Outside: "209.165.202.129:5070", InsideInterface: "lan", Inside: "192.168.10.30:39608", Idle: 7 * sec, Bytes: 1039, Flags: "UIOT"},
+			{Protocol: "UDP", Outside: "209.165.202.130:29824", Inside: "192.168.10.51:19520", Idle: 90061 * sec, Bytes: 7151346, Flags: "m"},
 		}},
 		"conn_empty":         Conns{},
 		"certificates":       sampleCertificates(),
 		"certificates_empty": Certificates{},
 		"version": Version{
-			Hostname: "asa-a", Version: "0.1.0", Commit: "c44fc2c", GoVersion: "go1.26.0", Kernel: "6.12.0", Started: noon, Up: 3723,
+			Hostname: "asa-a", Version: "0.1.0", Commit: "c44fc2c", GoVersion: "go1.26.0", Kernel: "6.12.0", Started: noon, Up: 3723 * sec,
 			Config: "/etc/imeproxy/startup-config",
 		},
 		"version_empty":        Version{},

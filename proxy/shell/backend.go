@@ -14,7 +14,7 @@ type Backend interface {
 	Certificates() observe.Certificates
 	Version() observe.Version
 	Health() observe.HealthList
-	// RunningConfig gives the canonical text with secrets masked, of everything ("") or of one section, whose name is one of Sections. A
+	// RunningConfig gives the canonical text with secrets masked, of everything ("") or of one section, whose name is one of config.SectionNames. A
 	// section that nothing is configured for is empty text. The error's words are shown to the operator.
 	RunningConfig(section string) (string, error)
 	// ClearConns ends every signaling session, with its connections and calls, and says how many connections that were.
@@ -24,10 +24,4 @@ type Backend interface {
 // StatisticsClearer is a Backend whose counters can be set to zero; with it the command `clear uc-ime statistics` exists.
 type StatisticsClearer interface {
 	ClearStatistics()
-}
-
-// Sections are the words that may follow `show running-config`, in the order of the configuration.
-var Sections = []string{
-	"hostname", "domain-name", "banner", "interface", "object", "access-list", "access-group", "route", "timeout", "crypto", "ssl",
-	"media-termination", "uc-ime", "tls-proxy", "class-map", "policy-map", "service-policy",
 }

@@ -36,7 +36,7 @@ func Dial(ctx context.Context, socketPath string) (*Client, error) {
 	conn, err := d.DialContext(ctx, "unix", socketPath)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return nil, fmt.Errorf("%w on %s: start it with \"imeproxy run\", or name the socket of the one that runs with --control SOCKET", ErrNoDaemon, socketPath)
+		return nil, fmt.Errorf("%w on %s: start it with \"imeproxy run --config FILE\", or name the socket of the one that runs with --control SOCKET", ErrNoDaemon, socketPath)
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("control socket %s: %w: run this as root or as the daemon's user", socketPath, fs.ErrPermission)
 	case err != nil:

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"imeproxy/proxy/config"
 	"imeproxy/proxy/config/keyword"
 	"imeproxy/proxy/observe"
 )
@@ -54,7 +55,7 @@ func commands(b Backend, now func() time.Time) []entry {
 			}),
 		},
 		{
-			usage: "show running-config [SECTION]", pattern: "show running-config [{" + strings.Join(Sections, "|") + "}]",
+			usage: "show running-config [SECTION]", pattern: "show running-config [{" + strings.Join(config.SectionNames(), "|") + "}]",
 			help: "The configuration in force", run: runningConfig(b),
 		},
 		{usage: "show tls-proxy", help: "TLS proxy sessions and their limit", run: snapshot(b.TLSProxy)},
@@ -67,7 +68,7 @@ func commands(b Backend, now func() time.Time) []entry {
 		},
 		{usage: "show health", help: "What is wrong now, and what to do", run: snapshot(b.Health)},
 		{
-			usage: "clear conn all", pattern: "clear conn=connection all", help: "End every signaling session",
+			usage: "clear conn all", pattern: "clear conn=connection all", help: "End every signaling session and its calls",
 			run: func(keyword.Args) (observe.View, error) { return observe.Cleared{Connections: b.ClearConns()}, nil },
 		},
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"imeproxy/proxy/config"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -233,7 +235,7 @@ func TestDocNamesEveryCommand(t *testing.T) {
 			t.Errorf("docs/show.md does not name %q", c.usage)
 		}
 	}
-	for _, s := range Sections {
+	for _, s := range config.SectionNames() {
 		if !strings.Contains(string(doc), s) {
 			t.Errorf("docs/show.md does not name section %q", s)
 		}

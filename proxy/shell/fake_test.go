@@ -45,7 +45,7 @@ func (f *fake) Certificates() observe.Certificates {
 }
 
 func (f *fake) Version() observe.Version {
-	return observe.Version{Hostname: "asa-a", Version: "0.1.0", Up: 60}
+	return observe.Version{Hostname: "asa-a", Version: "0.1.0", Up: observe.Seconds(time.Minute)}
 }
 
 func (f *fake) Health() observe.HealthList { return observe.HealthList{} }
