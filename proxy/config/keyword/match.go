@@ -76,6 +76,7 @@ type Error struct {
 	Word     string      // as typed
 	Expected []Candidate // what would be right there
 	Reason   string      // for Invalid: the kind's own words
+	Arg      string      // for Invalid: the argument's name
 }
 
 func (e *Error) Error() string {
@@ -165,7 +166,7 @@ func (m *matcher[T]) walk(at []*node[T], i int, args Args) *node[T] {
 
 // arguments tries the word as an argument, after the keywords of the place.
 func (m *matcher[T]) arguments(at []*node[T], i int, args Args, matched, several bool) *node[T] {
-	w, reason, tried, keywords := m.words[i], "", 0, 0
+	w, reason, name, tried, keywords := m.words[i], "", "", 0, 0
 	for _, n := range at {
 		for _, e := range n.edges {
 			if e.keyword != "" {
@@ -179,7 +180,7 @@ func (m *matcher[T]) arguments(at []*node[T], i int, args Args, matched, several
 			}
 			if e.kind.Check != nil {
 				if err := e.kind.Check(text); err != nil {
-					reason = err.Error()
+					reason, name = err.Error(), e.name
 					continue
 				}
 			}
@@ -198,7 +199,7 @@ func (m *matcher[T]) arguments(at []*node[T], i int, args Args, matched, several
 	case several:
 		e.Kind, e.Expected = Ambiguous, m.tree.candidates(at, w.Text)
 	case tried == 1 && (keywords == 0 || looksLikeValue(w.Text)):
-		e.Kind, e.Reason = Invalid, reason
+		e.Kind, e.Reason, e.Arg = Invalid, reason, name
 	}
 	m.fail(e)
 	return nil

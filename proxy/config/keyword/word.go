@@ -40,3 +40,12 @@ func Split(line string) []Word {
 	}
 	return words
 }
+
+// Join makes one word of words that follow each other, with the blanks between them left out.
+func Join(words []Word) Word {
+	w := words[0]
+	for _, next := range words[1:] {
+		w.Text += next.Text
+	}
+	return w
+}

@@ -1,0 +1,210 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// endpointPattern is one side of an entry. Its arguments are told apart by their order.
+const endpointPattern = "{any|any4|host <host:HOST>|object <object:OBJECT>|<network:ADDRESS> <mask:MASK>}"
+
+const portPattern = "[eq <port:PORT>|lt <port:PORT>|gt <port:PORT>|range <port:PORT> <port2:PORT>|neq <port:PORT>]"
+
+func accessCommands(m *mode) {
+	const head = "access-list <id:NAME241> "
+	m.add(head+"remark <text:TEXT>", "A text for people", addRemark, removeACE)
+	m.add(head+"[extended] {permit|deny} {tcp|udp} "+endpointPattern+" "+portPattern+" "+endpointPattern+" "+portPattern,
+		"Permit or deny traffic", addACE, removeACE)
+	m.add(head+"[extended] {permit|deny} {ip|icmp} "+endpointPattern+" "+endpointPattern, "Permit or deny traffic", addACE, removeACE)
+	m.addNo(head, func(p *parser, a args) {
+		before := len(p.c.AccessLists)
+		p.c.AccessLists = slices.DeleteFunc(p.c.AccessLists, func(l *AccessList) bool { return l.Name == a.Text("id") })
+		if len(p.c.AccessLists) == before {
+			p.absent(a.arg("id").Col, "access list")
+		}
+	})
+	m.add("access-group <id:NAME241> {in|out} interface <interface:NAMEIF>", "Bind an access list to an interface", addGroup, removeGroup)
+}
+
+func (p *parser) addEntry(name string, e ACE) {
+	total := 0
+	for _, l := range p.c.AccessLists {
+		total += len(l.Entries)
+	}
+	if !p.room(total, "access-list entries") {
+		return
+	}
+	l := p.c.AccessList(name)
+	if l == nil {
+		l = &AccessList{Name: name}
+		p.c.AccessLists = append(p.c.AccessLists, l)
+	}
+	l.Entries = append(l.Entries, e)
+}
+
+func addRemark(p *parser, a args) {
+	p.addEntry(a.Text("id"), ACE{Pos: p.pos(), Remark: unquote(a.Text("text"))})
+}
+
+func addACE(p *parser, a args) {
+	if e, ok := p.ace(a); ok {
+		p.addEntry(a.Text("id"), e)
+	}
+}
+
+func removeACE(p *parser, a args) {
+	e := ACE{Remark: unquote(a.Text("text"))}
+	if e.Remark == "" {
+		var ok bool
+		if e, ok = p.ace(a); !ok {
+			return
+		}
+	}
+	l := p.c.AccessList(a.Text("id"))
+	if l == nil {
+		p.absent(a.arg("id").Col, "access list")
+		return
+	}
+	at := slices.IndexFunc(l.Entries, func(x ACE) bool {
+		x.Pos, e.Pos = Pos{}, Pos{}
+		return x == e
+	})
+	if at < 0 {
+		p.absent(a.arg("id").Col, "entry in the access list")
+		return
+	}
+	l.Entries = slices.Delete(l.Entries, at, at+1)
+	if len(l.Entries) == 0 {
+		p.c.AccessLists = slices.DeleteFunc(p.c.AccessLists, func(x *AccessList) bool { return x == l })
+	}
+}
+
+// ace reads an entry from the words of the command.
+func (p *parser) ace(a args) (ACE, bool) {
+	e := ACE{Pos: p.pos(), Extended: true, Permit: a.Has("permit")}
+	for _, proto := range []string{"tcp", "udp", "ip", "icmp"} {
+		if a.Has(proto) {
+			e.Proto = proto
+		}
+	}
+	rest := a
+	for i, w := range a.Args {
+		if w.Keyword && w.Text == e.Proto {
+			rest.Args = a.Args[i+1:]
+			break
+		}
+	}
+	ok := true
+	for _, side := range []struct {
+		end   *Endpoint
+		ports *PortRange
+	}{{&e.Src, &e.SrcPorts}, {&e.Dst, &e.DstPorts}} {
+		good, n := p.endpoint(rest, side.end)
+		rest.Args = rest.Args[n:]
+		fine, n := p.portRange(rest, side.ports)
+		rest.Args = rest.Args[n:]
+		ok = ok && good && fine
+	}
+	return e, ok
+}
+
+// endpoint reads one side from the first words; n is how many it took.
+func (p *parser) endpoint(a args, e *Endpoint) (ok bool, n int) {
+	switch w := a.Args[0]; {
+	case w.Keyword && strings.HasPrefix(w.Text, "any"):
+		e.Any = true
+		return true, 1
+	case w.Keyword && w.Text == "host":
+		e.Prefix = netip.PrefixFrom(netip.MustParseAddr(a.Args[1].Text), 32)
+		return true, 2
+	case w.Keyword:
+		e.Object = a.Args[1].Text
+		return true, 2
+	}
+	prefix, ok := p.network(a, "network", "mask")
+	if ok && prefix.Bits() == 0 {
+		e.Any = true
+	} else {
+		e.Prefix = prefix
+	}
+	return ok, 2
+}
+
+// portRange reads the ports of one side, when the words begin with some.
+func (p *parser) portRange(a args, r *PortRange) (ok bool, n int) {
+	if len(a.Args) == 0 || !a.Args[0].Keyword {
+		return true, 0
+	}
+	operator := a.Args[0]
+	switch operator.Text {
+	case "eq", "lt", "gt", "range", "neq":
+	default:
+		return true, 0
+	}
+	first := a.Args[1]
+	port := portNumber(first.Text)
+	switch operator.Text {
+	case "eq":
+		*r = PortRange{port, port}
+	case "lt":
+		if port < 2 {
+			p.fail(first.Col, "no port is below "+first.Text, "the allowed range is 2-65535")
+			return false, 2
+		}
+		*r = PortRange{1, port - 1}
+	case "gt":
+		if port > 65534 {
+			p.fail(first.Col, "no port is above "+first.Text, "the allowed range is 1-65534")
+			return false, 2
+		}
+		*r = PortRange{port + 1, 65535}
+	case "neq":
+		p.fail(operator.Col, "neq is not supported", fmt.Sprintf("write two entries, one with lt %s and one with gt %s", first.Text, first.Text))
+		return false, 2
+	default:
+		last := portNumber(a.Args[2].Text)
+		if last < port {
+			p.fail(a.Args[2].Col, "the range ends before it begins", fmt.Sprintf("range %d %d", last, port))
+			return false, 3
+		}
+		*r = PortRange{port, last}
+		return true, 3
+	}
+	return true, 2
+}
+
+func group(p *parser, a args) AccessGroup {
+	g := AccessGroup{Pos: p.pos(), ACL: a.Text("id"), Direction: "in", Interface: a.Text("interface")}
+	if a.Has("out") {
+		g.Direction = "out"
+	}
+	return g
+}
+
+// addGroup replaces the list that was bound there, as an ASA does.
+func addGroup(p *parser, a args) {
+	g := group(p, a)
+	for i, old := range p.c.AccessGroups {
+		if old.Interface == g.Interface && old.Direction == g.Direction {
+			p.c.AccessGroups[i] = g
+			return
+		}
+	}
+	if p.room(len(p.c.AccessGroups), "access groups") {
+		p.c.AccessGroups = append(p.c.AccessGroups, g)
+	}
+}
+
+func removeGroup(p *parser, a args) {
+	g := group(p, a)
+	before := len(p.c.AccessGroups)
+	p.c.AccessGroups = slices.DeleteFunc(p.c.AccessGroups, func(x AccessGroup) bool {
+		x.Pos = g.Pos
+		return x == g
+	})
+	if len(p.c.AccessGroups) == before {
+		p.absent(a.arg("id").Col, "access group")
+	}
+}

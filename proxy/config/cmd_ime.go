@@ -1,0 +1,194 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// minMediaPairs is the smallest number of RTP and RTCP port pairs that is worth a range: one call with audio and video each way.
+const minMediaPairs = 4
+
+func imeGlobals(m *mode) {
+	m.add("media-termination <name:NAME64>", "Addresses that media ends on", enterMedia, func(p *parser, a args) {
+		before := len(p.c.MediaTerminations)
+		p.c.MediaTerminations = slices.DeleteFunc(p.c.MediaTerminations, func(x *MediaTermination) bool { return x.Name == a.Text("name") })
+		if len(p.c.MediaTerminations) == before {
+			p.absent(a.arg("name").Col, "media-termination")
+		}
+	})
+	m.add("uc-ime <name:NAME64>", "The Intercompany Media Engine proxy", enterUCIME, func(p *parser, a args) {
+		if p.c.UCIME == nil || p.c.UCIME.Name != a.Text("name") {
+			p.absent(a.arg("name").Col, "uc-ime")
+			return
+		}
+		p.c.UCIME = nil
+	})
+	m.add("timeout <rest:LINE>", "Not supported", func(p *parser, _ args) {
+		p.fail(p.pos().Col, "timeout is not supported: it would have no effect", "leave it out; dialogs end by BYE, by their session timer (RFC 4028) or by silence")
+	}, nil)
+}
+
+func enterMedia(p *parser, a args) {
+	name := a.Text("name")
+	p.enter(modes().media)
+	if p.mta = p.c.MediaTermination(name); p.mta != nil {
+		return
+	}
+	p.mta = &MediaTermination{Pos: p.pos(), Name: name, MinPort: DefaultMinPort, MaxPort: DefaultMaxPort, Where: Places{}}
+	if p.room(len(p.c.MediaTerminations), "media-terminations") {
+		p.c.MediaTerminations = append(p.c.MediaTerminations, p.mta)
+	}
+}
+
+func mediaCommands(m *mode) {
+	m.add("address <address:HOST> [interface <interface:NAMEIF>]", "A media-termination address", addMediaAddress, removeMediaAddress)
+	const span = "rtp-min-port <minimum:1024-65535> rtp-max-port=rtp-maxport <maximum:1024-65535>"
+	m.add(span, "Ports for media", setMediaPorts, func(p *parser, _ args) { p.mta.MinPort, p.mta.MaxPort = DefaultMinPort, DefaultMaxPort })
+	m.addNo("rtp-min-port", func(p *parser, _ args) { p.mta.MinPort, p.mta.MaxPort = DefaultMinPort, DefaultMaxPort })
+}
+
+func addMediaAddress(p *parser, a args) {
+	x := MediaAddress{Pos: p.pos(), Addr: netip.MustParseAddr(a.Text("address")), Interface: a.Text("interface")}
+	for i, old := range p.mta.Addresses {
+		if old.Interface == x.Interface {
+			if old.Addr != x.Addr {
+				p.fail(a.arg("address").Col, "a media-termination has one address on each interface",
+					fmt.Sprintf("line %d sets %s; remove that one", old.Line, old.Addr))
+			}
+			p.mta.Addresses[i].Pos = x.Pos
+			return
+		}
+	}
+	if p.room(len(p.mta.Addresses), "media-termination addresses") {
+		p.mta.Addresses = append(p.mta.Addresses, x)
+	}
+}
+
+func removeMediaAddress(p *parser, a args) {
+	before := len(p.mta.Addresses)
+	p.mta.Addresses = slices.DeleteFunc(p.mta.Addresses, func(x MediaAddress) bool {
+		return x.Addr.String() == a.Text("address") && x.Interface == a.Text("interface")
+	})
+	if len(p.mta.Addresses) == before {
+		p.absent(a.arg("address").Col, "address")
+	}
+}
+
+func setMediaPorts(p *parser, a args) {
+	lo, hi := a.Int("minimum"), a.Int("maximum")
+	if hi < lo {
+		p.fail(a.arg("maximum").Col, "the range of ports ends before it begins", fmt.Sprintf("rtp-min-port %d rtp-max-port %d", hi, lo))
+		return
+	}
+	// RTP takes an even port and RTCP the odd one above it.
+	if pairs := (hi+1)/2 - (lo+1)/2; pairs < minMediaPairs {
+		p.fail(a.arg("maximum").Col, fmt.Sprintf("the range holds %d pairs of ports", max(pairs, 0)),
+			fmt.Sprintf("at least %d pairs are needed, each an even port and the one above it", minMediaPairs))
+		return
+	}
+	p.mta.MinPort, p.mta.MaxPort = uint16(lo), uint16(hi)
+	p.mta.Where["rtp-min-port"] = p.pos()
+}
+
+func newUCIME(name string, at Pos) *UCIME {
+	return &UCIME{Pos: at, Name: name, MonitoringTimer: DefaultMonitoringTimer, HoldDownTimer: DefaultHoldDownTimer, Where: Places{}}
+}
+
+func enterUCIME(p *parser, a args) {
+	p.enter(modes().ime)
+	p.ime = newUCIME(a.Text("name"), p.pos())
+	switch old := p.c.UCIME; {
+	case old == nil:
+		p.c.UCIME = p.ime
+	case old.Name == p.ime.Name:
+		p.ime = old
+	default:
+		p.fail(a.arg("name").Col, "only one uc-ime can be configured", fmt.Sprintf("line %d configures %q", old.Line, old.Name))
+	}
+}
+
+func imeCommands(m *mode) {
+	m.add("media-termination <media_termination:NAME64>", "The media-termination to use", func(p *parser, a args) {
+		p.ime.MediaTermination = a.Text("media_termination")
+		p.ime.Where["media-termination"] = p.pos()
+	}, nil)
+	m.addNo("media-termination [<media_termination:NAME64>]", func(p *parser, a args) {
+		p.unset(&p.ime.MediaTermination, a.Text("media_termination"), a, "media_termination")
+	})
+	m.add("ucm address <address:HOST> trunk-security-mode {non-secure=nonsecure|secure}", "A call agent, by its real address", setUCM, removeUCM)
+	m.addNo("ucm address <address:HOST>", removeUCM)
+	m.add("ticket epoch <epoch:1-255> password <password:PASSWORD>", "Key of the tickets", func(p *parser, a args) {
+		p.ime.TicketEpoch, p.ime.TicketPassword = a.Int("epoch"), Secret(a.Text("password"))
+		p.ime.Where["ticket"] = p.pos()
+	}, nil)
+	m.addNo("ticket [epoch <epoch:1-255> [password <password:WORD>]]", func(p *parser, a args) {
+		if n := a.Int("epoch"); n != 0 && p.ime.TicketEpoch != 0 && n != p.ime.TicketEpoch {
+			p.fail(a.arg("epoch").Col, "the epoch is another one", fmt.Sprintf("it is %d", p.ime.TicketEpoch))
+			return
+		}
+		p.ime.TicketEpoch, p.ime.TicketPassword = 0, ""
+	})
+	m.add("ticket reject-action {drop|reject}", "What a request with a bad ticket gets", func(p *parser, a args) { p.ime.TicketRejectDrop = a.Has("drop") },
+		func(p *parser, _ args) { p.ime.TicketRejectDrop = false })
+	m.addNo("ticket reject-action", func(p *parser, _ args) { p.ime.TicketRejectDrop = false })
+	m.add("rtcp", "Convert RTCP between RTP and SRTP", func(p *parser, _ args) { p.ime.NoRTCP = false }, func(p *parser, _ args) { p.ime.NoRTCP = true })
+	fallbackCommands(m)
+	m.add("mapping-service listening-interface <interface:NAMEIF> [listening-port <port:1024-65535>] uc-ime-interface <uc_ime_interface:NAMEIF>",
+		"Service of off-path deployments", setMapping, func(p *parser, _ args) { p.ime.Mapping = nil })
+	m.addNo("mapping-service", func(p *parser, _ args) { p.ime.Mapping = nil })
+}
+
+func fallbackCommands(m *mode) {
+	m.add("fallback monitoring timer <milliseconds:10-600>", "Time between two samples of the media, in milliseconds", func(p *parser, a args) {
+		p.ime.MonitoringTimer = time.Duration(a.Int("milliseconds")) * time.Millisecond
+	}, nil)
+	m.addNo("fallback monitoring timer [<milliseconds:10-600>]", func(p *parser, _ args) { p.ime.MonitoringTimer = DefaultMonitoringTimer })
+	m.add("fallback hold-down timer <seconds:10-360>", "Time before a call falls back to the PSTN, in seconds", func(p *parser, a args) {
+		p.ime.HoldDownTimer = time.Duration(a.Int("seconds")) * time.Second
+	}, nil)
+	m.addNo("fallback hold-down timer [<seconds:10-360>]", func(p *parser, _ args) { p.ime.HoldDownTimer = DefaultHoldDownTimer })
+	m.add("fallback sensitivity-file <file:FBS>", "File that says when quality is bad", func(p *parser, a args) {
+		p.ime.SensitivityFile = a.Text("file")
+		p.ime.Where["sensitivity-file"] = p.pos()
+	}, nil)
+	m.addNo("fallback sensitivity-file [<file:FBS>]", func(p *parser, a args) { p.unset(&p.ime.SensitivityFile, a.Text("file"), a, "file") })
+}
+
+func setUCM(p *parser, a args) {
+	u := UCM{Pos: p.pos(), Addr: netip.MustParseAddr(a.Text("address")), Secure: a.Has("secure")}
+	for i, old := range p.ime.UCMs {
+		if old.Addr == u.Addr {
+			p.ime.UCMs[i] = u
+			return
+		}
+	}
+	if p.room(len(p.ime.UCMs), "ucm addresses") {
+		p.ime.UCMs = append(p.ime.UCMs, u)
+	}
+}
+
+func removeUCM(p *parser, a args) {
+	before := len(p.ime.UCMs)
+	p.ime.UCMs = slices.DeleteFunc(p.ime.UCMs, func(u UCM) bool { return u.Addr.String() == a.Text("address") })
+	if len(p.ime.UCMs) == before {
+		p.absent(a.arg("address").Col, "ucm")
+	}
+}
+
+func setMapping(p *parser, a args) {
+	s := &MappingService{Pos: p.pos(), ListenInterface: a.Text("interface"), ListenPort: DefaultMappingPort, UCIMEInterface: a.Text("uc_ime_interface")}
+	if n := a.Int("port"); n != 0 {
+		s.ListenPort = uint16(n)
+	}
+	if old := p.ime.Mapping; old != nil && (old.ListenInterface != s.ListenInterface || old.ListenPort != s.ListenPort || old.UCIMEInterface != s.UCIMEInterface) {
+		p.fail(p.pos().Col, "only one mapping-service can be configured", fmt.Sprintf("line %d configures another; remove it", old.Line))
+		return
+	}
+	if s.ListenInterface == s.UCIMEInterface {
+		p.fail(a.arg("uc_ime_interface").Col, "both interfaces of the mapping service are the same", "listening-interface is the inside one, uc-ime-interface the outside one")
+		return
+	}
+	p.ime.Mapping = s
+}

@@ -1,0 +1,144 @@
+package config
+
+import (
+	"strings"
+	"sync"
+
+	"imeproxy/proxy/config/keyword"
+)
+
+// mode is a set of commands that are known together.
+type mode struct {
+	name string
+	tree keyword.Tree[handler]
+	// natPair joins the words of a pair such as "(inside, outside)".
+	natPair bool
+}
+
+// prepare joins what an ASA takes as one word although it may hold a blank.
+func (m *mode) prepare(words []keyword.Word) []keyword.Word {
+	if !m.natPair {
+		return words
+	}
+	at := 1
+	if strings.EqualFold(words[0].Text, "no") {
+		at = 2
+	}
+	if len(words) <= at || !abbreviates(strings.ToLower(words[at-1].Text), "nat") || words[at].Text[0] != '(' {
+		return words
+	}
+	for end := at; end < len(words) && end < at+5; end++ {
+		if strings.HasSuffix(words[end].Text, ")") {
+			out := append([]keyword.Word{}, words[:at]...)
+			out = append(out, keyword.Join(words[at:end+1]))
+			return append(out, words[end+1:]...)
+		}
+	}
+	return words
+}
+
+type allModes struct {
+	global, intf, object, media, ime, trustpoint, tls, classMap, policyMap, policyClass *mode
+}
+
+var (
+	buildModes sync.Once
+	builtModes *allModes
+)
+
+// modes are built once: the trees are only read afterwards.
+func modes() *allModes {
+	buildModes.Do(func() {
+		builtModes = &allModes{
+			global:      newMode("configuration", systemCommands, interfaceGlobals, objectGlobals, accessCommands, cryptoGlobals, tlsGlobals, imeGlobals, policyGlobals),
+			intf:        newMode("interface", interfaceCommands),
+			object:      newMode("object network", objectCommands),
+			media:       newMode("media-termination", mediaCommands),
+			ime:         newMode("uc-ime", imeCommands),
+			trustpoint:  newMode("crypto ca trustpoint", trustpointCommands),
+			tls:         newMode("tls-proxy", tlsCommands),
+			classMap:    newMode("class-map", classMapCommands),
+			policyMap:   newMode("policy-map", policyMapCommands),
+			policyClass: newMode("policy-map class", policyClassCommands),
+		}
+	})
+	return builtModes
+}
+
+func newMode(name string, parts ...func(m *mode)) *mode {
+	m := &mode{name: name}
+	defineKinds(&m.tree)
+	for _, part := range parts {
+		part(m)
+	}
+	m.tree.Add("exit", "Leave this mode", leave)
+	m.tree.Add("quit", "Leave this mode", leave)
+	m.tree.Add("end", "Leave configuration", func(p *parser, _ args) { p.modes = p.modes[:1] })
+	return m
+}
+
+// leave goes one mode outwards; at the outermost there is nothing to do.
+func leave(p *parser, _ args) {
+	if len(p.modes) > 1 {
+		p.modes = p.modes[:len(p.modes)-1]
+	}
+}
+
+// add adds a command and its `no` form under the same pattern.
+func (m *mode) add(pattern, help string, run, undo handler) {
+	m.tree.Add(pattern, help, run)
+	if undo != nil {
+		m.tree.Add("no "+pattern, "Undo: "+help, undo)
+	}
+}
+
+// addNo adds a `no` form that is shorter than its command.
+func (m *mode) addNo(pattern string, undo handler) {
+	m.tree.Add("no "+pattern, "Undo: "+pattern, undo)
+}
+
+// enter begins a sub-mode of the mode that the command was found in.
+func (p *parser) enter(m *mode) { p.modes = append(p.modes, m) }
+
+// enterMistaken enters the mode that a mistaken line was meant to enter, on an object that is thrown away, so that the lines
+// behind it are judged by themselves instead of all being unknown.
+func (p *parser) enterMistaken() {
+	all := modes()
+	for _, x := range []struct {
+		words string
+		m     *mode
+	}{
+		{"interface", all.intf}, {"object network", all.object}, {"media-termination", all.media}, {"uc-ime", all.ime},
+		{"crypto ca trustpoint", all.trustpoint}, {"tls-proxy", all.tls}, {"class-map", all.classMap}, {"policy-map", all.policyMap},
+		{"class", all.policyClass},
+	} {
+		want := strings.Fields(x.words)
+		if len(p.words) < len(want) || (p.modes[len(p.modes)-1] == all.ime && x.m == all.media) {
+			continue
+		}
+		fits := true
+		for i, k := range want {
+			t := strings.ToLower(p.words[i].Text)
+			fits = fits && (t == k || (len(t) > 3 && abbreviates(t, k)))
+		}
+		if !fits {
+			continue
+		}
+		p.throwAway()
+		p.modes = p.modes[:1]
+		if x.m == all.policyClass {
+			p.modes = append(p.modes, all.policyMap)
+		}
+		p.enter(x.m)
+		return
+	}
+}
+
+func (p *parser) throwAway() {
+	p.intf, p.obj, p.mta = &Interface{Where: Places{}}, &NetworkObject{Where: Places{}}, &MediaTermination{Where: Places{}}
+	p.ime, p.tp, p.tls = newUCIME("", Pos{}), &Trustpoint{Where: Places{}}, &TLSProxy{Where: Places{}}
+	p.cmap, p.class = &ClassMap{Where: Places{}}, &PolicyClass{}
+	if p.pmap == nil {
+		p.pmap = &PolicyMap{}
+	}
+}

@@ -1,0 +1,301 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"imeproxy/proxy/config/keyword"
+)
+
+// Bounds of a text.
+const (
+	maxText        = 1 << 20
+	maxLine        = 4 << 10
+	maxObjects     = 4096
+	maxDiagnostics = 1000
+)
+
+// Load parses a text and checks it: what `imeproxy check` does. When the text has mistakes, references to things that do not
+// exist are not reported, because the mistaken line may be the one that defines them. The Config is never nil.
+func Load(file string, text []byte) (*Config, Diagnostics) {
+	c, found := Parse(file, text)
+	failed := found.HasErrors()
+	for _, d := range c.Check() {
+		if !failed || !d.missing {
+			found = append(found, d)
+		}
+	}
+	found.sort()
+	return c, found
+}
+
+// Parse reads a text and reports every mistake in it that shows in one command alone. The Config is never nil, and holds all
+// commands that were right.
+func Parse(file string, text []byte) (*Config, Diagnostics) {
+	c := &Config{file: file, Where: Places{}}
+	p := &parser{c: c, modes: []*mode{modes().global}}
+	if len(text) > maxText {
+		p.report(Diagnostic{Line: 1, Col: 1, Message: fmt.Sprintf("the text has %d bytes", len(text)), Hint: "at most 1 MiB is allowed"})
+		return c, p.found
+	}
+	body := strings.TrimPrefix(string(text), "\ufeff")
+	p.lines = strings.Split(body, "\n")
+	for p.next = 0; p.next < len(p.lines) && len(p.found) < maxDiagnostics; {
+		raw := p.lines[p.next]
+		p.next++
+		p.line(raw)
+	}
+	if len(p.found) >= maxDiagnostics {
+		p.report(Diagnostic{Line: p.next, Col: 1, Message: "too many mistakes: the rest of the text was not read"})
+	}
+	c.finish()
+	p.found.sort()
+	return c, p.found
+}
+
+type parser struct {
+	c     *Config
+	lines []string
+	next  int // index of the line after the one that is read; also that one's number
+	found Diagnostics
+	modes []*mode // from global to the innermost
+
+	words  []keyword.Word // of the line that is read
+	masked []bool
+	shown  string
+
+	// The objects that sub-modes work on.
+	intf  *Interface
+	obj   *NetworkObject
+	mta   *MediaTermination
+	ime   *UCIME
+	tp    *Trustpoint
+	tls   *TLSProxy
+	cmap  *ClassMap
+	pmap  *PolicyMap
+	class *PolicyClass
+}
+
+// args are the words of a matched command.
+type args struct{ keyword.Args }
+
+// arg returns an argument; its column is 0 when it was left out.
+func (a args) arg(name string) keyword.Arg {
+	x, _ := a.Get(name)
+	return x
+}
+
+// handler carries out a command on the configuration that is being built.
+type handler func(p *parser, a args)
+
+// report adds a diagnostic, with the line that it is about.
+func (p *parser) report(d Diagnostic) {
+	d.File = p.c.file
+	if d.Severity == 0 {
+		d.Severity = Error
+	}
+	p.found = append(p.found, d)
+}
+
+// fail reports a mistake at a column of the line that is read.
+func (p *parser) fail(col int, message, hint string) {
+	p.report(Diagnostic{
+		Line: p.next, Col: col, Message: message, Hint: hint,
+		Source: p.shown, caret: maskedColumn(col, p.words, p.masked),
+	})
+}
+
+// quote writes a word of the line for a message; a secret is masked.
+func (p *parser) quote(col int, word string) string {
+	for i, w := range p.words {
+		if w.Col == col && p.masked[i] {
+			return `"` + stars + `"`
+		}
+	}
+	if r := []rune(word); len(r) > 80 {
+		word = string(r[:80]) + "..."
+	}
+	return `"` + word + `"`
+}
+
+func (p *parser) pos() Pos {
+	if len(p.words) == 0 {
+		return Pos{Line: p.next, Col: 1}
+	}
+	return Pos{Line: p.next, Col: p.words[0].Col}
+}
+
+// line reads one line of the text.
+func (p *parser) line(raw string) {
+	raw = strings.TrimSuffix(raw, "\r")
+	text := strings.ReplaceAll(raw, "\u00a0", " ") // a line copied from a printed guide has such blanks
+	p.words = keyword.Split(text)
+	p.shown, p.masked = maskLine(printable(text), p.words)
+	p.c.source = append(p.c.source, p.shown)
+	if len(text) > maxLine {
+		p.shown = ""
+		p.fail(1, fmt.Sprintf("the line has %d bytes", len(text)), "at most 4096 are allowed")
+		return
+	}
+	col := 0
+	for i, r := range text {
+		col++
+		if what := unwanted(text[i:], r); what != "" {
+			p.fail(col, what, "remove it; a configuration is UTF-8 text")
+			return
+		}
+	}
+	if len(p.words) == 0 || p.words[0].Text[0] == '!' || p.words[0].Text[0] == ':' {
+		return
+	}
+	if strings.HasPrefix(p.words[0].Text, "-----BEGIN") {
+		p.strayBlock()
+		return
+	}
+	p.command()
+}
+
+// strayBlock skips a PEM block that belongs to no command. It may be a private key, so none of its lines is shown.
+func (p *parser) strayBlock() {
+	p.report(Diagnostic{
+		Line: p.next, Col: 1, Message: "a PEM block stands behind no command",
+		Hint: "certificates follow `crypto ca authenticate NAME` or `crypto ca import NAME certificate`; private keys do not belong here",
+	})
+	p.c.source[len(p.c.source)-1] = ""
+	for n := 0; n < maxBodyLines; n++ {
+		if line, ok := p.take(); !ok || strings.HasPrefix(line, "-----END") {
+			return
+		}
+	}
+}
+
+func unwanted(at string, r rune) string {
+	switch {
+	case r == utf8.RuneError && !strings.HasPrefix(at, "\ufffd"):
+		return "a byte that is not UTF-8"
+	case r == '\t':
+		return ""
+	case unicode.IsControl(r):
+		return fmt.Sprintf("a control character (code %d)", r)
+	case unicode.Is(unicode.Cf, r) || r == '\u2028' || r == '\u2029':
+		return fmt.Sprintf("an invisible character (U+%04X)", r)
+	}
+	return ""
+}
+
+// printable replaces what would disturb a terminal, one character by one.
+func printable(s string) string {
+	out := []rune(s)
+	for i, r := range out {
+		if unwanted("\ufffd", r) != "" {
+			out[i] = '?'
+		}
+	}
+	return string(out)
+}
+
+// command finds the mode that knows the command, from the innermost outwards, and carries it out.
+func (p *parser) command() {
+	var first *keyword.Error
+	for i := len(p.modes) - 1; i >= 0; i-- {
+		m := p.modes[i]
+		run, a, err := m.tree.Match(m.prepare(p.words))
+		if err == nil {
+			p.modes = p.modes[:i+1]
+			run(p, args{a})
+			return
+		}
+		if first == nil || err.Index > first.Index {
+			first = err
+		} else if first.Index == 0 && first.Kind == keyword.Unknown {
+			first.Expected = append(first.Expected, err.Expected...)
+		}
+	}
+	p.mismatch(first)
+	p.enterMistaken()
+}
+
+// mismatch reports a command that no mode knows.
+func (p *parser) mismatch(e *keyword.Error) {
+	word := p.quote(e.Col, e.Word)
+	secret := word == `"`+stars+`"`
+	switch e.Kind {
+	case keyword.Ambiguous:
+		p.fail(e.Col, "ambiguous keyword "+word, "it may be "+keyword.List(e.Expected))
+	case keyword.Incomplete:
+		p.fail(e.Col, "the command is not complete", "expected "+keyword.List(e.Expected))
+	case keyword.Invalid:
+		p.fail(e.Col, fmt.Sprintf("invalid %s %s", argumentName(e.Arg), word), e.Reason)
+	default:
+		if prompt := promptOf(p.words); e.Index == 0 && prompt != "" {
+			p.fail(e.Col, "a prompt is not part of a command", fmt.Sprintf("remove %q", prompt))
+			return
+		}
+		if len(e.Expected) == 1 && e.Expected[0].Text == keyword.EndOfLine {
+			p.fail(e.Col, "unexpected word "+word, "the command ends before it")
+			return
+		}
+		hint := "expected " + keyword.List(e.Expected)
+		if e.Index == 0 && len(e.Expected) > 12 {
+			hint = fmt.Sprintf("no such command in %s mode", p.modes[len(p.modes)-1].name)
+		}
+		if best := nearest(e.Word, e.Expected); best != "" && !secret {
+			hint = fmt.Sprintf("did you mean %q? %s", best, hint)
+		}
+		p.fail(e.Col, "unknown keyword "+word, hint)
+	}
+}
+
+func argumentName(name string) string {
+	return strings.ReplaceAll(name, "_", " ")
+}
+
+// nearest is the keyword that a word was probably meant to be, or nothing.
+func nearest(word string, among []keyword.Candidate) string {
+	if len(word) > 40 {
+		return ""
+	}
+	best, distance := "", min(3, 1+len(word)/3)
+	for _, c := range among {
+		if d := near(strings.ToLower(word), c.Text); c.Keyword && d < distance {
+			best, distance = c.Text, d
+		}
+	}
+	return best
+}
+
+// promptOf is the prompt at the head of a line that was copied from a terminal.
+func promptOf(words []keyword.Word) string {
+	for i, w := range words {
+		if strings.HasSuffix(w.Text, "#") || (i == 0 && strings.HasSuffix(w.Text, ">")) {
+			return strings.TrimSpace(strings.TrimSuffix(words[0].Rest(), w.Rest()) + w.Text)
+		}
+		if i == 1 {
+			break
+		}
+	}
+	return ""
+}
+
+// finish gives settings that depend on others their defaults.
+func (c *Config) finish() {
+	for _, i := range c.Interfaces {
+		if i.SecurityLevel < 0 {
+			i.SecurityLevel = 0
+			if i.Nameif == "inside" {
+				i.SecurityLevel = 100
+			}
+		}
+	}
+}
+
+// room says whether one more object of a kind may be made.
+func (p *parser) room(n int, what string) bool {
+	if n < maxObjects {
+		return true
+	}
+	p.fail(p.pos().Col, "too many "+what, fmt.Sprintf("at most %d are allowed", maxObjects))
+	return false
+}

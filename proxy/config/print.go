@@ -1,0 +1,335 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// writer gathers the sections of the canonical text.
+type writer struct{ b strings.Builder }
+
+func (w *writer) line(format string, values ...any) { fmt.Fprintf(&w.b, format+"\n", values...) }
+
+// sub writes a line of a sub-mode when its condition holds.
+func (w *writer) sub(when bool, format string, values ...any) {
+	if when {
+		w.line(" "+format, values...)
+	}
+}
+
+// section is a part of the canonical text under the names that `show running-config` takes for it.
+type section struct {
+	names []string
+	write func(c *Config, w *writer)
+}
+
+// sections stand in the order of an ASA's own text. Translations follow the access lists, as there.
+var sections = []section{
+	{[]string{"hostname"}, func(c *Config, w *writer) { w.setting("hostname", c.Hostname) }},
+	{[]string{"domain-name"}, func(c *Config, w *writer) { w.setting("domain-name", c.DomainName) }},
+	{[]string{"interface"}, writeInterfaces},
+	{[]string{"banner"}, writeBanners},
+	{[]string{"object"}, writeObjects},
+	{[]string{"access-list"}, writeAccessLists},
+	{[]string{"nat", "object"}, writeNAT},
+	{[]string{"access-group"}, writeAccessGroups},
+	{[]string{"route"}, writeRoutes},
+	{[]string{"crypto"}, writeCrypto},
+	{[]string{"tls-proxy"}, writeTLSProxies},
+	{[]string{"ssl"}, writeSSL},
+	{[]string{"media-termination"}, writeMedia},
+	{[]string{"uc-ime"}, writeUCIME},
+	{[]string{"class-map"}, writeClassMaps},
+	{[]string{"policy-map"}, writePolicyMaps},
+	{[]string{"service-policy"}, writeServicePolicies},
+}
+
+// String gives the canonical text of the configuration, with ***** for the password.
+func (c *Config) String() string {
+	var parts []string
+	for _, s := range sections {
+		var w writer
+		if s.write(c, &w); w.b.Len() > 0 {
+			parts = append(parts, w.b.String())
+		}
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return strings.Join(parts, "!\n")
+}
+
+// Section gives the canonical text of one section by its first keyword, such as "uc-ime" or "interface"; false when there is no
+// section of that name. The text is empty when nothing is configured.
+func (c *Config) Section(name string) (string, bool) {
+	var w writer
+	found := false
+	for _, s := range sections {
+		for _, n := range s.names {
+			if n == name {
+				found = true
+				s.write(c, &w)
+			}
+		}
+	}
+	return w.b.String(), found
+}
+
+// SectionNames lists the names that Section takes, in the order of the text.
+func SectionNames() []string {
+	var out []string
+	for _, s := range sections {
+		out = append(out, s.names[0])
+	}
+	return out
+}
+
+func (w *writer) setting(keyword, value string) {
+	if value != "" {
+		w.line("%s %s", keyword, value)
+	}
+}
+
+func writeBanners(c *Config, w *writer) {
+	for _, kind := range bannerKinds {
+		for _, b := range c.Banners {
+			if b.Kind == kind {
+				w.line("banner %s %s", kind, b.Text)
+			}
+		}
+	}
+}
+
+func writeInterfaces(c *Config, w *writer) {
+	for n, i := range c.Interfaces {
+		if n > 0 {
+			w.line("!")
+		}
+		w.line("interface %s", i.Name)
+		w.sub(i.Description != "", "description %s", i.Description)
+		w.sub(i.Shutdown, "shutdown")
+		w.sub(i.Nameif != "", "nameif %s", i.Nameif)
+		w.sub(i.Nameif != "" || i.SecurityLevel > 0, "security-level %d", i.SecurityLevel)
+		w.sub(i.Address.IsValid(), "ip address %s", netText(i.Address))
+	}
+}
+
+// netText is an address with its mask.
+func netText(p netip.Prefix) string {
+	if !p.IsValid() {
+		return ""
+	}
+	return p.Addr().String() + " " + maskText(p.Bits())
+}
+
+func writeObjects(c *Config, w *writer) {
+	for _, o := range c.Objects {
+		w.line("object network %s", o.Name)
+		w.sub(o.Prefix.IsValid() && o.IsHost, "host %s", o.Prefix.Addr())
+		w.sub(o.Prefix.IsValid() && !o.IsHost, "subnet %s", netText(o.Prefix))
+		w.sub(o.Description != "", "description %s", o.Description)
+	}
+}
+
+func writeNAT(c *Config, w *writer) {
+	for _, o := range c.Objects {
+		if o.NAT != nil {
+			w.line("object network %s", o.Name)
+			w.sub(true, "nat %s", o.NAT)
+		}
+	}
+}
+
+// String is the command behind `nat`.
+func (n *NAT) String() string {
+	kind, to := "static", n.MappedObject
+	if n.Dynamic {
+		kind = "dynamic"
+	}
+	switch {
+	case n.MappedInterface:
+		to = "interface"
+	case n.MappedAddr.IsValid():
+		to = n.MappedAddr.String()
+	}
+	s := fmt.Sprintf("(%s,%s) %s %s", n.Real, n.Mapped, kind, to)
+	if n.Service != nil {
+		s += fmt.Sprintf(" service %s %d %d", n.Service.Proto, n.Service.RealPort, n.Service.MappedPort)
+	}
+	return s
+}
+
+func writeAccessLists(c *Config, w *writer) {
+	for _, l := range c.AccessLists {
+		for _, e := range l.Entries {
+			w.line("access-list %s %s", l.Name, e)
+		}
+	}
+}
+
+// String is the command behind the list's name.
+func (e ACE) String() string {
+	if e.Remark != "" {
+		return "remark " + e.Remark
+	}
+	verb := "deny"
+	if e.Permit {
+		verb = "permit"
+	}
+	return fmt.Sprintf("extended %s %s %s%s %s%s", verb, e.Proto, e.Src, e.SrcPorts, e.Dst, e.DstPorts)
+}
+
+// String is the endpoint as an entry has it.
+func (e Endpoint) String() string {
+	switch {
+	case e.Any:
+		return "any"
+	case e.Object != "":
+		return "object " + e.Object
+	case e.Prefix.Bits() == 32:
+		return "host " + e.Prefix.Addr().String()
+	}
+	return netText(e.Prefix)
+}
+
+// String is the range with its operator, after a blank; nothing for any port.
+func (r PortRange) String() string {
+	switch {
+	case r.Any():
+		return ""
+	case r.Lo == r.Hi:
+		return fmt.Sprintf(" eq %d", r.Lo)
+	}
+	return fmt.Sprintf(" range %d %d", r.Lo, r.Hi)
+}
+
+func writeAccessGroups(c *Config, w *writer) {
+	for _, g := range c.AccessGroups {
+		w.line("access-group %s %s interface %s", g.ACL, g.Direction, g.Interface)
+	}
+}
+
+func writeRoutes(c *Config, w *writer) {
+	for _, r := range c.Routes {
+		w.line("route %s %s %s %d", r.Interface, netText(r.Dst), r.Gateway, max(1, r.Metric))
+	}
+}
+
+// writeCrypto puts key pairs before the trustpoints that name them, and certificates behind.
+func writeCrypto(c *Config, w *writer) {
+	for _, x := range c.CryptoActions {
+		switch {
+		case x.Kind != GenerateKey:
+		case x.Algorithm == "ecdsa":
+			w.line("crypto key generate ecdsa label %s elliptic-curve %d", x.Label, x.Bits)
+		default:
+			w.line("crypto key generate rsa label %s modulus %d", x.Label, x.Bits)
+		}
+	}
+	for _, t := range c.Trustpoints {
+		w.line("crypto ca trustpoint %s", t.Name)
+		w.sub(t.Enrollment != "", "enrollment %s", t.Enrollment)
+		w.sub(t.FQDN != "", "fqdn %s", t.FQDN)
+		w.sub(t.SubjectName != "", "subject-name %s", t.SubjectName)
+		w.sub(t.KeyPair != "", "keypair %s", t.KeyPair)
+	}
+	for _, x := range c.CryptoActions {
+		switch x.Kind {
+		case Enroll:
+			w.line("crypto ca enroll %s", x.Trustpoint)
+		case Authenticate:
+			w.line("crypto ca authenticate %s\n%squit", x.Trustpoint, x.PEM)
+		case ImportCertificate:
+			w.line("crypto ca import %s certificate\n%squit", x.Trustpoint, x.PEM)
+		}
+	}
+}
+
+func writeTLSProxies(c *Config, w *writer) {
+	if c.TLSProxyMaxSessions > 0 {
+		w.line("tls-proxy maximum-sessions %d", c.TLSProxyMaxSessions)
+	}
+	for _, t := range c.TLSProxies {
+		w.line("tls-proxy %s", t.Name)
+		w.sub(t.ServerTrustpoint != "", "server trust-point %s", t.ServerTrustpoint)
+		w.sub(t.ClientTrustpoint != "", "client trust-point %s", t.ClientTrustpoint)
+		w.sub(len(t.ClientCipherSuites) > 0, "client cipher-suite %s", strings.Join(t.ClientCipherSuites, " "))
+	}
+}
+
+func writeSSL(c *Config, w *writer) {
+	w.setting("ssl server-version", c.SSLServerVersion)
+	w.setting("ssl client-version", c.SSLClientVersion)
+	w.setting("ssl encryption", strings.Join(c.SSLEncryption, " "))
+}
+
+func writeMedia(c *Config, w *writer) {
+	for _, m := range c.MediaTerminations {
+		w.line("media-termination %s", m.Name)
+		for _, a := range m.Addresses {
+			w.sub(a.Interface == "", "address %s", a.Addr)
+			w.sub(a.Interface != "", "address %s interface %s", a.Addr, a.Interface)
+		}
+		w.sub(m.MinPort != DefaultMinPort || m.MaxPort != DefaultMaxPort, "rtp-min-port %d rtp-max-port %d", m.MinPort, m.MaxPort)
+	}
+}
+
+func writeUCIME(c *Config, w *writer) {
+	u := c.UCIME
+	if u == nil {
+		return
+	}
+	w.line("uc-ime %s", u.Name)
+	w.sub(u.MediaTermination != "", "media-termination %s", u.MediaTermination)
+	for _, a := range u.UCMs {
+		security := "non-secure"
+		if a.Secure {
+			security = "secure"
+		}
+		w.sub(true, "ucm address %s trunk-security-mode %s", a.Addr, security)
+	}
+	w.sub(u.TicketEpoch > 0, "ticket epoch %d password %s", u.TicketEpoch, u.TicketPassword)
+	w.sub(u.TicketRejectDrop, "ticket reject-action drop")
+	w.sub(u.MonitoringTimer > 0 && u.MonitoringTimer != DefaultMonitoringTimer, "fallback monitoring timer %d", u.MonitoringTimer/time.Millisecond)
+	w.sub(u.HoldDownTimer > 0 && u.HoldDownTimer != DefaultHoldDownTimer, "fallback hold-down timer %d", u.HoldDownTimer/time.Second)
+	w.sub(u.SensitivityFile != "", "fallback sensitivity-file %s", u.SensitivityFile)
+	if m := u.Mapping; m != nil {
+		w.sub(true, "mapping-service listening-interface %s listening-port %d uc-ime-interface %s", m.ListenInterface, m.ListenPort, m.UCIMEInterface)
+	}
+	w.sub(u.NoRTCP, "no rtcp")
+}
+
+func writeClassMaps(c *Config, w *writer) {
+	for _, m := range c.ClassMaps {
+		w.line("class-map %s", m.Name)
+		w.sub(m.AccessList != "", "match access-list %s", m.AccessList)
+	}
+}
+
+func writePolicyMaps(c *Config, w *writer) {
+	for _, m := range c.PolicyMaps {
+		w.line("policy-map %s", m.Name)
+		for _, k := range m.Classes {
+			w.line(" class %s", k.Class)
+			if i := k.Inspect; i != nil {
+				name := ""
+				if i.Map != "" {
+					name = i.Map + " "
+				}
+				w.line("  inspect sip %suc-ime %s tls-proxy %s", name, i.UCIME, i.TLSProxy)
+			}
+		}
+	}
+}
+
+func writeServicePolicies(c *Config, w *writer) {
+	for _, s := range c.ServicePolicies {
+		if s.Global {
+			w.line("service-policy %s global", s.Policy)
+		} else {
+			w.line("service-policy %s interface %s", s.Policy, s.Interface)
+		}
+	}
+}

@@ -1,0 +1,268 @@
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Pos is a place in the text that a Config was parsed from; both count from 1, columns in characters. The zero Pos is unknown.
+type Pos struct{ Line, Col int }
+
+// Places holds where the settings of an object stand, by the keyword of the command.
+type Places map[string]Pos
+
+// Config is a whole configuration. References between its parts are names; Check says whether they lead anywhere.
+type Config struct {
+	Hostname, DomainName               string
+	Banners                            []Banner
+	Interfaces                         []*Interface
+	Routes                             []Route
+	Objects                            []*NetworkObject
+	AccessLists                        []*AccessList
+	AccessGroups                       []AccessGroup
+	MediaTerminations                  []*MediaTermination
+	UCIME                              *UCIME // nil: none
+	Trustpoints                        []*Trustpoint
+	CryptoActions                      []CryptoAction // in the order of the text
+	TLSProxies                         []*TLSProxy
+	TLSProxyMaxSessions                int      // 0: DefaultMaxSessions
+	SSLEncryption                      []string // keywords; empty: every strong algorithm
+	SSLClientVersion, SSLServerVersion string   // tlsv1.2, tlsv1.3 or empty: 1.2 and newer
+	ClassMaps                          []*ClassMap
+	PolicyMaps                         []*PolicyMap
+	ServicePolicies                    []ServicePolicy
+	Where                              Places // single settings of the whole box
+
+	file   string
+	source []string // the lines as they may be shown: secrets masked
+}
+
+// Defaults of settings that the text leaves out.
+const (
+	DefaultMaxSessions     = 10000
+	DefaultMinPort         = 16384
+	DefaultMaxPort         = 32767
+	DefaultMonitoringTimer = 100 * time.Millisecond
+	DefaultHoldDownTimer   = 20 * time.Second
+	DefaultMappingPort     = 8060
+	DefaultModulus         = 2048
+)
+
+// Banner is one line of a banner; lines of one kind follow each other in the order of the text.
+type Banner struct {
+	Pos
+	Kind string // motd, login or exec
+	Text string
+}
+
+// Interface is a network interface of the machine.
+type Interface struct {
+	Pos
+	Name          string // of the Linux interface
+	Nameif        string // the name that other commands use; empty: none
+	Description   string
+	SecurityLevel int          // 0 to 100
+	Address       netip.Prefix // with its host part; invalid: none
+	Shutdown      bool
+	Where         Places
+}
+
+// Route is a static route.
+type Route struct {
+	Pos
+	Interface string // a nameif
+	Dst       netip.Prefix
+	Gateway   netip.Addr
+	Metric    int // 1 to 255
+}
+
+// NetworkObject names an address or a subnet, and may say how it is translated.
+type NetworkObject struct {
+	Pos
+	Name, Description string
+	Prefix            netip.Prefix // a host has 32 bits; invalid: not set
+	IsHost            bool
+	NAT               *NAT // nil: not translated
+	Where             Places
+}
+
+// NAT is the translation of an object. One of MappedObject, MappedAddr and MappedInterface is set.
+type NAT struct {
+	Pos
+	Real, Mapped    string // nameifs
+	Dynamic         bool
+	MappedObject    string
+	MappedAddr      netip.Addr
+	MappedInterface bool        // the address of the mapped interface; only with Dynamic
+	Service         *NATService // nil: the whole address; only without Dynamic
+}
+
+// NATService limits a static translation to one port.
+type NATService struct {
+	Proto                string // tcp or udp
+	RealPort, MappedPort uint16
+}
+
+// AccessList is a list of entries in the order of the text.
+type AccessList struct {
+	Name    string
+	Entries []ACE
+}
+
+// ACE is an entry of an access list. With a Remark the rest is empty.
+type ACE struct {
+	Pos
+	Remark             string
+	Extended, Permit   bool
+	Proto              string // ip, tcp, udp or icmp
+	Src, Dst           Endpoint
+	SrcPorts, DstPorts PortRange
+}
+
+// Endpoint is one side of an access-list entry: any address, a prefix or an object's name.
+type Endpoint struct {
+	Any    bool
+	Prefix netip.Prefix
+	Object string
+}
+
+// PortRange holds both ends of a range; 0,0 is any port.
+type PortRange struct{ Lo, Hi uint16 }
+
+// Any says whether the range holds every port.
+func (r PortRange) Any() bool { return r == PortRange{} }
+
+// Contains says whether a port lies in the range.
+func (r PortRange) Contains(port uint16) bool { return r.Any() || (port >= r.Lo && port <= r.Hi) }
+
+// AccessGroup binds an access list to an interface.
+type AccessGroup struct {
+	Pos
+	ACL       string
+	Direction string // in or out
+	Interface string // a nameif
+}
+
+// MediaTermination is the set of addresses that media streams end on.
+type MediaTermination struct {
+	Pos
+	Name             string
+	Addresses        []MediaAddress
+	MinPort, MaxPort uint16
+	Where            Places
+}
+
+// MediaAddress is one media-termination address.
+type MediaAddress struct {
+	Pos
+	Addr      netip.Addr
+	Interface string // a nameif; empty: global
+}
+
+// UCIME is the proxy itself.
+type UCIME struct {
+	Pos
+	Name, MediaTermination string
+	UCMs                   []UCM
+	TicketEpoch            int    // 1 to 255; 0: no ticket command
+	TicketPassword         Secret // 10 to 64 characters
+	TicketRejectDrop       bool   // a request with a bad ticket is dropped instead of answered
+	NoRTCP                 bool   // RTCP is dropped instead of converted
+	MonitoringTimer        time.Duration
+	HoldDownTimer          time.Duration
+	SensitivityFile        string
+	Mapping                *MappingService
+	Where                  Places
+}
+
+// UCM is a call agent of the enterprise, by its real address.
+type UCM struct {
+	Pos
+	Addr   netip.Addr
+	Secure bool // TLS and SRTP inside too
+}
+
+// MappingService is the service of off-path deployments.
+type MappingService struct {
+	Pos
+	ListenInterface string // a nameif
+	ListenPort      uint16
+	UCIMEInterface  string // a nameif
+}
+
+// Trustpoint is an identity or an authority.
+type Trustpoint struct {
+	Pos
+	Name        string
+	Enrollment  string // terminal, self or empty
+	SubjectName string // canonical X.500 text
+	FQDN        string
+	KeyPair     string // label
+	Where       Places
+}
+
+// CryptoKind is what a CryptoAction does.
+type CryptoKind int
+
+// The kinds of CryptoAction.
+const (
+	GenerateKey CryptoKind = iota + 1
+	Authenticate
+	ImportCertificate
+	Enroll
+)
+
+// CryptoAction is a line that makes or stores keys or certificates. Each is done where what it makes is absent.
+type CryptoAction struct {
+	Pos
+	Kind       CryptoKind
+	Algorithm  string // rsa or ecdsa; GenerateKey only
+	Label      string // GenerateKey only
+	Bits       int    // modulus or curve; GenerateKey only
+	Trustpoint string // all but GenerateKey
+	PEM        []byte // certificates; Authenticate and ImportCertificate only
+}
+
+// TLSProxy holds the identities and cipher suites of one direction.
+type TLSProxy struct {
+	Pos
+	Name                               string
+	ServerTrustpoint, ClientTrustpoint string
+	ClientCipherSuites                 []string // keywords; empty: as ssl encryption
+	Where                              Places
+}
+
+// ClassMap is a class of traffic.
+type ClassMap struct {
+	Pos
+	Name, AccessList string
+	Where            Places
+}
+
+// PolicyMap gives classes their actions.
+type PolicyMap struct {
+	Pos
+	Name    string
+	Classes []*PolicyClass
+}
+
+// PolicyClass is a class in a policy map.
+type PolicyClass struct {
+	Pos
+	Class   string
+	Inspect *InspectSIP // nil: no action
+}
+
+// InspectSIP sends the class through the proxy.
+type InspectSIP struct {
+	Pos
+	Map, UCIME, TLSProxy string
+}
+
+// ServicePolicy enables a policy map on all interfaces or on one.
+type ServicePolicy struct {
+	Pos
+	Policy    string
+	Global    bool
+	Interface string // a nameif
+}
