@@ -90,30 +90,45 @@ func (k *conn) send(b []byte) bool {
 // write empties the queue until the connection is shut; what is queued then still goes out.
 func (k *conn) write() {
 	defer close(k.flushed)
-	defer k.Close()
+	ok := true
+	defer func() {
+		if t, tls := k.Conn.(*tls.Conn); tls && !ok {
+			// tls.Conn.Close waits 5 s to tell a peer that does not read.
+			_ = t.NetConn().Close()
+			return
+		}
+		k.Close()
+	}()
+	for {
+		select {
+		case b := <-k.queue:
+			_ = k.SetWriteDeadline(time.Now().Add(writeTimeout))
+			if ok = k.put(b); !ok {
+				return
+			}
+		case <-k.done:
+			ok = k.drain()
+			return
+		}
+	}
+}
+
+// drain writes what is still queued when the connection is shut, within closeTimeout in all.
+func (k *conn) drain() bool {
+	_ = k.SetWriteDeadline(time.Now().Add(closeTimeout))
 	for {
 		select {
 		case b := <-k.queue:
 			if !k.put(b) {
-				return
+				return false
 			}
-		case <-k.done:
-			for {
-				select {
-				case b := <-k.queue:
-					if !k.put(b) {
-						return
-					}
-				default:
-					return
-				}
-			}
+		default:
+			return true
 		}
 	}
 }
 
 func (k *conn) put(b []byte) bool {
-	_ = k.SetWriteDeadline(time.Now().Add(writeTimeout))
 	n, err := k.Write(b)
 	k.bytes.Add(uint64(n))
 	if err != nil {
@@ -123,8 +138,14 @@ func (k *conn) put(b []byte) bool {
 	return true
 }
 
-// shut ends the connection after what is queued has been written; it does not wait.
-func (k *conn) shut() { k.once.Do(func() { close(k.done) }) }
+// shut ends the connection after what is queued has been written; it does not wait. A write that hangs on a peer which
+// does not read is given up soon, so that the session is freed within a second.
+func (k *conn) shut() {
+	k.once.Do(func() {
+		_ = k.SetWriteDeadline(time.Now().Add(closeTimeout))
+		close(k.done)
+	})
+}
 
 func (k *conn) open() bool {
 	if k == nil {

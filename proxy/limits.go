@@ -20,10 +20,11 @@ const (
 
 // Times of the signaling path.
 const (
-	handshakeTimeout = 10 * time.Second // a TLS handshake
-	messageTimeout   = 10 * time.Second // a first message, and any message from its first byte on
-	openTimeout      = 2 * time.Second  // opening the other side for a request
-	writeTimeout     = 10 * time.Second // one write
+	handshakeTimeout = 10 * time.Second       // a TLS handshake
+	messageTimeout   = 10 * time.Second       // a first message, and any message from its first byte on
+	openTimeout      = 2 * time.Second        // opening the other side for a request
+	writeTimeout     = 10 * time.Second       // one write
+	closeTimeout     = 500 * time.Millisecond // what is still queued when a connection is shut
 	ticketWindow     = 60 * time.Second
 	keepaliveEvery   = 95 * time.Second // RFC 5626 4.4.1: 95 to 120 s on connections
 	pongTimeout      = 10 * time.Second

@@ -177,7 +177,8 @@ func (c *Call) bye(d *Dialog, from Side) Action {
 // ack judges an ACK: the one to a 2xx is forwarded by CSeq, the one to another final answer goes
 // with its INVITE by branch.
 func (c *Call) ack(m *sipalg.Message, from Side, branch string) Action {
-	if t := c.find(from, branch, "INVITE"); t != nil {
+	// Some user agents give the ACK of a 2xx its INVITE's branch: that one is told by the status.
+	if t := c.find(from, branch, "INVITE"); t != nil && t.Final/100 != 2 {
 		switch {
 		case t.Final < 300:
 			return drop(CauseDialogState)
