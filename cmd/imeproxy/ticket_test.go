@@ -212,3 +212,19 @@ func TestTicketUsage(t *testing.T) {
 		})
 	}
 }
+
+// The examples of docs/tickets.md say what the commands print.
+func TestTicketDocumentation(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/tickets.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const vector = "AAEAAQEAAgAQAAECAwQFBgcICQoLDA0ODwADABAQERITFBUWFxgZGhscHR4fAAQACAAAAABq3wJAAAUACAAAAABswDXAAAYADCsxNDA4NTU1MTIxMgAHABBRTdABx1U1k+vv7isHatnUAAgACWIuZXhhbXBsZQAJAAlhLmV4YW1wbGUACgABBwD/ACCplsr9j2YSD+L/6j9uIJFA3Iqw+MjKGbZelAj5nZhykw=="
+	shown, _, _ := runTicket(t, "", "inspect", vector)
+	_, broken, _ := runTicket(t, "", "inspect", "AAEAAQIA")
+	for _, want := range []string{"```\n" + shown + "```\n", "$ imeproxy ticket inspect AAEAAQIA\nimeproxy " + broken} {
+		if !strings.Contains(string(doc), want) {
+			t.Errorf("docs/tickets.md has no\n%s", want)
+		}
+	}
+}

@@ -46,10 +46,8 @@ type finder struct {
 
 // walk looks at body[start:end], which has the given type and encoding.
 func (f *finder) walk(contentType, encoding string, start, end, depth int) error {
-	kind, params, _ := strings.Cut(contentType, ";")
-	kind = strings.ToLower(strings.TrimSpace(kind))
-	isMultipart := strings.HasPrefix(kind, "multipart/")
-	if kind != "application/sdp" && !isMultipart {
+	isSDP, isMultipart := kinds(contentType)
+	if !isSDP && !isMultipart {
 		return nil
 	}
 	switch strings.ToLower(strings.TrimSpace(encoding)) {
@@ -67,6 +65,7 @@ func (f *finder) walk(contentType, encoding string, start, end, depth int) error
 	if depth == MaxNesting {
 		return fmt.Errorf("%w: nested more than %d deep", ErrMultipart, MaxNesting)
 	}
+	_, params, _ := strings.Cut(contentType, ";")
 	boundary, err := boundaryParam(params)
 	if err != nil {
 		return err
@@ -126,11 +125,9 @@ func (f *finder) cut(boundary string, start, end int) ([][2]int, error) {
 
 // part reads the header of body[start:end] and walks its content.
 func (f *finder) part(start, end, depth int) error {
-	var contentType, encoding string
-	types := 0
+	var h partHeader
 	head := f.body[start:end]
-	last := ""
-	for at := 0; ; {
+	for at := 0; at < len(head); {
 		eol := bytes.Index(head[at:], []byte("\r\n"))
 		if eol < 0 || at+eol > MaxPartHeader {
 			return fmt.Errorf("%w: no end of a part's header", ErrMultipart)
@@ -138,33 +135,60 @@ func (f *finder) part(start, end, depth int) error {
 		line := string(head[at : at+eol])
 		at += eol + 2
 		if line == "" {
-			if types > 1 {
-				return fmt.Errorf("%w: part with two types", ErrMultipart)
-			}
-			return f.walk(contentType, encoding, start+at, end, depth)
+			return f.walk(h.contentType, h.encoding, start+at, end, depth)
 		}
-		if strings.ContainsAny(line, "\r\n\x00") {
-			return fmt.Errorf("%w: part header %q", ErrMultipart, line)
-		}
-		folded := line[0] == ' ' || line[0] == '\t'
-		name, value, ok := strings.Cut(line, ":")
-		if folded {
-			name, value, ok = last, " "+strings.TrimSpace(line), last != ""
-		}
-		if !ok {
-			return fmt.Errorf("%w: part header %q", ErrMultipart, line)
-		}
-		last = strings.ToLower(strings.TrimSpace(name))
-		switch last {
-		case "content-type", "c":
-			contentType += value
-			if !folded {
-				types++
-			}
-		case "content-transfer-encoding":
-			encoding += value
+		if err := h.add(line); err != nil {
+			return err
 		}
 	}
+	// A part may end with its header (RFC 2046 section 5.1.1); a description
+	// put there would become part of the header.
+	if isSDP, isMultipart := kinds(h.contentType); isSDP || isMultipart {
+		return fmt.Errorf("%w: part without content", ErrMultipart)
+	}
+	return nil
+}
+
+// partHeader collects the two header fields that matter.
+type partHeader struct {
+	contentType, encoding string
+	types                 int
+	last                  string // name of the field that a folded line continues
+}
+
+func (h *partHeader) add(line string) error {
+	if strings.ContainsAny(line, "\r\n\x00") {
+		return fmt.Errorf("%w: part header %q", ErrMultipart, line)
+	}
+	folded := line[0] == ' ' || line[0] == '\t'
+	name, value, ok := strings.Cut(line, ":")
+	if folded {
+		name, value, ok = h.last, " "+strings.TrimSpace(line), h.last != ""
+	}
+	if !ok {
+		return fmt.Errorf("%w: part header %q", ErrMultipart, line)
+	}
+	h.last = strings.ToLower(strings.TrimSpace(name))
+	switch h.last {
+	case "content-type", "c":
+		h.contentType += value
+		if !folded {
+			h.types++
+		}
+	case "content-transfer-encoding":
+		h.encoding += value
+	}
+	if h.types > 1 {
+		return fmt.Errorf("%w: part with two types", ErrMultipart)
+	}
+	return nil
+}
+
+// kinds tells whether a content type is one that matters here.
+func kinds(contentType string) (isSDP, isMultipart bool) {
+	kind, _, _ := strings.Cut(contentType, ";")
+	kind = strings.ToLower(strings.TrimSpace(kind))
+	return kind == "application/sdp", strings.HasPrefix(kind, "multipart/")
 }
 
 // boundaryParam finds the boundary among the parameters of a content type,
