@@ -173,7 +173,7 @@ func (r *Report) judge(t T, l *Lab, number int, c placedCall, caps taps, all []S
 	}
 	say("Call %d, %s to %s", number, c.from.Number, c.to.Number)
 	if base.Ticket != "" {
-		say("  ticket    the one of %s, checked by the proxy of %s: %s", c.from.Domain, c.to.Domain, base.Ticket)
+		say("  ticket    %s showed the one that %s gave it: %s", c.from.Domain, c.to.Domain, base.Ticket)
 	}
 	if base.TLSSuite != "" {
 		say("  signaling TLS %s between the edges; %d messages decrypted and read", base.TLSSuite, len(messages))

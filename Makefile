@@ -1,0 +1,62 @@
+# Everything that is done with this repository. `make help` lists it.
+
+GO      ?= go
+TOOL    := $(GO) tool -modfile=tools/go.mod
+VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+
+# Debian packages: what builds, what the lab is made of.
+DEPS_BUILD := gcc libc6-dev
+DEPS_LAB   := iproute2 nftables ethtool openssl util-linux baresip-core kamailio kamailio-tls-modules \
+              rtpengine-daemon sip-tester tshark linphone-cli sox
+
+FUZZTIME ?= 20s
+
+.PHONY: help build test deps deps-lab lint demo demo-clean bench fuzz clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+build: ## bin/imeproxy
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/imeproxy ./cmd/imeproxy
+
+# Two packages at a time and a generous limit: the lab's scenarios keep two
+# cores busy, and they run beside the unit tests of the other packages.
+test: deps lint build ## lint, all tests with the race detector, the lab's scenarios included
+	$(GO) test -race -p 2 -timeout 25m ./...
+
+lint: ## gofumpt, go vet, staticcheck
+	@out=$$($(TOOL) gofumpt -l . 2>&1); if [ -n "$$out" ]; then echo "gofumpt would change:"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+
+demo: deps-lab build ## two enterprises with real phones call each other; KEEP=1 leaves them standing
+	$(GO) run ./testbed/demo $(if $(filter-out 0,$(KEEP)),-keep)
+
+demo-clean: ## remove a demo that was left standing
+	$(GO) run ./testbed/demo -clean
+
+bench: deps build ## calls/s, CPU and memory per call, beside Kamailio
+	$(GO) run ./testbed/bench
+
+fuzz: ## every fuzz target for FUZZTIME
+	@set -e; for pkg in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "== $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+deps: DEPS := $(DEPS_BUILD) $(DEPS_LAB)
+deps-lab: DEPS := $(DEPS_LAB)
+deps deps-lab: ## the Debian packages that are missing
+	@missing=""; for p in $(DEPS); do \
+		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q '^install ok installed' || missing="$$missing $$p"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+		echo "installing:$$missing"; \
+		sudo=""; if [ "$$(id -u)" != 0 ]; then sudo="sudo env"; else sudo="env"; fi; \
+		$$sudo DEBIAN_FRONTEND=noninteractive apt-get update -qq && \
+		$$sudo DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+
+clean: ## what was built
+	rm -rf bin build
