@@ -147,15 +147,20 @@ func (p *pass) literal6(s string, start, end int) (to netip.Addr, from, until in
 				return to, start, end, true
 			}
 		}
-		if s[start] == ':' {
-			start++
+		if start >= 1 && s[start-1] == '%' && end-start > 2 {
+			start += 2 // "%40fd00::1"
 			continue
 		}
-		next := strings.IndexByte(s[start:end], ':')
+		next := strings.IndexAny(s[start:end], ":.")
 		if next < 0 {
 			break
 		}
-		start += next
+		// "::1" is looked at from each of its colons on, "a:b" from "b".
+		if next > 0 && s[start+next] == ':' && start+next+1 < end && s[start+next+1] == ':' {
+			start += next
+			continue
+		}
+		start += next + 1
 	}
 	return netip.Addr{}, 0, 0, false
 }

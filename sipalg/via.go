@@ -45,7 +45,8 @@ func ParseVia(s string) (Via, error) {
 		rest = ""
 	}
 	if strings.ContainsAny(sentBy, " \t") { // "host : 5060"
-		sentBy = strings.NewReplacer(" :", ":", "\t:", ":", ": ", ":", ":\t", ":").Replace(strings.Join(strings.Fields(sentBy), " "))
+		sentBy = strings.Join(strings.Fields(sentBy), " ")
+		sentBy = strings.ReplaceAll(strings.ReplaceAll(sentBy, " :", ":"), ": ", ":")
 	}
 	var ok bool
 	if v.Host, v.portText, v.Port, ok = splitHostPort(sentBy); !ok {
