@@ -72,7 +72,12 @@ func TestTicketVectorsThroughTheCommand(t *testing.T) {
 	if err := json.Unmarshal(text, &file); err != nil {
 		t.Fatal(err)
 	}
+	seen := map[string]bool{}
 	for _, v := range file.Vectors {
+		if seen[v.Expect] {
+			continue // the package's own test has all; each derives a key here
+		}
+		seen[v.Expect] = true
 		t.Run(v.Name, func(t *testing.T) {
 			args := []string{
 				"verify", "--password-file", passwordFile(t, v.Password+"\n"), "--epoch", strconv.Itoa(v.Epoch),
