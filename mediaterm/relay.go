@@ -10,24 +10,23 @@ import (
 )
 
 // maxDatagram bounds what is read: media fits an Ethernet frame, and a datagram that
-// fills the buffer may have been cut, so it is dropped.
+// fills the buffer may have been cut, so it is dropped. Nothing longer is sent either.
 const maxDatagram = 2048
 
-// scratch is the memory of one packet's way through a relay; each reader has its own,
-// so that nothing is allocated a packet. Three buffers: pion opens and seals from one
-// into another, as a failed in-place GCM open destroys what the next key would try.
+// scratch is the memory of one packet's way through a relay, borrowed for that way, so
+// that nothing is allocated a packet and idle streams hold none. Opening and sealing go
+// from one buffer into another: a failed GCM open in place would destroy what the next
+// key has to try.
 type scratch struct {
-	in, plain, sealed []byte
-	header            rtp.Header
+	plain, sealed []byte
+	header        rtp.Header
 }
 
 func newScratch() *scratch {
-	return &scratch{
-		in:     make([]byte, maxDatagram),
-		plain:  make([]byte, maxDatagram),
-		sealed: make([]byte, maxDatagram),
-	}
+	return &scratch{plain: make([]byte, maxDatagram), sealed: make([]byte, maxDatagram)}
 }
+
+var scratches = sync.Pool{New: func() any { return newScratch() }}
 
 // departure is what a relay wants sent: from which of our ports of which side, to where.
 type departure struct {
@@ -35,7 +34,7 @@ type departure struct {
 	port port
 	to   netip.AddrPort
 	kind packetKind
-	data []byte // within the scratch
+	data []byte // within the scratch or the datagram
 }
 
 // relay is a stream without its sockets: packets in, packets out. Engines that move
@@ -172,7 +171,7 @@ func (r *relay) depart(l *leg, kind packetKind, h rtpHeader, plain []byte, sc *s
 		drops.TxNoKey++
 		return departure{}, false
 	}
-	if len(plain)+key.key.overhead(kind) > maxDatagram {
+	if len(plain)+key.key.overhead(kind) >= maxDatagram {
 		drops.TxTooLong++
 		return departure{}, false
 	}

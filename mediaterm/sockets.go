@@ -123,10 +123,10 @@ type socketStream struct {
 
 // read relays what comes to one port until the socket is closed.
 func (s *socketStream) read(side Side, p port) {
-	conn, sc := s.conns[side][p], newScratch()
+	conn, buf := s.conns[side][p], make([]byte, maxDatagram)
 	failures := 0
 	for {
-		n, src, err := conn.ReadFromUDPAddrPort(sc.in)
+		n, src, err := conn.ReadFromUDPAddrPort(buf)
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) {
 				return
@@ -143,12 +143,15 @@ func (s *socketStream) read(side Side, p port) {
 			continue
 		}
 		failures = 0
-		src = netip.AddrPortFrom(src.Addr().Unmap(), src.Port())
-		out, ok := s.receive(side, p, src, sc.in[:n], sc)
-		if !ok {
-			continue
-		}
-		_, err = s.conns[out.side][out.port].WriteToUDPAddrPort(out.data, out.to)
+		s.forward(side, p, netip.AddrPortFrom(src.Addr().Unmap(), src.Port()), buf[:n])
+	}
+}
+
+func (s *socketStream) forward(side Side, p port, src netip.AddrPort, pkt []byte) {
+	sc := scratches.Get().(*scratch)
+	defer scratches.Put(sc)
+	if out, ok := s.receive(side, p, src, pkt, sc); ok {
+		_, err := s.conns[out.side][out.port].WriteToUDPAddrPort(out.data, out.to)
 		s.sent(out, err)
 	}
 }

@@ -23,6 +23,10 @@ const (
 // the range.
 const portTries = 64
 
+// closers is the number of goroutines that Close uses: a stream waits for its readers,
+// and one after the other ten thousand streams would take over a second.
+const closers = 32
+
 // Config of a Terminator.
 type Config struct {
 	Addresses  []netip.Addr     // ours; each must be on an interface when New is called
@@ -294,9 +298,16 @@ func (t *Terminator) Close() error {
 	}
 	t.closed = true
 	t.mu.Unlock()
-	for _, s := range t.Streams() {
-		s.Close()
+	var closing sync.WaitGroup
+	streams := t.Streams()
+	for part := range slices.Chunk(streams, len(streams)/closers+1) {
+		closing.Go(func() {
+			for _, s := range part {
+				s.Close()
+			}
+		})
 	}
+	closing.Wait()
 	if t.events != nil {
 		t.events.close()
 	}
