@@ -31,12 +31,12 @@ func missingFeatures() []string {
 	}
 	var missing []string
 	for _, f := range features {
-		conn, err := nftables.New()
+		conn, err := connect()
 		if err != nil {
 			return []string{"the netfilter netlink family (CONFIG_NETFILTER_NETLINK)"}
 		}
 		s := replaceTable(conn, nftables.TableFamilyIPv4, probeTable)
-		s.rule(s.base("probe", f.typ, f.hook, nftables.ChainPriorityRaw), f.rule)
+		s.rule(s.base("probe", f.typ, f.hook, nftables.ChainPriorityFilter), f.rule)
 		conn.DelTable(s.table)
 		if conn.Flush() != nil {
 			missing = append(missing, f.name)

@@ -7,6 +7,7 @@ import (
 
 // Echo requests that a lower-security interface may send to the appliance.
 const (
+	icmpEcho  = 8  // RFC 792
 	echoRate  = 20 // a second
 	echoBurst = 50
 )
@@ -72,20 +73,20 @@ func addForward(s ruleSet, c *nftables.Chain, spec Spec, i Interface, egress map
 	}
 }
 
-// addRealGuards keeps real addresses of translated hosts from being reached as such from a lower level: an ASA drops those
-// packets in its reverse-path check of NAT, whatever the access list permits.
+// addRealGuards keeps real addresses of translated hosts from being reached as such from the lower level that they are
+// translated towards: an ASA drops those packets in its reverse-path check of NAT, whatever the access list permits.
 func addRealGuards(s ruleSet, c *nftables.Chain, spec Spec, i Interface) {
-	lower := func(realLink string) bool {
+	lower := func(mappedLink, realLink string) bool {
 		r, ok := spec.link(realLink)
-		return ok && i.Level < r.Level
+		return ok && i.Link == mappedLink && i.Level < r.Level
 	}
 	for _, n := range spec.Statics {
-		if lower(n.RealLink) && !n.identity() {
+		if lower(n.MappedLink, n.RealLink) && !n.identity() {
 			s.rule(c, oif(n.RealLink), hostDaddr(n.Real), ctNotDNAT(), drop())
 		}
 	}
 	for _, n := range spec.Dynamics {
-		if lower(n.RealLink) {
+		if lower(n.MappedLink, n.RealLink) {
 			s.rule(c, oif(n.RealLink), daddr(n.Real), ctNotDNAT(), drop())
 		}
 	}
@@ -106,6 +107,9 @@ func addAccessRules(s ruleSet, c *nftables.Chain, rules []Rule, permitted match)
 // addSelf fills the chain of packets to the appliance itself from a lower-security interface.
 func addSelf(s ruleSet, c *nftables.Chain, spec Spec, i Interface) {
 	s.rule(c, metaMark(), accept())
+	// Before the established ones: to conntrack, the second request of a ping is part of a standing flow.
+	s.rule(c, icmpType(icmpEcho), limit(echoRate, echoBurst), accept())
+	s.rule(c, icmpType(icmpEcho), drop())
 	s.rule(c, ctState(established), accept())
 	for _, m := range spec.Media {
 		if o, ok := spec.owner(m.Addr); ok && o.Link != i.Link {
@@ -114,7 +118,6 @@ func addSelf(s ruleSet, c *nftables.Chain, spec Spec, i Interface) {
 		s.rule(c, hostDaddr(m.Addr), l4proto(unix.IPPROTO_UDP), dport(m.Lo, m.Hi), accept())
 	}
 	s.rule(c, ctState(invalid), drop())
-	s.rule(c, icmpType(8), limit(echoRate, echoBurst), accept())
 	for _, o := range spec.Open {
 		if o.Link == "" || o.Link == i.Link {
 			s.rule(c, proto(o.Proto), saddr(o.Src), hostDaddr(o.Addr), dport(o.Port, o.Port), accept())

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -201,7 +200,7 @@ func cleanup(log *slog.Logger, state *stateDir) error {
 		log.Warn("record of an earlier daemon is not readable; its addresses stay", "error", err)
 	}
 	if !found {
-		conn, err := nftables.New()
+		conn, err := connect()
 		if err != nil {
 			return fmt.Errorf("nftables: %w", err)
 		}

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,10 +20,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The lab: call agent and a phone on the inside, the box, a remote host on the outside; one network namespace each. Namespaces
+// The lab: call agent and a phone on the inside, the box, a host of a DMZ, a remote host on the outside; one network namespace each. Namespaces
 // have no name and end with the test.
 const (
 	linkIn, linkOut = "mapin", "mapout"
+	linkDMZ         = "mapdmz" // level 50, in no translation
+	boxDMZ          = "10.1.1.1"
+	dmzHost         = "10.1.1.2"
 	caReal          = "192.168.10.30"
 	phoneReal       = "192.168.10.40"
 	caMapped        = "209.165.200.227"
@@ -43,6 +47,7 @@ func labSpec() Spec {
 		Interfaces: []Interface{
 			{Link: linkIn, Name: "inside", Level: 100, Address: netip.MustParsePrefix(boxIn + "/24")},
 			{Link: linkOut, Name: "outside", Level: 0, Address: netip.MustParsePrefix(boxOut + "/27")},
+			{Link: linkDMZ, Name: "dmz", Level: 50, Address: netip.MustParsePrefix(boxDMZ + "/24")},
 		},
 		Routes:    []Route{{Link: linkOut, Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: addr(remoteAddr)}},
 		Addresses: []Address{{linkIn, addr(mediaIn)}, {linkOut, addr(mediaOut)}, {linkOut, addr(caMapped)}},
@@ -66,9 +71,9 @@ func labSpec() Spec {
 }
 
 type lab struct {
-	t                       *testing.T
-	ca, phone, box, outside netns.NsHandle
-	state                   string
+	t                            *testing.T
+	ca, phone, box, outside, dmz netns.NsHandle
+	state                        string
 }
 
 // newLab makes the namespaces and wires; the box's own end gets its addresses from the spec.
@@ -78,7 +83,7 @@ func newLab(t *testing.T) *lab {
 		t.Skip(cannot)
 	}
 	l := &lab{t: t, state: t.TempDir()}
-	for _, ns := range []*netns.NsHandle{&l.ca, &l.phone, &l.box, &l.outside} {
+	for _, ns := range []*netns.NsHandle{&l.ca, &l.phone, &l.box, &l.outside, &l.dmz} {
 		*ns = newNamespace(t)
 	}
 	l.in(l.box, func() error {
@@ -95,12 +100,12 @@ func newLab(t *testing.T) *lab {
 		for _, end := range []struct {
 			box, peer string
 			ns        netns.NsHandle
-		}{{"p-ca", "eth0", l.ca}, {"p-phone", "eth0", l.phone}, {linkOut, "eth0", l.outside}} {
+		}{{"p-ca", "eth0", l.ca}, {"p-phone", "eth0", l.phone}, {linkOut, "eth0", l.outside}, {linkDMZ, "eth0", l.dmz}} {
 			veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: end.box}, PeerName: end.peer, PeerNamespace: netlink.NsFd(end.ns)}
 			if err := netlink.LinkAdd(veth); err != nil {
 				return fmt.Errorf("veth %s: %w", end.box, err)
 			}
-			if end.box != linkOut {
+			if strings.HasPrefix(end.box, "p-") {
 				if err := netlink.LinkSetMaster(veth, br); err != nil {
 					return err
 				}
@@ -114,6 +119,7 @@ func newLab(t *testing.T) *lab {
 	l.host(l.ca, caReal+"/24", boxIn)
 	l.host(l.phone, phoneReal+"/24", boxIn)
 	l.host(l.outside, remoteAddr+"/27", boxOut)
+	l.host(l.dmz, dmzHost+"/24", boxDMZ)
 	return l
 }
 
@@ -268,7 +274,7 @@ func (l *lab) serve(ns netns.NsHandle, address string) net.Listener {
 }
 
 // dialTimeout is how long a connection that must not come about is waited for: one SYN and its first retransmission.
-const dialTimeout = 1500 * time.Millisecond
+const dialTimeout = 1400 * time.Millisecond
 
 // open dials from the namespace; local may be empty or an address (with port 0) to bind to transparently.
 func open(ns netns.NsHandle, local, remote string) (net.Conn, error) {
@@ -313,10 +319,54 @@ func (l *lab) reach(what string, ns netns.NsHandle, local, remote, server, clien
 	}
 }
 
-// unreachable asserts that nothing answers.
-func (l *lab) unreachable(what string, ns netns.NsHandle, remote string) {
+// unreachable asserts that nothing answers from the namespace; the connections are tried side by side.
+func (l *lab) unreachable(ns netns.NsHandle, targets map[string]string) {
 	l.t.Helper()
-	if s, c, err := ask(ns, "", remote); err == nil {
-		l.t.Errorf("%s: connected as %v to %v, must not", what, c, s)
+	var wg sync.WaitGroup
+	for what, remote := range targets {
+		wg.Go(func() {
+			if s, c, err := ask(ns, "", remote); err == nil {
+				l.t.Errorf("%s: connected as %v to %v, must not", what, c, s)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// update gives the kernel a changed lab spec.
+func (l *lab) update(k *Kernel, spec Spec) {
+	l.t.Helper()
+	l.in(l.box, func() error { return k.Update(spec) })
+}
+
+// packetConn opens a UDP socket in the namespace.
+func (l *lab) packetConn(ns netns.NsHandle, local string) *net.UDPConn {
+	l.t.Helper()
+	var c *net.UDPConn
+	l.in(ns, func() (err error) {
+		c, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(local)))
+		return err
+	})
+	l.t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// sends tells whether a datagram from one socket reaches the other by the given address, and from where it seems to come.
+func sends(t *testing.T, from, at *net.UDPConn, to string) (netip.AddrPort, bool) {
+	t.Helper()
+	text := fmt.Sprintf("to %s at %d", to, time.Now().UnixNano())
+	if _, err := from.WriteToUDPAddrPort([]byte(text), netip.MustParseAddrPort(to)); err != nil {
+		return netip.AddrPort{}, false
+	}
+	buf := make([]byte, 200)
+	_ = at.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+	for {
+		n, src, err := at.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			return netip.AddrPort{}, false
+		}
+		if string(buf[:n]) == text {
+			return src, true
+		}
 	}
 }

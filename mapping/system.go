@@ -239,7 +239,8 @@ func perform(add record) error {
 			return fmt.Errorf("add local route of table %d: %w", RouteTable, err)
 		}
 	}
-	if add.Rule {
+	// The kernel takes the same rule twice.
+	if there, _, _ := hasMarkRouting(); add.Rule && !there {
 		if err := netlink.RuleAdd(markRule()); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("add routing rule: %w", err)
 		}

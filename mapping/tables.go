@@ -24,9 +24,26 @@ const (
 	invalid     = expr.CtStateBitINVALID
 )
 
+// connect opens netfilter's netlink with room for a batch of some thousand rules and its acknowledgements.
+func connect() (*nftables.Conn, error) {
+	return nftables.New(nftables.WithSockOptions(bigBuffers))
+}
+
+// bigBuffers raises the socket's buffers as far as the process may; without privilege in the first user namespace
+// net.core.wmem_max and rmem_max are the limit.
+func bigBuffers[C interface {
+	SetWriteBuffer(bytes int) error
+	SetReadBuffer(bytes int) error
+}](c C,
+) error {
+	const batch, acknowledgements = 16 << 20, 32 << 20
+	_, _ = c.SetWriteBuffer(batch), c.SetReadBuffer(acknowledgements)
+	return nil
+}
+
 // install replaces all our tables by those of the spec, in one transaction.
 func install(spec Spec) error {
-	conn, err := nftables.New()
+	conn, err := connect()
 	if err != nil {
 		return fmt.Errorf("nftables: %w", err)
 	}
@@ -44,7 +61,7 @@ func install(spec Spec) error {
 
 // uninstall removes those of our tables that are there.
 func uninstall() error {
-	conn, err := nftables.New()
+	conn, err := connect()
 	if err != nil {
 		return fmt.Errorf("nftables: %w", err)
 	}
@@ -193,6 +210,9 @@ func chainNames(role string, spec Spec) map[string]string {
 func explain(err error) error {
 	if errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("install nftables tables: %w: %w", ErrCapability, err)
+	}
+	if errors.Is(err, unix.EMSGSIZE) || errors.Is(err, unix.ENOBUFS) {
+		return fmt.Errorf("install nftables tables: the access lists are too long for one transaction (net.core.wmem_max, rmem_max): %w", err)
 	}
 	if what := missingFeatures(); len(what) > 0 {
 		return fmt.Errorf("install nftables tables: %w: %s: %w", ErrKernelFeature, strings.Join(what, ", "), err)

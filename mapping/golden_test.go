@@ -1,0 +1,153 @@
+package mapping
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+)
+
+var counters = regexp.MustCompile(`counter packets \d+ bytes \d+`)
+
+// normal takes out what packets change.
+func normal(ruleset string) string { return counters.ReplaceAllString(ruleset, "counter") }
+
+func goldenSpecs() map[string]Spec {
+	net := netip.MustParsePrefix
+	inside := Interface{Link: "ein", Name: "inside", Level: 100, Address: net("192.168.10.1/24")}
+	outside := Interface{Link: "eout", Name: "outside", Level: 0, Address: net("209.165.200.225/27")}
+	dmz := Interface{Link: "edmz", Name: "dmz", Level: 50, Address: net("10.1.1.1/24")}
+	lab := labSpec()
+	return map[string]Spec{
+		"lab":   lab,
+		"empty": {Interfaces: []Interface{inside, outside}},
+		"levels": {
+			Interfaces: []Interface{inside, outside, dmz, {Link: "edmz2.7@x", Level: 50}},
+			Groups:     []AccessGroup{{Link: "ein", Direction: "out", Rules: []Rule{{Permit: true, Proto: "udp", DstLo: 53, DstHi: 53}}}},
+		},
+		"translations": {
+			Interfaces: []Interface{inside, outside, dmz},
+			Statics: []StaticNAT{
+				{RealLink: "ein", MappedLink: "eout", Real: addr("192.168.10.5"), Mapped: addr("209.165.200.226")},
+				{RealLink: "ein", MappedLink: "eout", Real: addr("192.168.10.6"), Mapped: addr("209.165.200.225"), RealPort: 53, MappedPort: 5353},
+				{RealLink: "ein", MappedLink: "edmz", Real: addr("192.168.10.5"), Mapped: addr("192.168.10.5")},
+			},
+			Dynamics: []DynamicNAT{
+				{RealLink: "ein", MappedLink: "eout", Real: net("0.0.0.0/0")},
+				{RealLink: "ein", MappedLink: "eout", Real: net("192.168.10.128/25"), Mapped: addr("209.165.200.226")},
+				{RealLink: "eout", MappedLink: "ein", Real: net("0.0.0.0/0")},
+			},
+		},
+		"access-lists": {
+			Interfaces: []Interface{inside, outside},
+			Groups: []AccessGroup{
+				{Link: "eout", Direction: "in", Rules: accessForms()},
+				{Link: "eout", Direction: "out"},
+			},
+			Open: []OpenPort{
+				{Proto: "tcp", Port: 22, Src: net("203.0.113.0/24")},
+				{Link: "eout", Proto: "udp", Port: 123, Addr: addr("209.165.200.225")},
+				{Link: "ein", Proto: "tcp", Port: 80},
+			},
+		},
+	}
+}
+
+// accessForms has every form of an access list entry.
+func accessForms() []Rule {
+	host, net := netip.MustParsePrefix("203.0.113.9/32"), netip.MustParsePrefix("10.20.0.0/14")
+	return []Rule{
+		{Permit: true, Proto: "ip", Src: host, Dst: net},
+		{Proto: "ip", Dst: host},
+		{Permit: true, Proto: "icmp", Src: netip.MustParsePrefix("0.0.0.0/0")},
+		{Permit: true, Proto: "tcp", Src: net, SrcLo: 1024, SrcHi: 65535, Dst: host, DstLo: 443, DstHi: 443},
+		{Proto: "tcp", DstHi: 1023},
+		{Permit: true, Proto: "udp", SrcLo: 53, SrcHi: 53},
+		{Permit: true, Proto: "udp", DstLo: 16384, DstHi: 32767},
+		{Permit: true, Proto: "tcp", DstLo: 0, DstHi: 65535},
+	}
+}
+
+func TestGoldenRules(t *testing.T) {
+	if cannot != "" {
+		t.Skip(cannot)
+	}
+	for name, spec := range goldenSpecs() {
+		t.Run(name, func(t *testing.T) {
+			if err := Validate(spec); err != nil {
+				t.Fatal(err)
+			}
+			l := &lab{t: t, box: newNamespace(t)}
+			l.in(l.box, func() error { return install(spec) })
+			got := normal(l.run(l.box, "nft", "list", "ruleset"))
+			// What is printed can be read back: an operator may save and compare it.
+			file := filepath.Join(t.TempDir(), "rules")
+			if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			l.run(l.box, "nft", "-c", "-f", file)
+			golden := filepath.Join("testdata", name+".golden")
+			if *update {
+				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), got); diff != "" {
+				t.Errorf("rules (-want +got):\n%s", diff)
+			}
+			l.in(l.box, uninstall)
+			if rest := l.run(l.box, "nft", "list", "ruleset"); rest != "" {
+				t.Errorf("left after uninstall:\n%s", rest)
+			}
+		})
+	}
+}
+
+// A long access list goes through netlink in one transaction.
+func TestLongAccessList(t *testing.T) {
+	if cannot != "" {
+		t.Skip(cannot)
+	}
+	spec := Spec{Interfaces: []Interface{{Link: "eout"}}}
+	g := AccessGroup{Link: "eout", Direction: "in"}
+	for n := range 2000 {
+		g.Rules = append(g.Rules, Rule{Permit: true, Proto: "tcp", Dst: netip.MustParsePrefix(fmt.Sprintf("10.0.%d.%d/32", n/256, n%256)), DstLo: 80, DstHi: 80})
+	}
+	spec.Groups = []AccessGroup{g}
+	l := &lab{t: t, box: newNamespace(t)}
+	if err := try(l.box, func() error { return install(spec) }); errors.Is(err, unix.EMSGSIZE) && strings.Contains(err.Error(), "wmem_max") {
+		t.Skip("this user namespace may not raise socket buffers")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	if got := l.run(l.box, "nft", "list", "ruleset"); !regexp.MustCompile(`10\.0\.7\.207 tcp dport 80 accept`).MatchString(got) {
+		t.Error("the last rule is missing")
+	}
+}
+
+func TestFeatureProbe(t *testing.T) {
+	if cannot != "" {
+		t.Skip(cannot)
+	}
+	l := &lab{t: t, box: newNamespace(t)}
+	l.in(l.box, func() error {
+		if missing := missingFeatures(); len(missing) > 0 {
+			t.Errorf("this kernel runs the rules and is said to lack %q", missing)
+		}
+		return nil
+	})
+	if rest := l.run(l.box, "nft", "list", "ruleset"); rest != "" {
+		t.Errorf("the probe leaves\n%s", rest)
+	}
+}
