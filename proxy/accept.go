@@ -202,8 +202,9 @@ func (a *Appliance) rewriter(s *session) *sipalg.Rewriter {
 	if s.agent.secure {
 		transport = "TLS"
 	}
+	p := a.plan.Load()
 	return &sipalg.Rewriter{
-		Map: &addressMap{plan: a.plan.Load(), hide: s.agent.hide, remote: s.remote.Addr()}, Seal: a.sealer,
+		Map: &addressMap{plan: p, statics: p.translations(), hide: s.agent.hide, remote: s.remote.Addr()}, Seal: a.sealer,
 		InsideTransport: transport, SourceRemote: s.remote,
 	}
 }

@@ -5,21 +5,23 @@ import (
 	"sync"
 	"time"
 
+	"imeproxy/mapping"
 	"imeproxy/proxy/observe"
 	"imeproxy/sipalg/dialog"
 )
 
 // addressMap translates the addresses in the messages of one session (sipalg.AddressMap).
 type addressMap struct {
-	plan   *plan
-	hide   netip.Addr // stands for inside addresses without a translation
-	remote netip.Addr
+	plan    *plan
+	statics []mapping.StaticNAT // between the call agents and the Internet
+	hide    netip.Addr          // stands for inside addresses without a translation
+	remote  netip.Addr
 }
 
 // ToOutside translates a real address; port 0 means that none was written, which for SIP is 5060.
 func (m *addressMap) ToOutside(addr netip.Addr, port uint16) (netip.Addr, uint16, bool) {
-	for _, s := range m.plan.statics {
-		if s.Real != addr || s.MappedLink != m.plan.outside.Name {
+	for _, s := range m.statics {
+		if s.Real != addr {
 			continue
 		}
 		if s.RealPort == 0 {
@@ -34,8 +36,8 @@ func (m *addressMap) ToOutside(addr netip.Addr, port uint16) (netip.Addr, uint16
 
 // ToInside translates a mapped address back.
 func (m *addressMap) ToInside(addr netip.Addr, port uint16) (netip.Addr, uint16, bool) {
-	for _, s := range m.plan.statics {
-		if s.Mapped != addr || s.MappedLink != m.plan.outside.Name {
+	for _, s := range m.statics {
+		if s.Mapped != addr {
 			continue
 		}
 		if s.RealPort == 0 {
@@ -55,7 +57,7 @@ func (m *addressMap) IsInside(addr netip.Addr) bool {
 	if m.plan.insideNet(addr) || addr.IsLoopback() || addr.IsLinkLocalUnicast() {
 		return true
 	}
-	return private(addr) && !private(m.remote) && !m.plan.outside.Address.Masked().Contains(addr)
+	return private(addr) && !private(m.remote) && !m.plan.Outside.Address.Masked().Contains(addr)
 }
 
 // Hide is the address that stands for inside addresses of this session.

@@ -116,11 +116,15 @@ func Start(ctx context.Context, opt Options) (a *Appliance, err error) {
 		return nil, err
 	}
 	undo = append(undo, func() { _ = a.kernel.Remove() })
-	term, err := mediaterm.New(p.mediaConfig(a.log, a.now))
-	if err != nil {
-		return nil, err
+	if p.proxying() {
+		term, err := mediaterm.New(p.mediaConfig(a.log, a.now))
+		if err != nil {
+			return nil, err
+		}
+		a.term.Store(term)
+	} else {
+		a.log.Warn("no uc-ime is configured: traffic is forwarded and translated, no call is taken")
 	}
-	a.term.Store(term)
 	for _, l := range a.listen {
 		a.wg.Go(func() { a.accept(l) })
 	}
@@ -238,9 +242,11 @@ func (a *Appliance) Stop(ctx context.Context, drain time.Duration) error {
 	a.wg.Wait()
 	a.applying.Lock()
 	defer a.applying.Unlock()
-	err := a.term.Load().Close()
-	for _, t := range a.retired {
-		err = errors.Join(err, t.Close())
+	var err error
+	for _, t := range append(a.retired, a.term.Load()) {
+		if t != nil {
+			err = errors.Join(err, t.Close())
+		}
 	}
 	err = errors.Join(err, a.kernel.Remove())
 	if e := a.records.Close(); !errors.Is(e, observe.ErrRecordsClosed) {

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,20 +19,17 @@ import (
 // plan is a configuration with its names followed: what the signaling path asks, in the form in which it asks. It is
 // never changed; a new configuration makes a new one.
 type plan struct {
-	cfg                     *config.Config
-	domain                  string
-	ticketKey               ticket.Key
-	rejectDrop              bool
-	inside, outside         *config.Interface
-	insideName, outsideName string
-	agents                  map[netip.Addr]*callAgent
-	statics                 []mapping.StaticNAT
-	dynamics                []mapping.DynamicNAT
-	classes                 []*class
-	insideNets              []netip.Prefix
-	own                     []netip.Addr
-	mediaAddr               [2]netip.Addr
-	media                   *config.MediaTermination
+	*config.Resolved
+	cfg        *config.Config
+	domain     string
+	ticketKey  ticket.Key
+	rejectDrop bool
+	agents     map[netip.Addr]*callAgent // by real address
+	statics    []mapping.StaticNAT
+	classes    []*class
+	insideNets []netip.Prefix // of every interface more secure than the outside
+	own        []netip.Addr   // the appliance's own addresses
+	mediaAddr  [2]netip.Addr  // media termination address by side
 }
 
 // class is an inspection class: the traffic that its access list names, and the tls-proxy that takes it.
@@ -60,35 +56,41 @@ func (c *class) insideTrustpoint() string {
 	return c.proxy.ClientTrustpoint
 }
 
-// newPlan follows the names of a checked configuration. old gives what is dear to make again: the ticket key, and the call
-// agents' health.
+// newPlan resolves a configuration. old gives what is dear to make again: the ticket key, and the call agents' health.
 func newPlan(cfg *config.Config, old *plan) (*plan, error) {
-	if cfg.UCIME == nil {
-		return nil, errors.New("the configuration has no uc-ime: nothing to do")
+	r, found := cfg.Resolve()
+	if found.HasErrors() {
+		return nil, found
 	}
-	p := &plan{cfg: cfg, domain: cfg.DomainName, rejectDrop: cfg.UCIME.TicketRejectDrop}
-	steps := []func() error{p.findSides, p.findNAT, p.findAgents, p.findMedia, p.findClasses}
-	for _, step := range steps {
-		if err := step(); err != nil {
-			return nil, err
-		}
-	}
-	u := cfg.UCIME
-	if old != nil && old.cfg.UCIME.TicketPassword == u.TicketPassword && old.cfg.UCIME.TicketEpoch == u.TicketEpoch {
-		p.ticketKey = old.ticketKey
-	} else {
-		if err := ticket.CheckPassword(u.TicketPassword.Reveal()); err != nil {
-			return nil, fmt.Errorf("ticket password: %w", err)
-		}
-		p.ticketKey = ticket.DeriveKey(u.TicketPassword.Reveal(), uint8(u.TicketEpoch))
-	}
-	if old != nil {
-		for addr, a := range p.agents {
-			if o := old.agents[addr]; o != nil && o.secure == a.secure && o.hide == a.hide {
-				p.agents[addr] = o
+	p := &plan{Resolved: r, cfg: cfg, domain: cfg.DomainName, agents: make(map[netip.Addr]*callAgent)}
+	p.findAddresses()
+	p.addClasses(r.Inbound, false)
+	p.addClasses(r.Outbound, true)
+	for _, u := range r.UCMs {
+		a := &callAgent{real: u.Addr, hide: u.Source, secure: u.Secure, health: &agentHealth{}}
+		if old != nil {
+			if o := old.agents[u.Addr]; o != nil && o.secure == a.secure && o.hide == a.hide {
+				a = o
 			}
 		}
+		p.agents[u.Addr] = a
 	}
+	if r.UCIME == nil {
+		return p, nil
+	}
+	p.rejectDrop = r.UCIME.TicketRejectDrop
+	p.mediaAddr = [2]netip.Addr{dialog.Inside: r.MediaInside, dialog.Outside: r.MediaOutside}
+	if o := old; o != nil && o.UCIME != nil && o.UCIME.TicketPassword == r.UCIME.TicketPassword && o.UCIME.TicketEpoch == r.UCIME.TicketEpoch {
+		p.ticketKey = o.ticketKey
+		return p, nil
+	}
+	if r.UCIME.TicketPassword.Masked() {
+		return nil, errors.New("the ticket password is masked: type the real one")
+	}
+	if err := ticket.CheckPassword(r.UCIME.TicketPassword.Reveal()); err != nil {
+		return nil, fmt.Errorf("ticket password: %w", err)
+	}
+	p.ticketKey = ticket.DeriveKey(r.UCIME.TicketPassword.Reveal(), uint8(r.UCIME.TicketEpoch))
 	return p, nil
 }
 
@@ -103,168 +105,60 @@ func (p *plan) interfaces() []*config.Interface {
 	return out
 }
 
-func (p *plan) byName(nameif string) *config.Interface {
+// findAddresses collects what is inside, what is our own, and the static translations.
+func (p *plan) findAddresses() {
 	for _, i := range p.interfaces() {
-		if i.Nameif == nameif {
-			return i
-		}
-	}
-	return nil
-}
-
-// findSides: inside is the interface that leads to the call agents, outside the one of lowest security.
-func (p *plan) findSides() error {
-	all := p.interfaces()
-	if len(all) < 2 {
-		return errors.New("two interfaces with nameif and address are needed: inside and outside")
-	}
-	p.outside = slices.MinFunc(all, func(x, y *config.Interface) int { return cmp.Compare(x.SecurityLevel, y.SecurityLevel) })
-	for _, u := range p.cfg.UCIME.UCMs {
-		i := p.towards(u.Addr)
-		switch {
-		case i == nil || i == p.outside:
-			return fmt.Errorf("line %d: no inside interface leads to ucm address %s", u.Line, u.Addr)
-		case p.inside != nil && i != p.inside:
-			return fmt.Errorf("line %d: the call agents are on two interfaces, %s and %s", u.Line, p.inside.Nameif, i.Nameif)
-		}
-		p.inside = i
-	}
-	if p.inside == nil {
-		return errors.New("uc-ime has no ucm address")
-	}
-	p.insideName, p.outsideName = p.inside.Nameif, p.outside.Nameif
-	for _, i := range all {
 		p.own = append(p.own, i.Address.Addr())
-		if i.SecurityLevel <= p.outside.SecurityLevel {
+		if p.Outside == nil || i.SecurityLevel <= p.Outside.SecurityLevel {
 			continue
 		}
 		p.insideNets = append(p.insideNets, i.Address.Masked())
-		for _, r := range p.cfg.Routes {
-			if r.Interface == i.Nameif && r.Dst.Bits() > 0 {
+		for _, r := range p.Routes {
+			if r.On == i && r.Dst.Bits() > 0 {
 				p.insideNets = append(p.insideNets, r.Dst.Masked())
 			}
 		}
 	}
-	return nil
+	for _, m := range p.MediaAddresses {
+		p.own = append(p.own, m.Addr)
+	}
+	for _, s := range p.Statics {
+		p.statics = append(p.statics, mapping.StaticNAT{
+			RealLink: s.Real.Name, MappedLink: s.Mapped.Name, Real: s.RealAddr, Mapped: s.MappedAddr, RealPort: s.RealPort, MappedPort: s.MappedPort, Proto: s.Proto,
+		})
+	}
 }
 
-// towards is the interface that a packet to the address leaves by: connected network, else the longest route.
-func (p *plan) towards(addr netip.Addr) *config.Interface {
-	var best *config.Interface
-	bits := -1
-	for _, i := range p.interfaces() {
-		if i.Address.Masked().Contains(addr) && i.Address.Bits() > bits {
-			best, bits = i, i.Address.Bits()
-		}
-	}
-	for _, r := range p.cfg.Routes {
-		if r.Dst.Contains(addr) && r.Dst.Bits() > bits {
-			best, bits = p.byName(r.Interface), r.Dst.Bits()
-		}
-	}
-	return best
+// translations are the static ones between the call agents and the Internet.
+func (p *plan) translations() []mapping.StaticNAT {
+	return slices.DeleteFunc(slices.Clone(p.statics), func(s mapping.StaticNAT) bool { return p.Outside == nil || s.MappedLink != p.Outside.Name })
 }
 
-func (p *plan) object(name string) *config.NetworkObject {
-	for _, o := range p.cfg.Objects {
-		if o.Name == name {
-			return o
-		}
-	}
-	return nil
-}
-
-// findNAT follows the nat lines of the network objects.
-func (p *plan) findNAT() error {
-	for _, o := range p.cfg.Objects {
-		n := o.NAT
-		if n == nil {
-			continue
-		}
-		real, mapped := p.byName(n.Real), p.byName(n.Mapped)
-		if real == nil || mapped == nil {
-			return fmt.Errorf("line %d: nat (%s,%s): no such interface with an address", n.Line, n.Real, n.Mapped)
-		}
-		addr := n.MappedAddr
-		if n.MappedObject != "" {
-			m := p.object(n.MappedObject)
-			if m == nil || !m.IsHost {
-				return fmt.Errorf("line %d: nat: object %s is no host", n.Line, n.MappedObject)
+// addClasses turns inspections into classes with their interceptions.
+func (p *plan) addClasses(list []config.Inspection, outbound bool) {
+	for _, in := range list {
+		c := &class{name: in.Class, outbound: outbound, proxy: in.TLSProxy}
+		for _, f := range in.Flows {
+			i := mapping.Intercept{Outbound: outbound}
+			if outbound {
+				i.InLinks, i.Src, i.Dst, i.PortLo, i.PortHi = []string{p.Inside.Name}, netip.PrefixFrom(f.UCM, 32), f.Peer, f.Ports.Lo, f.Ports.Hi
+			} else {
+				i.InLinks, i.Src, i.Dst, i.PortLo, i.PortHi = []string{p.Outside.Name}, f.Peer, netip.PrefixFrom(f.Mapped, 32), f.MappedPorts.Lo, f.MappedPorts.Hi
 			}
-			addr = m.Prefix.Addr()
+			c.intercepts = append(c.intercepts, i)
 		}
-		if n.Dynamic {
-			p.dynamics = append(p.dynamics, mapping.DynamicNAT{RealLink: real.Name, MappedLink: mapped.Name, Real: o.Prefix.Masked(), Mapped: addr})
-			continue
+		if len(c.intercepts) > 0 {
+			p.classes = append(p.classes, c)
 		}
-		if !o.IsHost {
-			return fmt.Errorf("line %d: static nat of object %s: only a host can be translated one to one", n.Line, o.Name)
-		}
-		s := mapping.StaticNAT{RealLink: real.Name, MappedLink: mapped.Name, Real: o.Prefix.Addr(), Mapped: addr}
-		if n.Service != nil {
-			s.Proto, s.RealPort, s.MappedPort = n.Service.Proto, n.Service.RealPort, n.Service.MappedPort
-		}
-		p.statics = append(p.statics, s)
 	}
-	return nil
 }
 
-// findAgents gives each call agent the address that stands for it on the Internet.
-func (p *plan) findAgents() error {
-	p.agents = make(map[netip.Addr]*callAgent)
-	for _, u := range p.cfg.UCIME.UCMs {
-		a := &callAgent{real: u.Addr, secure: u.Secure, health: &agentHealth{}}
-		for _, s := range p.statics {
-			if s.Real == u.Addr && s.MappedLink == p.outside.Name && (!a.hide.IsValid() || s.RealPort == 0) {
-				a.hide = s.Mapped
-			}
-		}
-		for _, d := range p.dynamics {
-			if !a.hide.IsValid() && d.Real.Contains(u.Addr) && d.MappedLink == p.outside.Name {
-				a.hide = d.Mapped
-				if !d.Mapped.IsValid() {
-					a.hide = p.outside.Address.Addr()
-				}
-			}
-		}
-		if !a.hide.IsValid() {
-			return fmt.Errorf("line %d: ucm address %s has no translation towards interface %s: add a nat line to its network object", u.Line, u.Addr, p.outside.Nameif)
-		}
-		p.agents[u.Addr] = a
-	}
-	return nil
-}
-
-// findMedia picks the media termination addresses of the two sides.
-func (p *plan) findMedia() error {
-	for _, m := range p.cfg.MediaTerminations {
-		if m.Name == p.cfg.UCIME.MediaTermination {
-			p.media = m
-		}
-	}
-	if p.media == nil {
-		return fmt.Errorf("uc-ime: no media-termination %q", p.cfg.UCIME.MediaTermination)
-	}
-	for _, a := range p.media.Addresses {
-		switch a.Interface {
-		case "":
-			p.mediaAddr = [2]netip.Addr{a.Addr, a.Addr}
-		case p.inside.Nameif:
-			p.mediaAddr[dialog.Inside] = a.Addr
-		case p.outside.Nameif:
-			p.mediaAddr[dialog.Outside] = a.Addr
-		}
-		p.own = append(p.own, a.Addr)
-	}
-	if !p.mediaAddr[0].IsValid() || !p.mediaAddr[1].IsValid() {
-		return fmt.Errorf("line %d: media-termination %s needs an address on interface %s and one on %s, or one global address", p.media.Line, p.media.Name, p.inside.Nameif, p.outside.Nameif)
-	}
-	return nil
-}
+// proxying tells whether the configuration has a uc-ime with a media termination.
+func (p *plan) proxying() bool { return p.UCIME != nil && p.Media != nil }
 
 // mediaConfig is what the media room is built from.
 func (p *plan) mediaConfig(log *slog.Logger, now func() time.Time) mediaterm.Config {
-	c := mediaterm.Config{MinPort: p.media.MinPort, MaxPort: p.media.MaxPort, NoRTCP: p.cfg.UCIME.NoRTCP, Log: log, Now: now}
+	c := mediaterm.Config{MinPort: p.Media.MinPort, MaxPort: p.Media.MaxPort, NoRTCP: p.UCIME.NoRTCP, Log: log, Now: now}
 	for _, a := range p.mediaAddr {
 		if !slices.Contains(c.Addresses, a) {
 			c.Addresses = append(c.Addresses, a)
@@ -306,8 +200,8 @@ func (p *plan) trustpoints() []string {
 
 // realOf translates an address and port that the Internet sees.
 func (p *plan) realOf(ap netip.AddrPort) (netip.Addr, uint16, bool) {
-	for _, s := range p.statics {
-		if s.Mapped != ap.Addr() || s.MappedLink != p.outside.Name {
+	for _, s := range p.translations() {
+		if s.Mapped != ap.Addr() {
 			continue
 		}
 		if s.RealPort == 0 {

@@ -3,7 +3,6 @@ package proxy
 import (
 	"errors"
 	"fmt"
-	"reflect"
 
 	"imeproxy/mediaterm"
 	"imeproxy/proxy/config"
@@ -25,7 +24,7 @@ func (a *Appliance) Reload(cfg *config.Config) error {
 	if err := a.checkTrustpoints(p); err != nil {
 		return err
 	}
-	oldListen, oldTerm := a.listen, a.term.Load()
+	oldListen := a.listen
 	a.listen = nil
 	if err := a.openListeners(p); err != nil {
 		a.listen = oldListen
@@ -37,7 +36,10 @@ func (a *Appliance) Reload(cfg *config.Config) error {
 		a.listen = oldListen
 		return err
 	}
-	if !sameMedia(old, p) {
+	switch {
+	case !p.proxying():
+		a.retire(a.term.Swap(nil))
+	case !sameMedia(old, p):
 		t, err := mediaterm.New(p.mediaConfig(a.log, a.now))
 		if err != nil {
 			back := a.kernel.Update(old.spec(oldListen))
@@ -45,8 +47,7 @@ func (a *Appliance) Reload(cfg *config.Config) error {
 			a.listen = oldListen
 			return errors.Join(err, back)
 		}
-		a.term.Store(t)
-		a.retired = append(a.retired, oldTerm)
+		a.retire(a.term.Swap(t))
 	}
 	a.plan.Store(p)
 	a.limiter.SetMax(p.maxSessions())
@@ -60,8 +61,15 @@ func (a *Appliance) Reload(cfg *config.Config) error {
 }
 
 func sameMedia(old, p *plan) bool {
-	return old.mediaAddr == p.mediaAddr && old.media.MinPort == p.media.MinPort && old.media.MaxPort == p.media.MaxPort &&
-		old.cfg.UCIME.NoRTCP == p.cfg.UCIME.NoRTCP && reflect.DeepEqual(old.media.Addresses, p.media.Addresses)
+	return old.proxying() && old.mediaAddr == p.mediaAddr && old.Media.MinPort == p.Media.MinPort && old.Media.MaxPort == p.Media.MaxPort &&
+		old.UCIME.NoRTCP == p.UCIME.NoRTCP
+}
+
+// retire keeps a media termination until its streams have ended.
+func (a *Appliance) retire(t *mediaterm.Terminator) {
+	if t != nil {
+		a.retired = append(a.retired, t)
+	}
 }
 
 // sweepTerminators closes media terminations of earlier configurations when their last stream has ended.

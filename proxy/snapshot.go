@@ -27,6 +27,12 @@ func (a *Appliance) SignalingSessions() observe.SignalingSessions {
 	bySession := make(map[*session][]observe.Dialog)
 	for _, c := range a.calls.snapshot() {
 		s, ds := c.describe()
+		if s.conn(dialog.Outside) == nil {
+			// Its connections were cut: the call lives on, over the next session of the same two ends.
+			if next := a.sessions.between(c.agent, s.remote.Addr(), dialog.Outside); next != nil {
+				s = next
+			}
+		}
 		bySession[s] = append(bySession[s], ds...)
 	}
 	out := observe.SignalingSessions{InUse: len(list), MostUsed: most}
@@ -63,7 +69,10 @@ func (s *session) describe(now time.Time) observe.SignalingSession {
 	if in != nil && out != nil {
 		o.State = "active"
 	}
-	o.Idle = observe.Seconds(now.Sub(last))
+	o.Idle = observe.Seconds(-1)
+	if !last.IsZero() {
+		o.Idle = observe.Seconds(now.Sub(last))
+	}
 	return o
 }
 
@@ -125,7 +134,11 @@ func (a *Appliance) ClearStatistics() { a.counters.Reset() }
 
 // MediaSessions lists the streams.
 func (a *Appliance) MediaSessions() observe.MediaSessions {
-	n := a.term.Load().Counters()
+	t := a.term.Load()
+	if t == nil {
+		return observe.MediaSessions{}
+	}
+	n := t.Counters()
 	out := observe.MediaSessions{InUse: n.Streams, MostUsed: n.MostStreams}
 	now := a.now()
 	for _, c := range a.calls.snapshot() {
@@ -225,7 +238,7 @@ func (a *Appliance) Conns() observe.Conns {
 				continue
 			}
 			o := observe.Conn{
-				Protocol: "TCP", OutsideInterface: p.outsideName, InsideInterface: p.insideName, Outside: s.remote.String(), Inside: s.agent.real.String(),
+				Protocol: "TCP", OutsideInterface: p.Outside.Nameif, InsideInterface: p.Inside.Nameif, Outside: s.remote.String(), Inside: s.agent.real.String(),
 				Idle: observe.Seconds(now.Sub(time.Unix(0, k.lastRead.Load()))), Bytes: k.bytes.Load(), Flags: "UIO",
 			}
 			if dialog.Side(side) == dialog.Outside {

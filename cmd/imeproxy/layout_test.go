@@ -1,0 +1,133 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// rooms says which of our packages each may import; a trailing "/..." includes the packages below.
+var rooms = map[string][]string{
+	"imeproxy/sipalg":               {},
+	"imeproxy/sipalg/sdp":           {},
+	"imeproxy/sipalg/dialog":        {"imeproxy/sipalg"},
+	"imeproxy/mediaterm":            {},
+	"imeproxy/fallback":             {},
+	"imeproxy/tlsproxy":             {},
+	"imeproxy/mapping":              {},
+	"imeproxy/ucime/ticket":         {},
+	"imeproxy/proxy/config":         {"imeproxy/proxy/config/..."},
+	"imeproxy/proxy/config/keyword": {},
+	"imeproxy/proxy/observe":        {},
+	"imeproxy/proxy/shell":          {"imeproxy/proxy", "imeproxy/proxy/..."},
+	"imeproxy/proxy/trust":          {"imeproxy/tlsproxy"},
+	"imeproxy/proxy":                {"imeproxy/sipalg/...", "imeproxy/sipalg", "imeproxy/mediaterm", "imeproxy/tlsproxy", "imeproxy/mapping", "imeproxy/ucime/ticket", "imeproxy/proxy/config", "imeproxy/proxy/observe"},
+	"imeproxy/cmd/imeproxy":         {"imeproxy/proxy", "imeproxy/proxy/...", "imeproxy/ucime/..."},
+	"imeproxy/testbed":              {},
+	"imeproxy/testbed/...":          {"imeproxy/testbed", "imeproxy/testbed/..."},
+}
+
+// libraries names the rooms that may use a library for what they are for; a library that is not listed may be used by all.
+var libraries = map[string][]string{
+	"github.com/emiago/sipgo":            {"imeproxy/sipalg", "imeproxy/testbed"},
+	"github.com/pion/srtp/v3":            {"imeproxy/mediaterm", "imeproxy/testbed"},
+	"github.com/google/nftables":         {"imeproxy/mapping"},
+	"github.com/vishvananda/netlink":     {"imeproxy/mapping"},
+	"software.sslmate.com/src/go-pkcs12": {"imeproxy/tlsproxy"},
+	"github.com/spf13/cobra":             {"imeproxy/cmd/imeproxy", "imeproxy/proxy/trust"},
+}
+
+type goPackage struct {
+	ImportPath, Dir string
+	Imports         []string
+	GoFiles         []string
+}
+
+func packages(t *testing.T) []goPackage {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Dir,Imports,GoFiles", "imeproxy/...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var all []goPackage
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p goPackage
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+func matches(patterns []string, path string) bool {
+	for _, p := range patterns {
+		if below, ok := strings.CutSuffix(p, "/..."); ok && strings.HasPrefix(path, below+"/") || p == path {
+			return true
+		}
+	}
+	return false
+}
+
+func room(path string) ([]string, bool) {
+	if r, ok := rooms[path]; ok {
+		return r, true
+	}
+	for p, r := range rooms {
+		if below, ok := strings.CutSuffix(p, "/..."); ok && strings.HasPrefix(path, below+"/") {
+			return r, true
+		}
+	}
+	return nil, false
+}
+
+func TestImportsKeepToTheRooms(t *testing.T) {
+	for _, p := range packages(t) {
+		allowed, known := room(p.ImportPath)
+		if !known {
+			t.Errorf("%s is no room of the house: give it a place in the table", p.ImportPath)
+		}
+		for _, im := range p.Imports {
+			if strings.HasPrefix(im, "imeproxy/") && !matches(allowed, im) {
+				t.Errorf("%s must not import %s", p.ImportPath, im)
+			}
+			for lib, users := range libraries {
+				if (im == lib || strings.HasPrefix(im, lib+"/")) && !matches(users, p.ImportPath) {
+					t.Errorf("%s must not import %s", p.ImportPath, im)
+				}
+			}
+		}
+	}
+}
+
+func TestEveryPackageSaysWhatItIs(t *testing.T) {
+	for _, p := range packages(t) {
+		if strings.HasPrefix(p.ImportPath, "imeproxy/cmd/") || strings.Contains(p.ImportPath, "/demo") {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(p.Dir, "doc.go"))
+		if err != nil || !strings.Contains(string(text), "// Package ") {
+			t.Errorf("%s has no doc.go with its purpose", p.ImportPath)
+		}
+	}
+}
+
+func TestFilesStayReadable(t *testing.T) {
+	for _, p := range packages(t) {
+		for _, f := range p.GoFiles {
+			text, err := os.ReadFile(filepath.Join(p.Dir, f))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := strings.Count(string(text), "\n"); n > 600 {
+				t.Errorf("%s/%s has %d lines: one concern a file, 600 lines at most", p.ImportPath, f, n)
+			}
+		}
+	}
+}
