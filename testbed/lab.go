@@ -181,7 +181,13 @@ func (l *Lab) makeDir() {
 	if err != nil {
 		l.T.Fatalf("folder of the lab: %v", err)
 	}
-	if l.socks, err = os.MkdirTemp("", "imesock-"); err != nil {
+	if l.opts.Name == "" {
+		l.socks, err = os.MkdirTemp("", "imesock-")
+	} else {
+		l.socks = socksOf(l.opts.Name)
+		err = os.Mkdir(l.socks, 0o700)
+	}
+	if err != nil {
 		l.T.Fatalf("folder of the lab's sockets: %v", err)
 	}
 	// Programs that give up root must still reach their files.
@@ -361,8 +367,14 @@ func sweep() error {
 	})
 }
 
+// socksOf is where a named lab keeps its sockets.
+func socksOf(name string) string { return filepath.Join(os.TempDir(), "imesock-"+name) }
+
 // Remove ends the lab of that name with all its programs; none is no error.
 func Remove(name string) error {
+	if err := os.RemoveAll(socksOf(name)); err != nil {
+		return err
+	}
 	return removeWhere(func(ns string) bool { return strings.HasPrefix(ns, "ime-"+name+"-") })
 }
 

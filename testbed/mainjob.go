@@ -66,6 +66,8 @@ type placedCall struct {
 	setup      time.Duration
 	begin, end time.Time
 	heard      map[*Enterprise]Tone
+	// verified is how many tickets the called proxy accepted meanwhile.
+	verified int
 }
 
 // MainJob lets A call B and B call A, each phone playing its tone and
@@ -108,6 +110,7 @@ func MainJob(t T, l *Lab, o MainJobOptions) Report {
 func (l *Lab) placeCall(t T, caller *Enterprise, o MainJobOptions, caps taps) placedCall {
 	t.Helper()
 	c := placedCall{from: caller, to: caller.far, begin: time.Now(), heard: make(map[*Enterprise]Tone)}
+	before := caller.far.ticketsVerified(t)
 	c.setup = caller.Phone.Call(t, caller.far.Phone)
 	c.id = caller.Phone.CallID()
 	o.Say("  answered after %d ms", c.setup.Milliseconds())
@@ -116,10 +119,24 @@ func (l *Lab) placeCall(t T, caller *Enterprise, o MainJobOptions, caps taps) pl
 	caller.far.Phone.WaitEvent(t, "CALL_CLOSED", 10*time.Second)
 	o.Say("  talked for %v; %s hung up, the other phone knows", o.Talk, caller.Number)
 	c.end = time.Now()
+	c.verified = caller.far.ticketsVerified(t) - before
 	for _, e := range l.Enterprises() {
 		c.heard[e] = e.Phone.LastTone(t)
 	}
 	return c
+}
+
+// ticketsVerified is the proxy's own count; 0 with an edge of other make.
+func (e *Enterprise) ticketsVerified(t T) int {
+	t.Helper()
+	if e.Proxy == nil {
+		return 0
+	}
+	var stats struct {
+		TicketsVerified int `json:"tickets_verified"`
+	}
+	e.Proxy.Show(t, "uc-ime signaling-sessions statistics", &stats)
+	return stats.TicketsVerified
 }
 
 // decrypt reads the SIP of the Internet with the key logs of the proxies.
@@ -156,6 +173,9 @@ func (r *Report) judge(t T, l *Lab, number int, c placedCall, caps taps, all []S
 		}
 		if base.Ticket != "ok" {
 			problem("ticket: %s", base.Ticket)
+		}
+		if c.to.Proxy != nil && c.verified != 1 {
+			problem("the proxy of %s verified %d tickets, want 1", c.to.Domain, c.verified)
 		}
 	}
 	// An edge of other make does not hide what is behind it.

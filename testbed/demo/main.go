@@ -63,6 +63,7 @@ func run(out string, keep, clean bool, edgeA, edgeB string) int {
 	t := &console{start: time.Now()}
 	go t.onInterrupt()
 	report := testbed.Report{Problems: []string{"the lab did not come up; see above"}}
+	var stands *testbed.Lab
 	t.do(func() {
 		lab := testbed.Start(t, testbed.Options{
 			Name: labName, Keep: keep, Dir: filepath.Join(out, "lab"),
@@ -70,11 +71,13 @@ func run(out string, keep, clean bool, edgeA, edgeB string) int {
 		})
 		introduce(t, lab)
 		report = testbed.MainJob(t, lab, testbed.MainJobOptions{Say: t.Logf})
-		if keep {
-			explainKept(lab)
-		}
+		stands = lab
 	})
-	return finish(t, out, report)
+	status := finish(t, out, report)
+	if keep && stands != nil {
+		explainKept(stands)
+	}
+	return status
 }
 
 // introduce says what stands there.
