@@ -195,3 +195,60 @@ func TestRemoteRefused(t *testing.T) {
 		t.Errorf("a refused remote changed the leg: %s", st.Outside.Remote)
 	}
 }
+
+// RTCP has a NAT binding of its own when it has a port of its own, and shares RTP's when
+// muxed, even while the far end sends no RTP (it only listens).
+func TestReportsFollowTheirSource(t *testing.T) {
+	for name, mux := range map[string]bool{"two ports": false, "one port": true} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil)
+			local, remote := mustKey(t, SuiteCM80), mustKey(t, SuiteCM80)
+			r.setCrypto(Outside, local, remote)
+			far, nat := newPeer(t, *remote, *local), socketAt(t, natAddr)
+			rem := r.far.remote()
+			rem.Mux = mux
+			r.setRemote(Outside, rem)
+			our := r.our(Outside, portRTCP)
+			if mux {
+				our = r.our(Outside, portRTP)
+			}
+			send(t, nat, our, far.one('P', senderReport(2)))
+			expect(t, r.phone.rtcp, senderReport(2))
+
+			send(t, r.phone.rtcp, r.our(Inside, portRTCP), senderReport(1))
+			wire, _ := recv(t, nat)
+			if got := far.one('U', wire); !bytes.Equal(got, senderReport(1)) {
+				t.Errorf("report came as %x", got)
+			}
+			rtpSock := r.far.rtp // RTP goes where it was signalled, unless the port is shared
+			if mux {
+				rtpSock = nat
+			}
+			send(t, r.phone.rtp, r.our(Inside, portRTP), rtpPacket(1, 1))
+			wire, _ = recv(t, rtpSock)
+			if got := far.one('u', wire); !bytes.Equal(got, rtpPacket(1, 1)) {
+				t.Errorf("RTP came as %x", got)
+			}
+		})
+	}
+}
+
+// A secure phone inside is sent to where it was signalled, although it sends from
+// another port; seen at another address, it is behind a NAT and media follows.
+func TestSecureInsideTarget(t *testing.T) {
+	r := newRig(t, nil)
+	local, remote := mustKey(t, SuiteCM80), mustKey(t, SuiteCM80)
+	r.setCrypto(Inside, local, remote)
+	r.setCrypto(Outside, nil, nil)
+	phone, asymmetric, nat := newPeer(t, *remote, *local), socketAt(t, phoneAddr), socketAt(t, natAddr)
+	for seq, c := range []struct{ from, to *net.UDPConn }{{asymmetric, r.phone.rtp}, {nat, nat}} {
+		pkt := rtpPacket(1, uint16(seq))
+		send(t, c.from, r.our(Inside, portRTP), phone.one('p', pkt))
+		expect(t, r.far.rtp, pkt)
+		send(t, r.far.rtp, r.our(Outside, portRTP), pkt)
+		wire, _ := recv(t, c.to)
+		if got := phone.one('u', wire); !bytes.Equal(got, pkt) {
+			t.Errorf("phone got %x", got)
+		}
+	}
+}
