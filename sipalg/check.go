@@ -21,7 +21,7 @@ func Check(m *Message) *Violation {
 
 // checkPresence looks for headers that are missing or stand too often.
 func checkPresence(m *Message) *Violation {
-	for _, name := range singleHeaders[:] {
+	for _, name := range singleHeaders {
 		first := m.index(name)
 		if first < 0 {
 			continue

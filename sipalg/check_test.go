@@ -188,6 +188,7 @@ func TestCheck(t *testing.T) {
 		{"INVITE", body, "c: application/sdp\r\nl: 7\r\n\r\nv=0\r\no=", "ok"}, {"INVITE", body, "c: Application/SDP;x=y\r\nl: 4\r\n\r\nv=0\n", "ok"}, {"INVITE", body, "c: application/sdp\r\nl: 4\r\n\r\nv=00", "body_mismatch 400"},
 		{"INVITE", body, "c: application/sdp\r\nl: 6\r\n\r\n<html>", "body_mismatch 400"}, {"200", body, "c: application/sdp\r\nl: 6\r\n\r\n<html>", "body_mismatch 0"},
 		{"INVITE", body, "c: multipart/mixed\r\nl: 4\r\n\r\n--b1", "bad_content_type 400"}, {"INVITE", body, "c: multipart/mixed;boundary=b1\r\nl: 4\r\n\r\n--b1", "ok"}, {"INVITE", body, "c: multipart/mixed;boundary=\"b2\"\r\nl: 4\r\n\r\n--b1", "body_mismatch 400"},
+		{"INVITE", body, "c: multipart/mixed;boundary=" + strings.Repeat("b", 71) + "\r\nl: 4\r\n\r\n--bb", "bad_content_type 400"},
 		{"INVITE", body, "e: gzip\r\nc: application/sdp\r\nl: 4\r\n\r\nv=0\n", "content_encoding 415"}, {"INVITE", body, "e: Identity\r\nc: application/sdp\r\nl: 4\r\n\r\nv=0\n", "ok"},
 	}
 	seen := map[Cause]bool{CauseNotSIP: true, CauseTruncated: true, CauseFrameTooLarge: true, CauseNoContentLength: true, CauseBadContentLength: true} // framer_test.go

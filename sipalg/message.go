@@ -40,7 +40,7 @@ type Message struct {
 	Headers []Header
 	Body    []byte
 
-	// broken marks what could not even be told a request from a response.
+	// response marks a status line of which Status could not be read.
 	response bool
 }
 

@@ -31,15 +31,18 @@ type AddressMap interface {
 // translation, a port that was translated, a transport that the leg does not
 // show), the URI or Via gets a parameter "x-ime" with a sealed token, from which
 // the way back restores it. Tokens are obeyed only where the host is ours; one
-// that does not open is left alone.
+// that does not open is left alone. On the way in, a foreigner's address that looks
+// like one of the inside gets the same treatment: SourceRemote and a token stand for
+// it (in the Request-URI it stays; the caller decides what to do with that).
 type Rewriter struct {
 	Map  AddressMap
 	Seal *Sealer
 	// InsideTransport is "TCP" or "TLS"; the outside is TLS always.
 	InsideTransport string
 	// SourceRemote is the outside peer's own address and port. It replaces an
-	// inside address that the call agent noted as "received" in the peer's Via;
-	// the zero value lets Map.Hide stand there.
+	// inside address that the call agent noted as "received" in the peer's Via
+	// (the zero value lets Map.Hide stand there), and stands for foreigners'
+	// addresses that look like ours (the zero value lets them pass).
 	SourceRemote netip.AddrPort
 	// HidePort is written for the port of a hidden host in URIs, so that the
 	// outside connects to a port that is open; 0 keeps the written port.
@@ -114,7 +117,7 @@ const (
 	classLeg                         // addresses whose transport follows the leg
 	classAddress                     // other addresses
 	classAuth                        // Digest credentials: the uri parameter
-	classReplaces                    // a Call-ID with parameters
+	classReplaces                    // a word to keep (a Call-ID, an event) with parameters
 )
 
 var headerClasses = func() map[string]headerClass {
@@ -126,7 +129,7 @@ var headerClasses = func() map[string]headerClass {
 		classAddress: "From To Reply-To P-Asserted-Identity P-Preferred-Identity Remote-Party-ID Refer-To " +
 			"Referred-By Diversion History-Info Call-Info Alert-Info Error-Info P-Called-Party-ID P-Associated-URI",
 		classAuth:     "Authorization Proxy-Authorization",
-		classReplaces: "Replaces Join Target-Dialog",
+		classReplaces: "Replaces Join Target-Dialog Event",
 	} {
 		for _, name := range strings.Fields(names) {
 			t[strings.ToLower(name)] = class
@@ -196,8 +199,9 @@ func (p *pass) address(s string, role uriRole) string {
 	return pre + uri + p.params(post)
 }
 
-// keptParams identify dialogs and transactions.
-var keptParams = newNameSet("tag", "to-tag", "from-tag", "local-tag", "remote-tag", "branch")
+// keptParams identify dialogs and transactions; call-id is that of an Event (RFC
+// 4235).
+var keptParams = newNameSet("call-id", "tag", "to-tag", "from-tag", "local-tag", "remote-tag", "branch")
 
 // params sweeps header parameters but for those in keptParams; s may begin with
 // the closing bracket of the address before them.
@@ -227,23 +231,26 @@ func (p *pass) params(s string) string {
 }
 
 // credentials translates the uri parameter of Digest credentials as a URI, the
-// rest as text.
+// rest as text. A foreign URI stays as it is, since the response covers it.
 func (p *pass) credentials(value string) string {
 	const key = `uri="`
-	for i := 0; ; {
-		j := strings.Index(strings.ToLower(value[i:]), key)
-		if j < 0 {
+	lower := strings.ToLower(value)
+	for from := 0; ; {
+		i := strings.Index(lower[from:], key)
+		if i < 0 || len(lower) != len(value) {
 			return p.sweep(value)
 		}
-		i += j + len(key)
-		if before := value[max(i-len(key)-1, 0):]; i > len(key) && before[0] != ' ' && before[0] != ',' && before[0] != '\t' {
-			continue
+		i += from
+		from = i + len(key)
+		if i == 0 || strings.IndexByte(" ,\t", value[i-1]) < 0 {
+			continue // the end of another name
 		}
-		end := strings.IndexByte(value[i:], '"')
+		end := strings.IndexByte(value[from:], '"')
 		if end < 0 {
 			return p.sweep(value)
 		}
-		uri, _ := p.uri(value[i:i+end], uriRole{})
-		return p.sweep(value[:i]) + uri + p.sweep(value[i+end:])
+		end += from
+		uri, _ := p.uri(value[from:end], uriRole{})
+		return p.sweep(value[:from]) + uri + p.sweep(value[end:])
 	}
 }

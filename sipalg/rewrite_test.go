@@ -1,6 +1,7 @@
 package sipalg
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
@@ -109,6 +110,9 @@ func TestOutboundHeaders(t *testing.T) {
 		{"Refer-To", "<sip:3@192.168.10.30?Subject=at%20192.168.10.50>", "<sip:3@209.165.200.227?Subject=at%20209.165.200.227>"},
 		{"Replaces", "a@192.168.10.30;to-tag=192.168.10.30;from-tag=2;x=192.168.10.30", "a@192.168.10.30;to-tag=192.168.10.30;from-tag=2;x=209.165.200.227"},
 		{"Target-Dialog", "a@192.168.10.30;local-tag=1;remote-tag=2", "a@192.168.10.30;local-tag=1;remote-tag=2"},
+		{"Event", "dialog;call-id=a@192.168.10.30;from-tag=1;x=192.168.10.30", "dialog;call-id=a@192.168.10.30;from-tag=1;x=209.165.200.227"},
+		{"Authorization", `Digest xuri="1", URI="sip:192.168.10.50", x=192.168.10.50`, `Digest xuri="1", URI="sip:209.165.200.227", x=209.165.200.227`},
+		{"Authorization", `Digest uri="sip:192.168.10.50`, `Digest uri="sip:209.165.200.227`},
 		{"Diversion", "<sip:100@192.168.10.50>;reason=unconditional", "<sip:100@209.165.200.227;x-ime=T>;reason=unconditional"},
 		{"History-Info", "<sip:1@192.168.10.30?Reason=SIP%3Bcause%3D302>;index=1,<sip:2@192.168.10.50>;index=1.1", "<sip:1@209.165.200.227?Reason=SIP%3Bcause%3D302>;index=1,<sip:2@209.165.200.227;x-ime=T>;index=1.1"},
 		{"Warning", `399 192.168.10.30:5060 "from 192.168.10.50."`, `399 209.165.200.227:5060 "from 209.165.200.227."`},
@@ -272,6 +276,70 @@ Content-Length: 0
 	}
 }
 
+// A peer that lives in a private network, perhaps with our own numbers, writes
+// them into its messages. Inside they must mislead nobody; the echo must be exact.
+func TestPeerWithPrivateAddresses(t *testing.T) {
+	rw := testRewriter()
+	m := request("sip:+1408@209.165.200.227:5070;transport=tls",
+		Header{"Via", "SIP/2.0/TLS 192.168.10.1:5061;branch=z9hG4bK7;rport"},
+		Header{"Via", "SIP/2.0/UDP 198.51.100.7;branch=z9hG4bK6;received=192.168.10.44;rport=5"},
+		Header{"Via", "SIP/2.0/UDP 192.168.10.30;branch=z9hG4bK5"},
+		Header{"Record-Route", "<sip:192.168.10.1:5061;transport=tls;lr>,<sip:198.51.100.9;transport=tls;lr;maddr=192.168.10.9>"},
+		Header{"Contact", "<sip:b@192.168.10.50:5062;transport=tls>"},
+		Header{"From", "sip:b@192.168.10.50;tag=1"},
+		Header{"To", "<sip:+1408@209.165.200.227>"},
+		Header{"Call-ID", "x"}, Header{"CSeq", "1 INVITE"},
+	)
+	sent := m.Clone()
+	if err := rw.Inbound(m); err != nil {
+		t.Fatal(err)
+	}
+	want := crlf(`INVITE sip:+1408@192.168.10.30:5070;transport=tcp SIP/2.0
+Via: SIP/2.0/TCP 198.51.100.9:5061;branch=z9hG4bK7;rport;x-ime=T
+Via: SIP/2.0/UDP 198.51.100.7;branch=z9hG4bK6;received=198.51.100.9;rport=5;x-ime=T
+Via: SIP/2.0/UDP 198.51.100.9;branch=z9hG4bK5;x-ime=T
+Record-Route: <sip:198.51.100.9:5061;transport=tcp;lr;x-ime=T>,<sip:198.51.100.9;transport=tcp;lr;maddr=198.51.100.9;x-ime=T>
+Contact: <sip:b@198.51.100.9:5062;transport=tcp;x-ime=T>
+From: <sip:b@198.51.100.9;x-ime=T>;tag=1
+To: <sip:+1408@192.168.10.30>
+Call-ID: x
+CSeq: 1 INVITE
+Content-Length: 0
+
+`)
+	if got := mask(m.String()); got != want {
+		t.Fatalf("came in as\n%s\nwant\n%s", got, want)
+	}
+	target, _, _ := AddressURI(m.Get("Contact"))
+	for _, moved := range []bool{false, true} { // the dialog may go on over another connection
+		if moved {
+			rw.SourceRemote = netip.MustParseAddrPort("198.51.100.10:1")
+		}
+		resp := NewResponse(m, 100, "Trying", Header{"Record-Route", m.Get("Record-Route")})
+		bye := request(target, Header{"Route", m.Get("Record-Route")}, Header{"To", m.Get("From")})
+		if err := errors.Join(rw.Outbound(resp), rw.Outbound(bye)); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"Via", "From", "To", "Record-Route"} {
+			if got, was := strings.Join(resp.Values(name), "|"), strings.Join(sent.Values(name), "|"); got != was {
+				t.Errorf("%s goes back as %s, was %s", name, got, was)
+			}
+		}
+		if bye.URI != "sip:b@192.168.10.50:5062;transport=tls" || bye.Get("Route") != sent.Get("Record-Route") || bye.Get("To") != sent.Get("From") {
+			t.Errorf("request within the dialog:\n%s", bye)
+		}
+	}
+	// A token made for the outside opens nothing on the way out, and vice versa.
+	out := response(Header{"Contact", "<sip:200@192.168.10.50>"})
+	if err := rw.Outbound(out); err != nil {
+		t.Fatal(err)
+	}
+	again := out.Get("Contact")
+	if err := rw.Outbound(out); err != nil || out.Get("Contact") != again {
+		t.Errorf("on the way out %s became %s", again, out.Get("Contact"))
+	}
+}
+
 func TestForeignTokenIsAnOrdinaryParameter(t *testing.T) {
 	rw := testRewriter()
 	other := NewSealer([32]byte{2}).Seal("u192.168.10.99:5060")
@@ -342,6 +410,29 @@ func TestBodies(t *testing.T) {
 				t.Errorf("left as\n%s\nwant\n%s", m.Body, tt.want)
 			}
 		})
+	}
+}
+
+func TestMultipartDepthIsBounded(t *testing.T) {
+	nest := func(depth int) *Message {
+		kind, body := "message/sipfrag", "192.168.10.30"
+		for i := range depth {
+			b := strings.Repeat("b", i+1)
+			body = "--" + b + "\r\nContent-Type: " + kind + "\r\n\r\n" + body + "\r\n--" + b + "--\r\n"
+			kind = "multipart/mixed;boundary=" + b
+		}
+		m := request(outsideURI, Header{"Content-Type", kind})
+		m.Body = []byte(body)
+		return m
+	}
+	for depth, translated := range map[int]bool{0: true, maxMultipart: true, maxMultipart + 1: false} {
+		m := nest(depth)
+		if err := testRewriter().Outbound(m); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(string(m.Body), "209.165.200.227"); got != translated {
+			t.Errorf("depth %d: translated %v, want %v\n%s", depth, got, translated, m.Body)
+		}
 	}
 }
 

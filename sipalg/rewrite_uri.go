@@ -46,11 +46,9 @@ func (p *pass) uri(text string, role uriRole) (result string, bare bool) {
 		return p.sweep(text), false
 	}
 	addr, isAddr := u.Addr()
-	if !p.out && isAddr {
-		if bare, ok := p.restoreURI(&u, addr); ok {
-			p.uriHeaders(&u)
-			return u.String(), bare
-		}
+	if bare, ok := p.restoreURI(&u, addr); ok {
+		p.uriHeaders(&u)
+		return u.String(), bare
 	}
 	kind, written := foreign, u.hostport()
 	if isAddr {
@@ -66,6 +64,10 @@ func (p *pass) uri(text string, role uriRole) (result string, bare bool) {
 	} else if strings.IndexByte(u.Host, '.') >= 0 {
 		u.Host = p.sweep(u.Host) // "192.0.2.1.example.com"
 	}
+	masked := false
+	if kind == foreign && role.token && p.misleading(addr) {
+		u.Host, masked = hostText(p.SourceRemote.Addr().Unmap()), true
+	}
 	orig := u
 	orig.Params = append([]Param(nil), u.Params...)
 	if u.HasUser {
@@ -79,17 +81,17 @@ func (p *pass) uri(text string, role uriRole) (result string, bare bool) {
 				param.Value = p.transport(u.Scheme, param.Value, kind != foreign)
 			}
 		case strings.EqualFold(param.Name, tokenParam):
+		case role.token && strings.EqualFold(param.Name, "maddr") && p.misleading(literal(param.Value)):
+			param.Value, masked = hostText(p.SourceRemote.Addr().Unmap()), true
 		default:
 			param.Value = p.sweep(param.Value)
 			param.Name = p.sweep(param.Name)
 		}
 	}
-	if kind == foreign || !p.out || !role.token || p.noToken {
-		p.uriHeaders(&u)
-		return u.String(), false
-	}
-	if kind == hidden || !p.reversible(u, text, role) {
-		u.Params = append(u.Params, Param{tokenParam, p.Seal.Seal(uriSecret(written, &orig, &u, role.bare)), true})
+	if masked || kind == hidden || p.out && kind == mapped && role.token && !p.noToken && !p.reversible(u, text, role) {
+		if role.token {
+			u.Params = append(u.Params, Param{tokenParam, p.Seal.Seal(p.uriSecret(written, &orig, &u, role.bare)), true})
+		}
 	}
 	p.uriHeaders(&u)
 	return u.String(), false
@@ -129,12 +131,27 @@ func (p *pass) transport(scheme, word string, ours bool) string {
 // secretSep separates the fields of a token's text; no URI or Via holds it.
 const secretSep = "\x01"
 
+// Marks at the beginning of a token's text. Tokens made on the way out are obeyed
+// on the way in alone, and the other way round.
+const (
+	markURI  = 0
+	markBare = 1
+	markVia  = 2
+)
+
+func (p *pass) mark(which int, made bool) byte {
+	if p.out == made {
+		return "ubv"[which]
+	}
+	return "UBV"[which]
+}
+
 // uriSecret writes what the way back must restore: host and port, the user part
 // and the parameters that were changed.
-func uriSecret(written string, before, after *URI, bare bool) string {
-	s := "u"
+func (p *pass) uriSecret(written string, before, after *URI, bare bool) string {
+	s := string(p.mark(markURI, true))
 	if bare {
-		s = "b"
+		s = string(p.mark(markBare, true))
 	}
 	s += written
 	if before.User != after.User {
@@ -156,19 +173,41 @@ func changedParams(before, after []Param) string {
 	return s
 }
 
-// secret opens the token among params when the host is one of ours; at is its
-// place.
+// misleading reports whether a foreigner's address looks like one of the inside: a
+// private one behind the peer, perhaps of the same network as ours. The call agent
+// must not send anything there, and the way out must not take it for ours. It
+// gives way to the peer's address and a token.
+func (p *pass) misleading(a netip.Addr) bool {
+	return !p.out && !p.noToken && a.IsValid() && p.SourceRemote.IsValid() && p.Map.IsInside(a)
+}
+
+// literal reads an address with or without brackets; the result is invalid for
+// anything else.
+func literal(s string) netip.Addr {
+	if s == "" || s[0] != '[' && s[0] != ':' && charClass[s[0]]&classHex == 0 {
+		return netip.Addr{}
+	}
+	a, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]"))
+	if err != nil {
+		return netip.Addr{}
+	}
+	return a.Unmap()
+}
+
+// secret opens the token among params; at is its place. On the way in the host
+// must be one of ours. On the way out the token alone decides: it was made for the
+// inside, and the connection to the peer may have changed since.
 func (p *pass) secret(params []Param, addr netip.Addr, port int) (fields []string, at int, ok bool) {
 	for at = len(params) - 1; at >= 0; at-- {
 		if strings.EqualFold(params[at].Name, tokenParam) {
 			break
 		}
 	}
-	if at < 0 {
+	if at < 0 || p.noToken {
 		return nil, 0, false
 	}
-	if addr != p.Map.Hide() {
-		if _, _, ours := p.Map.ToInside(addr, uint16(port)); !ours {
+	if !p.out && addr != p.Map.Hide() {
+		if _, _, ours := p.Map.ToInside(addr, uint16(port)); !ours || !addr.IsValid() {
 			return nil, 0, false
 		}
 	}
@@ -207,7 +246,11 @@ func restoreParams(params []Param, fields []string) []Param {
 // restoreURI undoes a translation by its token.
 func (p *pass) restoreURI(u *URI, addr netip.Addr) (bare, ok bool) {
 	fields, at, ok := p.secret(u.Params, addr, u.Port)
-	if !ok || fields[0] == "" || fields[0][0] != 'u' && fields[0][0] != 'b' {
+	if !ok || fields[0] == "" {
+		return false, false
+	}
+	bare = fields[0][0] == p.mark(markBare, false)
+	if !bare && fields[0][0] != p.mark(markURI, false) {
 		return false, false
 	}
 	host, text, port, ok := splitHostPort(fields[0][1:])
@@ -221,7 +264,7 @@ func (p *pass) restoreURI(u *URI, addr netip.Addr) (bare, ok bool) {
 		u.User, rest = rest[0][1:], rest[1:]
 	}
 	u.Params = restoreParams(u.Params, rest)
-	return fields[0][0] == 'b', true
+	return bare, true
 }
 
 // uriHeaders translates the headers that a URI asks for (RFC 3261 19.1.1), each

@@ -26,7 +26,10 @@ func (p *pass) via(s string, top bool) string {
 		return p.sweep(s)
 	}
 	addr, isAddr := v.Addr()
-	if !p.out && isAddr && p.restoreVia(&v, addr) {
+	if p.restoreVia(&v, addr) {
+		if top && p.out && p.response {
+			p.peerReceived(&v)
+		}
 		return blanks(s) + v.String()
 	}
 	written := v
@@ -41,6 +44,10 @@ func (p *pass) via(s string, top bool) string {
 	} else {
 		v.Host = p.sweep(v.Host)
 	}
+	masked := kind == foreign && p.misleading(addr)
+	if masked {
+		v.Host = hostText(p.SourceRemote.Addr().Unmap())
+	}
 	if top {
 		v.Transport = p.viaTransport(v.Transport)
 	}
@@ -49,7 +56,11 @@ func (p *pass) via(s string, top bool) string {
 	}
 	for i := range v.Params {
 		param := &v.Params[i]
-		if !strings.EqualFold(param.Name, "branch") && !strings.EqualFold(param.Name, tokenParam) {
+		switch {
+		case strings.EqualFold(param.Name, "branch") || strings.EqualFold(param.Name, tokenParam):
+		case kind == foreign && p.misleading(literal(param.Value)):
+			param.Value, masked = p.SourceRemote.Addr().Unmap().String(), true
+		default:
 			param.Value = p.sweep(param.Value)
 		}
 	}
@@ -57,16 +68,22 @@ func (p *pass) via(s string, top bool) string {
 	if result == written.String() {
 		return s
 	}
-	if kind != foreign && p.out && !p.noToken {
-		back := pass{Rewriter: p.Rewriter, response: true, noToken: true}
-		if kind == hidden || back.via(result, top) != written.String() {
-			secret := "v" + written.Transport + secretSep + joinHostPort(written.Host, written.portText, written.Port) +
-				changedParams(written.Params, v.Params)
-			v.Params = append(v.Params, Param{tokenParam, p.Seal.Seal(secret), true})
-			result = v.String()
-		}
+	if masked || p.viaNeedsToken(kind, result, written.String(), top) {
+		secret := string(p.mark(markVia, true)) + written.Transport + secretSep +
+			joinHostPort(written.Host, written.portText, written.Port) + changedParams(written.Params, v.Params)
+		v.Params = append(v.Params, Param{tokenParam, p.Seal.Seal(secret), true})
+		result = v.String()
 	}
 	return blanks(s) + result
+}
+
+// viaNeedsToken tries whether the way back gives the element as it was written.
+func (p *pass) viaNeedsToken(kind hostKind, result, written string, top bool) bool {
+	if kind == foreign || !p.out || p.noToken {
+		return false
+	}
+	back := pass{Rewriter: p.Rewriter, response: true, noToken: true}
+	return kind == hidden || back.via(result, top) != written
 }
 
 // blanks returns the white space before an element.
@@ -115,7 +132,7 @@ func (p *pass) peerReceived(v *Via) {
 // restoreVia undoes a translation by its token.
 func (p *pass) restoreVia(v *Via, addr netip.Addr) bool {
 	fields, at, ok := p.secret(v.Params, addr, v.Port)
-	if !ok || len(fields) < 2 || !strings.HasPrefix(fields[0], "v") {
+	if !ok || len(fields) < 2 || fields[0] == "" || fields[0][0] != p.mark(markVia, false) {
 		return false
 	}
 	host, text, port, ok := splitHostPort(fields[1])
