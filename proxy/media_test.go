@@ -1,0 +1,325 @@
+package proxy
+
+import (
+	"errors"
+	"net/netip"
+	"regexp"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"imeproxy/mediaterm"
+	"imeproxy/sipalg/dialog"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var (
+	testInside  = netip.MustParseAddr("127.0.10.3")
+	testOutside = netip.MustParseAddr("127.0.20.3")
+)
+
+func testMedia(t *testing.T, secure bool, ports uint16) *media {
+	t.Helper()
+	term, err := mediaterm.New(mediaterm.Config{Addresses: []netip.Addr{testInside, testOutside}, MinPort: 23000, MaxPort: 23000 + ports - 1, Rest: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := newMedia(mediaPolicy{
+		term: term, addr: [2]netip.Addr{testInside, testOutside}, secureIn: secure, callID: "c",
+		forbidden: func(a netip.Addr) string {
+			if netip.MustParsePrefix("192.168.10.0/24").Contains(a) {
+				return "inside"
+			}
+			return ""
+		},
+		sweep: func(_ dialog.Side, line string) string {
+			return strings.ReplaceAll(line, "192.168.10.21", "203.0.113.9")
+		},
+	})
+	t.Cleanup(func() {
+		m.close()
+		if err := term.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
+// body makes a description: an address, then m= lines with their attributes.
+func body(addr string, lines ...string) []byte {
+	return []byte("v=0\r\no=- 1 1 IN IP4 " + addr + "\r\ns=-\r\nc=IN IP4 " + addr + "\r\nt=0 0\r\n" + strings.Join(lines, "\r\n") + "\r\n")
+}
+
+var (
+	portRE = regexp.MustCompile(`(m=\w+ )2[0-9]{4} `)
+	keyRE  = regexp.MustCompile(`inline:[A-Za-z0-9+/=]+`)
+)
+
+// masked hides what differs from run to run: ports and keys.
+func masked(b []byte) string {
+	s := portRE.ReplaceAllString(string(b), "${1}PORT ")
+	return strings.ReplaceAll(keyRE.ReplaceAllString(s, "inline:KEY"), "\r\n", "\n")
+}
+
+const (
+	key80  = "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5"
+	key32  = "a=crypto:2 AES_CM_128_HMAC_SHA1_32 inline:OTg3NjU0MzIxMDk4NzY1NDMyMTA5ODc2NTQzMjEw"
+	gcm128 = "a=crypto:3 AEAD_AES_128_GCM inline:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nw=="
+)
+
+func TestOfferFromInside(t *testing.T) {
+	m := testMedia(t, false, 100)
+	_, out, err := m.makeOffer(body("192.168.10.21", "m=audio 4000 RTP/AVP 0 101", "a=candidate:1 1 UDP 1 192.168.10.21 4000 typ host", "a=x-from:192.168.10.21"), dialog.Inside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := strings.Join([]string{
+		"v=0", "o=- 1 1 IN IP4 127.0.20.3", "s=-", "c=IN IP4 127.0.20.3", "t=0 0", "m=audio PORT RTP/SAVP 0 101",
+		"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:KEY", "a=crypto:2 AES_CM_128_HMAC_SHA1_32 inline:KEY",
+		"a=crypto:3 AEAD_AES_128_GCM inline:KEY", "a=crypto:4 AEAD_AES_256_GCM inline:KEY", "a=x-from:203.0.113.9", "",
+	}, "\n")
+	if got := masked(out); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestAnswerFromOutside(t *testing.T) {
+	m := testMedia(t, false, 100)
+	x, _, err := m.makeOffer(body("192.168.10.21", "m=audio 4000 RTP/AVP 0"), dialog.Inside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := m.makeAnswer(x, body("198.51.100.7", "m=audio 6000 RTP/SAVP 0", key32), "tag")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := masked(out); !strings.Contains(got, "m=audio PORT RTP/AVP 0\n") || strings.Contains(got, "crypto") || strings.Contains(got, "198.51.100") {
+		t.Errorf("answer for the inside:\n%s", got)
+	}
+	st := m.lines[0].stream.Stats()
+	if st.Outside.Suite != "AES_CM_128_HMAC_SHA1_32" || st.Outside.Remote != "198.51.100.7:6000" || st.Inside.Remote != "192.168.10.21:4000" || st.Inside.Secure {
+		t.Errorf("stream: %+v", st)
+	}
+}
+
+func TestAnswerFromInsideTakesTheFirstUsableSuite(t *testing.T) {
+	m := testMedia(t, false, 100)
+	x, offer, err := m.makeOffer(body("198.51.100.7", "m=audio 6000 RTP/SAVP 0", "a=crypto:9 F8_128_HMAC_SHA1_80 inline:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5", gcm128, key80), dialog.Outside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := masked(offer); !strings.Contains(got, "m=audio PORT RTP/AVP 0\n") || strings.Contains(got, "crypto") {
+		t.Errorf("offer for the inside:\n%s", got)
+	}
+	out, err := m.makeAnswer(x, body("192.168.10.21", "m=audio 4000 RTP/AVP 0"), "tag")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := masked(out); !strings.Contains(got, "m=audio PORT RTP/SAVP 0\n") || strings.Count(got, "a=crypto") != 1 || !strings.Contains(got, "a=crypto:3 AEAD_AES_128_GCM inline:KEY\n") {
+		t.Errorf("answer for the outside:\n%s", got)
+	}
+}
+
+func TestUnusableDescriptions(t *testing.T) {
+	offers := map[string][]byte{
+		"no crypto":            body("198.51.100.7", "m=audio 6000 RTP/SAVP 0"),
+		"plain RTP":            body("198.51.100.7", "m=audio 6000 RTP/AVP 0"),
+		"plain RTP beside":     body("198.51.100.7", "m=audio 6000 RTP/SAVP 0", key80, "m=video 6002 RTP/AVP 96"),
+		"unknown suite":        body("198.51.100.7", "m=audio 6000 RTP/SAVP 0", "a=crypto:1 F8_128_HMAC_SHA1_80 inline:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5"),
+		"short key":            body("198.51.100.7", "m=audio 6000 RTP/SAVP 0", "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:MDEy"),
+		"DTLS":                 body("198.51.100.7", "m=audio 6000 UDP/TLS/RTP/SAVP 0", "a=fingerprint:sha-1 00"),
+		"loopback":             body("127.0.0.1", "m=audio 6000 RTP/SAVP 0", key80),
+		"multicast":            body("224.1.2.3", "m=audio 6000 RTP/SAVP 0", key80),
+		"broadcast":            body("255.255.255.255", "m=audio 6000 RTP/SAVP 0", key80),
+		"inside":               body("192.168.10.30", "m=audio 6000 RTP/SAVP 0", key80),
+		"our own":              body(testOutside.String(), "m=audio 6000 RTP/SAVP 0", key80),
+		"a name":               body("media.example", "m=audio 6000 RTP/SAVP 0", key80),
+		"RTCP to the inside":   body("198.51.100.7", "m=audio 6000 RTP/SAVP 0", "a=rtcp:6001 IN IP4 192.168.10.30", key80),
+		"fax alone":            body("198.51.100.7", "m=image 6000 udptl t38"),
+		"no description":       []byte("hello"),
+		"a bad address inside": body("198.51.100.7", "m=audio 6000 RTP/SAVP 0", "c=IN IP4 192.168.10.1", key80),
+	}
+	for name, b := range offers {
+		t.Run(name, func(t *testing.T) {
+			m := testMedia(t, false, 100)
+			if _, out, err := m.makeOffer(b, dialog.Outside); !errors.Is(err, errUnusable) {
+				t.Errorf("taken: %v\n%s", err, out)
+			}
+			if n := m.term.Counters().Streams; n != 0 {
+				t.Errorf("%d streams are left of a refused offer", n)
+			}
+		})
+	}
+	answers := map[string][]byte{
+		"plain RTP":         body("198.51.100.7", "m=audio 6000 RTP/AVP 0"),
+		"no crypto":         body("198.51.100.7", "m=audio 6000 RTP/SAVP 0"),
+		"two keys":          body("198.51.100.7", "m=audio 6000 RTP/SAVP 0", key80, key32),
+		"suite not of tag":  body("198.51.100.7", "m=audio 6000 RTP/SAVP 0", strings.Replace(key80, "crypto:1", "crypto:2", 1)),
+		"tag not offered":   body("198.51.100.7", "m=audio 6000 RTP/SAVP 0", strings.Replace(key80, "crypto:1", "crypto:77", 1)),
+		"loopback":          body("127.0.0.1", "m=audio 6000 RTP/SAVP 0", key80),
+		"another line more": body("198.51.100.7", "m=audio 6000 RTP/SAVP 0", key80, "m=video 1 RTP/SAVP 1"),
+		"another kind":      body("198.51.100.7", "m=video 6000 RTP/SAVP 0", key80),
+	}
+	for name, b := range answers {
+		t.Run("answer/"+name, func(t *testing.T) {
+			m := testMedia(t, false, 100)
+			x, _, err := m.makeOffer(body("192.168.10.21", "m=audio 4000 RTP/AVP 0"), dialog.Inside)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if out, err := m.makeAnswer(x, b, "tag"); !errors.Is(err, errUnusable) {
+				t.Errorf("taken: %v\n%s", err, out)
+			}
+		})
+	}
+}
+
+func TestHold(t *testing.T) {
+	m := testMedia(t, false, 100)
+	x, _, err := m.makeOffer(body("192.168.10.21", "m=audio 4000 RTP/AVP 0"), dialog.Inside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = m.makeAnswer(x, body("198.51.100.7", "m=audio 6000 RTP/SAVP 0", key80), "tag"); err != nil {
+		t.Fatal(err)
+	}
+	x, out, err := m.makeOffer(body("0.0.0.0", "m=audio 6000 RTP/SAVP 0", key80), dialog.Outside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(out), "c=IN IP4 0.0.0.0") {
+		t.Errorf("c=0.0.0.0 does not pass:\n%s", out)
+	}
+	if _, err = m.makeAnswer(x, body("192.168.10.21", "m=audio 4000 RTP/AVP 0", "a=recvonly"), "tag"); err != nil {
+		t.Fatal(err)
+	}
+	if st := m.lines[0].stream.Stats(); st.Outside.Remote != "" || st.Inside.Remote != "192.168.10.21:4000" {
+		t.Errorf("on hold packets go to outside %q and inside %q", st.Outside.Remote, st.Inside.Remote)
+	}
+}
+
+func TestLinesComeAndGo(t *testing.T) {
+	m := testMedia(t, false, 100)
+	talk := func(from dialog.Side, offer, answer []byte) (string, string) {
+		t.Helper()
+		x, o, err := m.makeOffer(offer, from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := m.makeAnswer(x, answer, "tag")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return masked(o), masked(a)
+	}
+	in, out := "192.168.10.21", "198.51.100.7"
+	talk(dialog.Inside, body(in, "m=audio 4000 RTP/AVP 0"), body(out, "m=audio 6000 RTP/SAVP 0", key80))
+	if n := m.term.Counters().Streams; n != 1 {
+		t.Fatalf("%d streams", n)
+	}
+	o, a := talk(dialog.Inside, body(in, "m=audio 4000 RTP/AVP 0", "m=video 4002 RTP/AVP 96", "m=application 9 TCP/BFCP *"),
+		body(out, "m=audio 6000 RTP/SAVP 0", key80, "m=video 6002 RTP/SAVP 96", key32, "m=application 9 TCP/BFCP *"))
+	if !strings.Contains(o, "m=video PORT RTP/SAVP 96") || !strings.Contains(o, "m=application 0 ") || !strings.Contains(a, "m=application 0 ") {
+		t.Errorf("offer\n%s\nanswer\n%s", o, a)
+	}
+	if n := m.term.Counters().Streams; n != 2 {
+		t.Errorf("%d streams with video", n)
+	}
+	_, a = talk(dialog.Outside, body(out, "m=audio 6000 RTP/SAVP 0", key80, "m=video 0 RTP/SAVP 96", "m=application 0 TCP/BFCP *"),
+		body(in, "m=audio 4000 RTP/AVP 0", "m=video 0 RTP/AVP 96", "m=application 0 TCP/BFCP *"))
+	if !strings.Contains(a, "m=video 0 ") || m.term.Counters().Streams != 1 {
+		t.Errorf("after video was removed: %d streams\n%s", m.term.Counters().Streams, a)
+	}
+	if _, _, err := m.makeOffer(body(in, "m=audio 4000 RTP/AVP 0"), dialog.Inside); !errors.Is(err, errUnusable) {
+		t.Errorf("an offer with fewer m= lines than before is taken: %v", err)
+	}
+	x, _, err := m.makeOffer(body(in, "m=audio 4000 RTP/AVP 0", "m=video 4002 RTP/AVP 96", "m=application 0 x y", "m=audio 4004 RTP/AVP 8"), dialog.Inside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.undo(x)
+	if n := m.term.Counters().Streams; n != 1 || len(m.lines) != 3 {
+		t.Errorf("a refused re-offer leaves %d streams and %d lines", n, len(m.lines))
+	}
+}
+
+func TestKeysStayThroughReoffers(t *testing.T) {
+	m := testMedia(t, false, 100)
+	offer := body("192.168.10.21", "m=audio 4000 RTP/AVP 0")
+	x, first, err := m.makeOffer(offer, dialog.Inside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = m.makeAnswer(x, body("198.51.100.7", "m=audio 6000 RTP/SAVP 0", key80), "tag"); err != nil {
+		t.Fatal(err)
+	}
+	_, second, err := m.makeOffer(offer, dialog.Inside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(first) != string(second) {
+		t.Errorf("the same offer again has another port or another key:\n%s\n%s", first, second)
+	}
+}
+
+func TestForksEachHaveTheirAnswer(t *testing.T) {
+	m := testMedia(t, false, 100)
+	x, _, err := m.makeOffer(body("192.168.10.21", "m=audio 4000 RTP/AVP 0"), dialog.Inside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for tag, addr := range map[string]string{"one": "198.51.100.7", "two": "198.51.100.8"} {
+		if _, err := m.makeAnswer(x, body(addr, "m=audio 6000 RTP/SAVP 0", key80), tag); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for tag, addr := range map[string]string{"one": "198.51.100.7", "two": "198.51.100.8"} {
+		if err := m.prefer(tag); err != nil {
+			t.Fatal(err)
+		}
+		if got := m.lines[0].stream.Stats().Outside.Remote; got != addr+":6000" {
+			t.Errorf("fork %s: packets go to %s", tag, got)
+		}
+	}
+}
+
+func TestSecureTrunk(t *testing.T) {
+	m := testMedia(t, true, 100)
+	x, offer, err := m.makeOffer(body("198.51.100.7", "m=audio 6000 RTP/SAVP 0", key80), dialog.Outside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := masked(offer); !strings.Contains(got, "RTP/SAVP") || strings.Count(got, "a=crypto") != 4 {
+		t.Errorf("offer for a secure trunk:\n%s", got)
+	}
+	if _, err := m.makeAnswer(x, body("192.168.10.21", "m=audio 4000 RTP/AVP 0"), "tag"); err != nil {
+		t.Fatalf("fall-back to RTP: %v", err)
+	}
+	if st := m.lines[0].stream.Stats(); st.Inside.Secure || !st.Outside.Secure {
+		t.Errorf("after the fall-back inside secure %v, outside secure %v", st.Inside.Secure, st.Outside.Secure)
+	}
+	x, _, err = m.makeOffer(body("198.51.100.7", "m=audio 6000 RTP/SAVP 0", key80), dialog.Outside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.makeAnswer(x, body("192.168.10.21", "m=audio 4000 RTP/SAVP 0", gcm128), "tag"); err != nil {
+		t.Fatal(err)
+	}
+	if st := m.lines[0].stream.Stats(); st.Inside.Suite != "AEAD_AES_128_GCM" || st.Outside.Suite != "AES_CM_128_HMAC_SHA1_80" {
+		t.Errorf("suites inside %s, outside %s", st.Inside.Suite, st.Outside.Suite)
+	}
+}
+
+func TestPortsRunOut(t *testing.T) {
+	m := testMedia(t, false, 4)
+	lines := []string{"m=audio 4000 RTP/AVP 0", "m=video 4002 RTP/AVP 96", "m=video 4004 RTP/AVP 97"}
+	_, _, err := m.makeOffer(body("192.168.10.21", lines...), dialog.Inside)
+	if err == nil || errors.Is(err, errUnusable) {
+		t.Errorf("three streams on two port pairs: %v", err)
+	}
+	if n := m.term.Counters().Streams; n != 0 {
+		t.Errorf("%d streams are left", n)
+	}
+}
