@@ -68,6 +68,9 @@ func newPlan(cfg *config.Config, old *plan) (*plan, error) {
 	p.addClasses(r.Outbound, true)
 	for _, u := range r.UCMs {
 		a := &callAgent{real: u.Addr, hide: u.Source, secure: u.Secure, health: &agentHealth{}}
+		if !a.hide.IsValid() && len(u.Ports) > 0 {
+			a.hide = u.Ports[0].MappedAddr // reached through PAT alone: it makes no calls of its own
+		}
 		if old != nil {
 			if o := old.agents[u.Addr]; o != nil && o.secure == a.secure && o.hide == a.hide {
 				a = o
