@@ -68,7 +68,7 @@ func randomMessage(r *rand.Rand) *Message {
 
 func TestNoInsideAddressSurvivesOutbound(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	for range 400 {
+	for range 150 {
 		for _, transport := range []string{"TCP", "TLS"} {
 			rw := testRewriter()
 			rw.InsideTransport = transport
@@ -89,7 +89,7 @@ func TestNoInsideAddressSurvivesOutbound(t *testing.T) {
 func TestRandomEchoRestores(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	tokenless := 0
-	for range 3000 {
+	for range 1500 {
 		rw := testRewriter()
 		uri := randomURI(r)
 		u, err := ParseURI(uri)
