@@ -13,7 +13,7 @@ import (
 const (
 	maxBundle = 4 << 20
 	// maxRounds bounds the password rounds that a file may ask for; tools write 1 to 600,000.
-	maxRounds = 5_000_000
+	maxRounds = 2_000_000
 )
 
 // ImportPKCS12 answers crypto ca import NAME pkcs12: key, identity certificate and authorities from one file, as openssl pkcs12 -export writes it
@@ -92,7 +92,7 @@ func decodeBundle(data []byte, passphrase string) (key crypto.Signer, leaf *x509
 	if len(data) > maxBundle {
 		return nil, nil, nil, fmt.Errorf("%w: more than %d bytes of PKCS#12", ErrTooLarge, maxBundle)
 	}
-	if err := checkRounds(data); err != nil {
+	if err := checkRounds(data, maxRounds); err != nil {
 		return nil, nil, nil, err
 	}
 	// The parser is third-party code on a file from outside: damage must not stop the daemon.
@@ -157,7 +157,7 @@ func (s *Store) ExportPKCS12(trustpoint, passphrase string) ([]byte, error) {
 }
 
 // checkRounds looks through the readable part of the file for password rounds out of all proportion: the parser would compute for hours.
-func checkRounds(data []byte) error {
+func checkRounds(data []byte, most int64) error {
 	if len(data) == 0 {
 		return fmt.Errorf("%w: the PKCS#12 file is empty", ErrMalformed)
 	}
@@ -167,10 +167,10 @@ func checkRounds(data []byte) error {
 	if len(data) > 1 && data[1] == 0x80 {
 		return fmt.Errorf("%w: PKCS#12 in indefinite-length BER; write it anew with: openssl pkcs12 -in OLD -nodes | openssl pkcs12 -export -out NEW", ErrMalformed)
 	}
-	return walkDER(data, 0)
+	return walkDER(data, 0, most)
 }
 
-func walkDER(data []byte, depth int) error {
+func walkDER(data []byte, depth int, most int64) error {
 	salt := false // an OCTET STRING (salt) followed by an INTEGER (rounds) is how each of the formats writes it
 	for len(data) > 1 && depth < 32 {
 		n, head, ok := derLength(data)
@@ -180,11 +180,11 @@ func walkDER(data []byte, depth int) error {
 		tag, body := data[0], data[head:head+n]
 		switch {
 		case tag == 0x02:
-			if rounds := new(big.Int).SetBytes(body); salt && len(body) < 64 && (rounds.Cmp(big.NewInt(maxRounds)) > 0 || rounds.Sign() == 0) {
-				return fmt.Errorf("%w: the PKCS#12 file asks for %s password rounds; at most %d are worked through", ErrTooLarge, rounds, maxRounds)
+			if rounds := new(big.Int).SetBytes(body); salt && len(body) < 64 && (rounds.Cmp(big.NewInt(most)) > 0 || rounds.Sign() == 0) {
+				return fmt.Errorf("%w: the PKCS#12 file asks for %s password rounds; at most %d are worked through", ErrTooLarge, rounds, most)
 			}
 		case tag&0x20 != 0 || tag == 0x04 && len(body) > 0 && body[0] == 0x30 && derComplete(body):
-			if err := walkDER(body, depth+1); err != nil {
+			if err := walkDER(body, depth+1, most); err != nil {
 				return err
 			}
 		}

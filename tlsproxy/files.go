@@ -49,12 +49,12 @@ func (d stateDir) create() error {
 }
 
 // lock takes the lock between processes (and between stores of one process: each call opens the file anew).
-func (d stateDir) lock(how int) (unlock func(), err error) {
+func (d stateDir) lock(how int, patience time.Duration) (unlock func(), err error) {
 	f, err := os.OpenFile(d.path(".crypto", "lock"), os.O_RDWR|os.O_CREATE, fileMode)
 	if err != nil {
 		return nil, fmt.Errorf("lock state directory: %w", err)
 	}
-	deadline := time.Now().Add(lockPatience)
+	deadline := time.Now().Add(patience)
 	for {
 		err = unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
 		if err == nil {
@@ -66,7 +66,7 @@ func (d stateDir) lock(how int) (unlock func(), err error) {
 		}
 		if time.Now().After(deadline) {
 			f.Close()
-			return nil, fmt.Errorf("%w: another imeproxy has held %s for %s; try again", ErrBusy, d.path(".crypto", "lock"), lockPatience)
+			return nil, fmt.Errorf("%w: another imeproxy has held %s for %s; try again", ErrBusy, d.path(".crypto", "lock"), patience)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

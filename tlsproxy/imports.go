@@ -94,7 +94,7 @@ func (s *Store) keyFor(old *trustpoint, tp TrustpointSpec, leaf *x509.Certificat
 
 // Authenticate answers crypto ca authenticate: from the next handshake on, peers are trusted whose chain ends at one of these certificates.
 // A certificate of an authority (CA true) vouches for what it issues; any other one for itself alone. It replaces what was authenticated for that trustpoint
-// before; authorities out of a PKCS#12 file stay. Refused: malformed, expired, not yet valid and weak ones, and authorities that may not sign certificates.
+// before; authorities out of a PKCS#12 file stay. Refused: malformed, expired, not yet valid and weak ones.
 func (s *Store) Authenticate(trustpoint string, pem []byte) error {
 	if err := checkName("trustpoint", trustpoint); err != nil {
 		return err
@@ -125,14 +125,14 @@ func (s *Store) checkAuthority(c *x509.Certificate) error {
 	if err := checkDates(c, s.now()); err != nil {
 		return fmt.Errorf("%s: %w", describe(c), err)
 	}
-	if isAuthority(c) && c.KeyUsage != 0 && c.KeyUsage&x509.KeyUsageCertSign == 0 {
-		return fmt.Errorf("%s: %w: an authority whose key usage lacks certificate signing vouches for nothing", describe(c), ErrUsage)
-	}
 	return nil
 }
 
-// isAuthority: a certificate of X.509 version 1 says nothing of its role and is trusted for itself alone.
-func isAuthority(c *x509.Certificate) bool { return c.BasicConstraintsValid && c.IsCA }
+// isAuthority: only a certificate that says so vouches for others. One of X.509 version 1 says nothing of its role, and one whose
+// key usage lacks certificate signing denies it; both are trusted for themselves alone.
+func isAuthority(c *x509.Certificate) bool {
+	return c.BasicConstraintsValid && c.IsCA && (c.KeyUsage == 0 || c.KeyUsage&x509.KeyUsageCertSign != 0)
+}
 
 // ExportIdentity answers crypto ca export NAME identity-certificate: the certificate alone in PEM. An expired one is exported too.
 func (s *Store) ExportIdentity(trustpoint string) ([]byte, error) {

@@ -173,7 +173,6 @@ func chunks(s string, n int) func(func(string) bool) {
 
 func TestAuthenticateRefusals(t *testing.T) {
 	weak := &authority{t: t, key: rsaKey(t, 1024)}
-	noSign := newAuthority(t, "CA", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature })
 	tests := []struct {
 		name string
 		pem  []byte
@@ -182,7 +181,6 @@ func TestAuthenticateRefusals(t *testing.T) {
 		{"expired", newAuthority(t, "CA", expired).pem(), ErrExpired},
 		{"not yet valid", newAuthority(t, "CA", notYet).pem(), ErrNotYetValid},
 		{"weak", encodeCertificates(weak.issueFor(weak.key, "CA").cert), ErrWeakKey},
-		{"may not sign", noSign.pem(), ErrUsage},
 		{"one of two expired", append(newAuthority(t, "A").pem(), newAuthority(t, "B", expired).pem()...), ErrExpired},
 		{"garbage", []byte("-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n"), ErrMalformed},
 	}

@@ -78,7 +78,7 @@ func OpenStoreWithClock(dir string, now func() time.Time) (*Store, error) {
 	if err := s.dir.create(); err != nil {
 		return nil, err
 	}
-	unlock, err := s.dir.lock(unix.LOCK_SH)
+	unlock, err := s.dir.lock(unix.LOCK_SH, lockPatience)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +97,7 @@ func OpenStoreWithClock(dir string, now func() time.Time) (*Store, error) {
 func (s *Store) Reload() error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	unlock, err := s.dir.lock(unix.LOCK_SH)
+	unlock, err := s.dir.lock(unix.LOCK_SH, lockPatience)
 	if err != nil {
 		return err
 	}
@@ -299,7 +299,7 @@ func (c *change) remove(rel string) { c.steps = append(c.steps, step{rel: rel, r
 func (s *Store) change(check func(*change) error) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	unlock, err := s.dir.lock(unix.LOCK_EX)
+	unlock, err := s.dir.lock(unix.LOCK_EX, lockPatience)
 	if err != nil {
 		return err
 	}

@@ -295,3 +295,16 @@ func TestOpenStoreRefusals(t *testing.T) {
 		t.Error("a file in place of the directory: no error")
 	}
 }
+
+func TestBusyStateDirectory(t *testing.T) {
+	s := openStore(t)
+	unlock, err := s.dir.lock(unix.LOCK_EX, 0)
+	must(t, err)
+	if _, err := s.dir.lock(unix.LOCK_SH, 0); !errors.Is(err, ErrBusy) {
+		t.Errorf("second lock = %v, want ErrBusy", err)
+	}
+	unlock()
+	unlock, err = s.dir.lock(unix.LOCK_SH, 0)
+	must(t, err)
+	unlock()
+}

@@ -69,10 +69,12 @@ func TestServerJudgesClients(t *testing.T) {
 	withSub := sub.issue("b.example")
 	withSub.chain = []*x509.Certificate{sub.cert}
 	pinned := selfSignedPair(t, "pin.example")
+	pinnedCA := selfSignedPair(t, "ca.example", func(c *x509.Certificate) { c.IsCA, c.BasicConstraintsValid, c.KeyUsage = true, true, 0 })
+	noSign := selfSignedPair(t, "nosign.example", func(c *x509.Certificate) { c.IsCA, c.BasicConstraintsValid = true, true })
 	// A pinned certificate's key must not vouch for others.
 	underPin := (&authority{t: t, cert: pinned.cert, key: pinned.key}).issue("b.example")
 	s := storeWith(t, ca.issue("a.example"), ca)
-	must(t, s.Authenticate("pin", encodeCertificates(pinned.cert)))
+	must(t, s.Authenticate("pin", encodeCertificates(pinned.cert, pinnedCA.cert, noSign.cert)))
 	server, err := s.ServerConfig("local-ent", Policy{})
 	must(t, err)
 	tests := []struct {
@@ -85,6 +87,8 @@ func TestServerJudgesClients(t *testing.T) {
 		{"good rsa", []tls.Certificate{ca.issueFor(rsaKey(t, 2048), "b.example").tls()}, "", ""},
 		{"with intermediate", []tls.Certificate{withSub.tls()}, "", ""},
 		{"pinned", []tls.Certificate{pinned.tls()}, "", ""},
+		{"pinned, self-signed with CA true", []tls.Certificate{pinnedCA.tls()}, "", ""},
+		{"pinned, CA true without certificate signing", []tls.Certificate{noSign.tls()}, "", ""},
 		{"no extended key usage", []tls.Certificate{ca.issue("b.example", onlyUsage()).tls()}, "", ""},
 		{"any extended key usage", []tls.Certificate{ca.issue("b.example", onlyUsage(x509.ExtKeyUsageAny)).tls()}, "", ""},
 		{"none", nil, ReasonNoCertificate, "mutual TLS"},

@@ -23,7 +23,7 @@ var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interv
 const bindRetries = 8
 
 // ListenTransparent listens with IP_TRANSPARENT on an address that the interception rules lead to; LocalAddr of an accepted connection
-// is then its original destination. Needs CAP_NET_ADMIN; the error says so. Accepted connections have TCP_NODELAY, keepalive and TCP_USER_TIMEOUT 20 s.
+// is then its original destination. ctx bounds the set-up alone; Close ends the listener. Needs CAP_NET_ADMIN; the error says so. Accepted connections have TCP_NODELAY, keepalive and TCP_USER_TIMEOUT 20 s.
 func ListenTransparent(ctx context.Context, addr netip.AddrPort) (net.Listener, error) {
 	lc := net.ListenConfig{
 		KeepAliveConfig: keepAlive,

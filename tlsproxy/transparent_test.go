@@ -259,6 +259,18 @@ func TestDialTransparentErrors(t *testing.T) {
 		if _, err := ListenTransparent(context.Background(), l.Addr().(*net.TCPAddr).AddrPort()); !errors.Is(err, unix.EADDRINUSE) {
 			t.Errorf("listening twice: %v", err)
 		}
+		conn, err := DialTransparent(context.Background(), netip.MustParseAddr("2001:db8::1"), l.Addr().(*net.TCPAddr).AddrPort(), 0)
+		if err == nil {
+			conn.Close()
+			t.Error("a connection from an address without a way back came about")
+		} else if !errors.Is(err, unix.ENETUNREACH) && !errors.Is(err, unix.ETIMEDOUT) {
+			t.Errorf("IPv6 from a foreign address: %v", err)
+		}
+		conn, err = DialTransparent(context.Background(), netip.MustParseAddr("::1"), l.Addr().(*net.TCPAddr).AddrPort(), 0)
+		if err != nil {
+			return fmt.Errorf("IPv6: %w", err)
+		}
+		conn.Close()
 		return nil
 	})
 }
