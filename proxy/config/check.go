@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"unicode/utf8"
 
 	"imeproxy/proxy/config/keyword"
@@ -13,6 +14,8 @@ type checker struct {
 	c     *Config
 	r     *Resolved
 	found Diagnostics
+	// natFailed says that a translation could not be followed, so that a missing one is no news.
+	natFailed bool
 }
 
 // at builds a diagnostic that points at a word of the line of pos, or at the command when the line does not hold it.
@@ -21,16 +24,29 @@ func (k *checker) at(pos Pos, word, message, hint string) *Diagnostic {
 	if pos.Line > 0 && pos.Line <= len(k.c.source) {
 		d.Source = k.c.source[pos.Line-1]
 		words := keyword.Split(d.Source)
-		// The last such word is meant: references stand behind keywords, and a name may be spelled like one.
-		for i := len(words) - 1; i >= 0 && word != ""; i-- {
-			if words[i].Text == word {
-				d.Col = words[i].Col
-				break
-			}
-		}
+		d.Col = columnOf(words, word, pos.Col)
 	}
 	k.found = append(k.found, d)
 	return &k.found[len(k.found)-1]
+}
+
+// columnOf finds a word of a line. The last such word is meant: references stand behind keywords, and a name may be spelled like
+// one. A name may also be part of a word, as in (inside,outside).
+func columnOf(words []keyword.Word, word string, otherwise int) int {
+	if word == "" {
+		return otherwise
+	}
+	for _, fits := range []func(string) bool{
+		func(w string) bool { return w == word },
+		func(w string) bool { return w[0] == '(' && strings.Contains(w, word) },
+	} {
+		for i := len(words) - 1; i >= 0; i-- {
+			if fits(words[i].Text) {
+				return words[i].Col
+			}
+		}
+	}
+	return otherwise
 }
 
 func (k *checker) fail(pos Pos, word, message, hint string) { k.at(pos, word, message, hint) }
@@ -162,7 +178,9 @@ func (k *checker) ownAddress(a netip.Addr) *Interface {
 func (k *checker) translations() {
 	for _, o := range k.c.Objects {
 		if o.NAT != nil {
+			before := len(k.found)
 			k.translation(o)
+			k.natFailed = k.natFailed || len(k.found) > before
 		}
 	}
 	for i, s := range k.r.Statics {

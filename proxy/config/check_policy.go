@@ -138,17 +138,25 @@ func (k *checker) flows(r Rule) (inbound bool, out []Flow) {
 	}
 	switch {
 	case len(src) > 0 && len(dst) > 0:
-		k.fail(r.Pos, "", "the entry names call agents on both sides", "inbound has the call agent as destination, outbound as source")
+		k.fail(r.Pos, destination(r), "the entry names call agents on both sides", "inbound has the call agent as destination, outbound as source")
 	case len(src)+len(dst) == 0:
-		k.at(r.Pos, "", "the entry of an inspected class names no call agent of the uc-ime", "inbound: permit tcp any host "+k.r.UCMs[0].Addr.String()+" eq PORT").missing = true
+		k.at(r.Pos, destination(r), "the entry of an inspected class names no call agent of the uc-ime", "inbound: permit tcp any host "+k.r.UCMs[0].Addr.String()+" eq PORT").missing = true
 	case r.DstPorts.Any():
-		k.fail(r.Pos, "", "the entry of an inspected class names no port, so all connections would be taken for SIP", "add eq PORT or range PORT PORT")
+		k.fail(r.Pos, destination(r), "the entry of an inspected class names no port, so all connections would be taken for SIP", "add eq PORT or range PORT PORT")
 	case len(dst) > 0:
 		return true, k.inboundFlows(r, dst)
 	default:
 		return false, k.outboundFlows(r, src)
 	}
 	return false, nil
+}
+
+// destination is the word of an entry that its destination begins with, where it is written as an address.
+func destination(r Rule) string {
+	if r.Dst.IsValid() {
+		return r.Dst.Addr().String()
+	}
+	return "any"
 }
 
 func (k *checker) inboundFlows(r Rule, to []ResolvedUCM) (out []Flow) {
@@ -166,7 +174,7 @@ func (k *checker) inboundFlows(r Rule, to []ResolvedUCM) (out []Flow) {
 				out, found = append(out, f), true
 			}
 		}
-		if !found {
+		if !found && !k.natFailed {
 			k.at(r.Pos, u.Addr.String(), fmt.Sprintf("no static translation makes %s reachable on this port", u.Addr),
 				"add nat (REAL,MAPPED) static to an object network with host "+u.Addr.String()).missing = true
 		}
@@ -176,6 +184,9 @@ func (k *checker) inboundFlows(r Rule, to []ResolvedUCM) (out []Flow) {
 
 func (k *checker) outboundFlows(r Rule, from []ResolvedUCM) (out []Flow) {
 	for _, u := range from {
+		if !u.Source.IsValid() && k.natFailed {
+			continue
+		}
 		if !u.Source.IsValid() {
 			k.at(r.Pos, u.Addr.String(), fmt.Sprintf("no translation hides %s on the way out", u.Addr),
 				"add nat (REAL,MAPPED) static or dynamic to an object network that holds "+u.Addr.String()).missing = true

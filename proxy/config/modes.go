@@ -29,8 +29,11 @@ func (m *mode) prepare(words []keyword.Word) []keyword.Word {
 	}
 	for end := at; end < len(words) && end < at+5; end++ {
 		if strings.HasSuffix(words[end].Text, ")") {
-			out := append([]keyword.Word{}, words[:at]...)
-			out = append(out, keyword.Join(words[at:end+1]))
+			pair := keyword.Join(words[at : end+1])
+			if !strings.Contains(pair.Text, ",") {
+				return words
+			}
+			out := append(append([]keyword.Word{}, words[:at]...), pair)
 			return append(out, words[end+1:]...)
 		}
 	}

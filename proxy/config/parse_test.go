@@ -161,22 +161,26 @@ func TestUCIMEValues(t *testing.T) {
 	}
 	same := func(*UCIME) {}
 	for text, change := range map[string]func(*UCIME){
-		"": same,
+		"":                     same,
 		"media-termination m":  func(u *UCIME) { u.MediaTermination = "m" },
 		"ticket reject drop":   func(u *UCIME) { u.TicketRejectDrop = true },
 		"ticket reject reject": same,
 		"no rtcp":              func(u *UCIME) { u.NoRTCP = true },
-		"ucm address 192.168.10.30 trunk-security-mode non-secure":         func(u *UCIME) { u.UCMs = []UCM{{Addr: addr("192.168.10.30")}} },
-		"ucm address 192.168.10.30 trunk-security-mode nonsecure":          func(u *UCIME) { u.UCMs = []UCM{{Addr: addr("192.168.10.30")}} },
-		"ucm address 192.168.10.30 trunk secure":                           func(u *UCIME) { u.UCMs = []UCM{{Addr: addr("192.168.10.30"), Secure: true}} },
-		"ucm add 10.0.0.9 tr secure\n ucm add 10.0.0.9 tr non-secure":      func(u *UCIME) { u.UCMs = []UCM{{Addr: addr("10.0.0.9")}} },
-		"ticket epoch 255 password password1234":                           func(u *UCIME) { u.TicketEpoch, u.TicketPassword = 255, "password1234" },
-		"ticket epoch 1 password *****":                                    func(u *UCIME) { u.TicketEpoch, u.TicketPassword = 1, "*****" },
-		"fallback monitoring timer 10":                                     func(u *UCIME) { u.MonitoringTimer = 10 * time.Millisecond },
-		"fallback hold-down timer 360":                                     func(u *UCIME) { u.HoldDownTimer = 360 * time.Second },
-		"fallback sensitivity-file ime-fallback-sensitvity.fbs":            func(u *UCIME) { u.SensitivityFile = "ime-fallback-sensitvity.fbs" },
-		"mapping-service listening-interface in uc-ime-interface out":      func(u *UCIME) { u.Mapping = &MappingService{ListenInterface: "in", ListenPort: 8060, UCIMEInterface: "out"} },
-		"mapping listening-int in listening-port 1024 uc-ime-interface ou": func(u *UCIME) { u.Mapping = &MappingService{ListenInterface: "in", ListenPort: 1024, UCIMEInterface: "ou"} },
+		"ucm address 192.168.10.30 trunk-security-mode non-secure":    func(u *UCIME) { u.UCMs = []UCM{{Addr: addr("192.168.10.30")}} },
+		"ucm address 192.168.10.30 trunk-security-mode nonsecure":     func(u *UCIME) { u.UCMs = []UCM{{Addr: addr("192.168.10.30")}} },
+		"ucm address 192.168.10.30 trunk secure":                      func(u *UCIME) { u.UCMs = []UCM{{Addr: addr("192.168.10.30"), Secure: true}} },
+		"ucm add 10.0.0.9 tr secure\n ucm add 10.0.0.9 tr non-secure": func(u *UCIME) { u.UCMs = []UCM{{Addr: addr("10.0.0.9")}} },
+		"ticket epoch 255 password password1234":                      func(u *UCIME) { u.TicketEpoch, u.TicketPassword = 255, "password1234" },
+		"ticket epoch 1 password *****":                               func(u *UCIME) { u.TicketEpoch, u.TicketPassword = 1, "*****" },
+		"fallback monitoring timer 10":                                func(u *UCIME) { u.MonitoringTimer = 10 * time.Millisecond },
+		"fallback hold-down timer 360":                                func(u *UCIME) { u.HoldDownTimer = 360 * time.Second },
+		"fallback sensitivity-file ime-fallback-sensitvity.fbs":       func(u *UCIME) { u.SensitivityFile = "ime-fallback-sensitvity.fbs" },
+		"mapping-service listening-interface in uc-ime-interface out": func(u *UCIME) {
+			u.Mapping = &MappingService{ListenInterface: "in", ListenPort: 8060, UCIMEInterface: "out"}
+		},
+		"mapping listening-int in listening-port 1024 uc-ime-interface ou": func(u *UCIME) {
+			u.Mapping = &MappingService{ListenInterface: "in", ListenPort: 1024, UCIMEInterface: "ou"}
+		},
 		"media m\n no media\n no rtcp\n rtcp\n ticket rej drop\n no ticket rej":                           same,
 		"ticket epoch 1 password password1234\n no ticket epoch 1 password password1234":                  same,
 		"ticket epoch 1 password password1234\n no ticket":                                                same,
@@ -196,7 +200,7 @@ func TestUCIMEValues(t *testing.T) {
 
 func TestOtherValues(t *testing.T) {
 	for text, want := range map[string]*Config{
-		"hostname proxy-a\ndomain-name a.example": {Hostname: "proxy-a", DomainName: "a.example"},
+		"hostname proxy-a\ndomain-name a.example":                                   {Hostname: "proxy-a", DomainName: "a.example"},
 		"hostname a\ndomain-name b.c\nno hostname\nno domain-name b.c\nno hostname": {},
 		"banner motd “Hello”\nbanner exec two  words\nbanner login a\nno banner login": {
 			Banners: []Banner{{Kind: "motd", Text: "Hello"}, {Kind: "exec", Text: "two  words"}},
@@ -226,13 +230,13 @@ func TestOtherValues(t *testing.T) {
 			CryptoActions: []CryptoAction{{Kind: Enroll, Trustpoint: "local-asa"}},
 		},
 		"crypto ca trustpoint a\n enrollment terminal\n fqdn b.c\n keypair k\n subject cn=x\n no enr\n no fqdn\n no keypair k\n no subj": {Trustpoints: []*Trustpoint{{Name: "a"}}},
-		"crypto ca trustpoint a\ncrypto ca enroll a\nno crypto ca trustpoint a":                                                         {},
+		"crypto ca trustpoint a\ncrypto ca enroll a\nno crypto ca trustpoint a":                                                          {},
 		"tls-proxy p\n server trust-point a\n client trust-point b\n client cipher-suite aes128-sha1 aes256-sha1 3des-sha1 null-sha1": {TLSProxies: []*TLSProxy{{
 			Name: "p", ServerTrustpoint: "a", ClientTrustpoint: "b", ClientCipherSuites: []string{"aes128-sha1", "aes256-sha1", "3des-sha1", "null-sha1"},
 		}}},
 		"tls-proxy p\n server trust-point a\n client trust-point b\n client cipher aes1\n no server trust-point\n no client trust-point b\n no client cipher-suite": {TLSProxies: []*TLSProxy{{Name: "p"}}},
-		"tls-proxy p\nno tls-proxy p\ntls-proxy maximum-sessions 500":                                                                                                {TLSProxyMaxSessions: 500},
-		"tls-proxy max 500\nno tls-proxy max": {},
+		"tls-proxy p\nno tls-proxy p\ntls-proxy maximum-sessions 500": {TLSProxyMaxSessions: 500},
+		"tls-proxy max 500\nno tls-proxy max":                         {},
 		"ssl encryption 3des-sha1 aes128-sha1 3des-sha1\nssl client-version tlsv1.2\nssl server-version TLSv1.3": {
 			SSLEncryption: []string{"3des-sha1", "aes128-sha1"}, SSLClientVersion: "tlsv1.2", SSLServerVersion: "tlsv1.3",
 		},
@@ -248,10 +252,10 @@ func TestOtherValues(t *testing.T) {
 		"service-policy p global\nservice-policy q interface i\nservice-policy r interface j\nno service-policy r interface j": {
 			ServicePolicies: []ServicePolicy{{Policy: "p", Global: true}, {Policy: "q", Interface: "i"}},
 		},
-		"class-map c\npolicy-map p\nno class-map c\nno policy-map p":            {},
-		": Saved\n!\n\n \t\nend\nexit\nhostname\u00a0x":                         {Hostname: "x"},
-		"\ufeffhostname x":                                                      {Hostname: "x"},
-		"uc-ime x\n end\nmedia-termination m":                                   {UCIME: newUCIME("x", Pos{}), MediaTerminations: []*MediaTermination{{Name: "m", MinPort: 16384, MaxPort: 32767}}},
+		"class-map c\npolicy-map p\nno class-map c\nno policy-map p": {},
+		": Saved\n!\n\n \t\nend\nexit\nhostname\u00a0x":              {Hostname: "x"},
+		"\ufeffhostname x":                    {Hostname: "x"},
+		"uc-ime x\n end\nmedia-termination m": {UCIME: newUCIME("x", Pos{}), MediaTerminations: []*MediaTermination{{Name: "m", MinPort: 16384, MaxPort: 32767}}},
 		"policy-map p\n class c\n  inspect sip uc-ime u tls-proxy t\nhostname h": {Hostname: "h", PolicyMaps: []*PolicyMap{{Name: "p", Classes: []*PolicyClass{{Class: "c", Inspect: &InspectSIP{UCIME: "u", TLSProxy: "t"}}}}}},
 	} {
 		if d := cmp.Diff(want, mustParse(t, text), noPlaces, cmpopts.IgnoreUnexported(Config{})); d != "" {

@@ -1,6 +1,9 @@
 package config
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // Resolved is a configuration with all names followed. Its pointers lead into the Config; nothing in it may be changed.
 type Resolved struct {
@@ -112,6 +115,8 @@ func (c *Config) Resolve() (*Resolved, Diagnostics) {
 	k.proxy()
 	k.policies()
 	k.found.sort()
+	// One thing that is used twice is reported once.
+	k.found = slices.CompactFunc(k.found, func(a, b Diagnostic) bool { return a == b })
 	if k.found.HasErrors() {
 		return nil, k.found
 	}

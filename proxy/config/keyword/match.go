@@ -2,6 +2,7 @@ package keyword
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -73,7 +74,7 @@ type Error struct {
 	Kind     ErrorKind
 	Index    int         // index of the word; for Incomplete the number of words
 	Col      int         // its column; for Incomplete the column after the line's end
-	Word     string      // as typed
+	Word     string      // as typed; for an argument that takes the rest of the line all of it
 	Expected []Candidate // what would be right there
 	Reason   string      // for Invalid: the kind's own words
 	Arg      string      // for Invalid: the argument's name
@@ -166,21 +167,24 @@ func (m *matcher[T]) walk(at []*node[T], i int, args Args) *node[T] {
 
 // arguments tries the word as an argument, after the keywords of the place.
 func (m *matcher[T]) arguments(at []*node[T], i int, args Args, matched, several bool) *node[T] {
-	w, reason, name, tried, keywords := m.words[i], "", "", 0, 0
+	w, reason, name, word, keywords := m.words[i], "", "", "", 0
+	var tried []string // the different arguments of the place
 	for _, n := range at {
 		for _, e := range n.edges {
 			if e.keyword != "" {
 				keywords++
 				continue
 			}
-			tried++
+			if !slices.Contains(tried, e.name) {
+				tried = append(tried, e.name)
+			}
 			text, next := w.Text, i+1
 			if e.kind.Rest {
 				text, next = w.rest, len(m.words)
 			}
 			if e.kind.Check != nil {
 				if err := e.kind.Check(text); err != nil {
-					reason, name = err.Error(), e.name
+					reason, name, word = err.Error(), e.name, text
 					continue
 				}
 			}
@@ -191,15 +195,15 @@ func (m *matcher[T]) arguments(at []*node[T], i int, args Args, matched, several
 			}
 		}
 	}
-	if matched {
+	if matched || (m.err != nil && m.err.Index >= i) {
 		return nil
 	}
 	e := &Error{Kind: Unknown, Index: i, Col: w.Col, Word: w.Text, Expected: m.tree.candidates(at, "")}
 	switch {
 	case several:
 		e.Kind, e.Expected = Ambiguous, m.tree.candidates(at, w.Text)
-	case tried == 1 && (keywords == 0 || looksLikeValue(w.Text)):
-		e.Kind, e.Reason, e.Arg = Invalid, reason, name
+	case len(tried) == 1 && (keywords == 0 || looksLikeValue(w.Text)):
+		e.Kind, e.Reason, e.Arg, e.Word = Invalid, reason, name, word
 	}
 	m.fail(e)
 	return nil

@@ -2,6 +2,7 @@ package keyword
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -152,14 +153,15 @@ func (p *patternReader[T]) edge(word string, to *node[T]) *edge[T] {
 
 // closure is every node that is reached from the given ones without a word, in the order of the patterns.
 func closure[T any](from []*node[T]) []*node[T] {
-	seen := map[*node[T]]bool{}
-	var out []*node[T]
+	if len(from) == 1 && len(from[0].skips) == 0 {
+		return from
+	}
+	out := make([]*node[T], 0, len(from)+8)
 	var visit func(n *node[T])
 	visit = func(n *node[T]) {
-		if seen[n] {
+		if slices.Contains(out, n) {
 			return
 		}
-		seen[n] = true
 		out = append(out, n)
 		for _, s := range n.skips {
 			visit(s)
