@@ -206,5 +206,6 @@ func (a *Appliance) rewriter(s *session) *sipalg.Rewriter {
 	return &sipalg.Rewriter{
 		Map: &addressMap{plan: p, statics: p.translations(), hide: s.agent.hide, remote: s.remote.Addr()}, Seal: a.sealer,
 		InsideTransport: transport, SourceRemote: s.remote,
+		HidePort: p.trunkPort(s.agent),
 	}
 }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -22,11 +23,26 @@ func (s *session) handle(m *sipalg.Message, from dialog.Side) bool {
 		s.refuse(m, from, 501, "Not Implemented", string(dialog.CauseUnknownMethod), sipalg.Header{Name: "Allow", Value: dialog.Methods})
 		return true
 	}
+	if from == dialog.Outside && s.namesInside(m) {
+		s.refuse(m, from, 404, "Not Found", "inside_address_named")
+		return true
+	}
 	if m.ToTag() == "" && m.Method != "ACK" && m.Method != "CANCEL" {
 		return s.openingRequest(m, from)
 	}
 	s.dialogRequest(m, from)
 	return true
+}
+
+// namesInside tells whether the Request-URI names an inside host by its address. The Internet knows no such address: it
+// would make the call agent send the request to a host of the stranger's choice.
+func (s *session) namesInside(m *sipalg.Message) bool {
+	u, err := sipalg.ParseURI(m.URI)
+	if err != nil {
+		return false
+	}
+	addr, err := netip.ParseAddr(strings.Trim(u.Host, "[]"))
+	return err == nil && addr.Unmap() != s.agent.real && (s.a.plan.Load().insideNet(addr.Unmap()) || addr.IsLoopback())
 }
 
 // answer sends a response of the appliance's own on the connection that a request came on.
@@ -100,6 +116,10 @@ func (s *session) openingRequest(m *sipalg.Message, from dialog.Side) bool {
 	}
 	if c := s.a.calls.forRequest(m, from); c != nil {
 		s.judge(c, m, from)
+		return true
+	}
+	if dialog.NeedsDialog(m.Method) {
+		s.refuse(m, from, 481, "Call/Transaction Does Not Exist", string(dialog.CauseNoDialog))
 		return true
 	}
 	if _, err := s.ensure(from.Other(), domain); err != nil {
@@ -235,6 +255,9 @@ func (s *session) judge(c *call, m *sipalg.Message, from dialog.Side) {
 // forwardRequest translates a request and sends it on. The call is locked.
 func (s *session) forwardRequest(c *call, m *sipalg.Message, from dialog.Side, act dialog.Action, now time.Time) {
 	out := m.Clone()
+	if !out.Has("Max-Forwards") {
+		out.Add("Max-Forwards", "70") // RFC 3261 16.6 item 3
+	}
 	if err := c.offerAnswer(out, from, act); err != nil {
 		s.unusableRequest(c, m, from, act, err)
 		return
