@@ -109,6 +109,12 @@ var known = map[string]bool{
 // KnownMethod tells whether the method is one of those that the appliance passes.
 func KnownMethod(method string) bool { return known[method] }
 
+// NeedsDialog tells whether requests of the method mean nothing outside a dialog: BYE (RFC 3261 15), PRACK (RFC 3262)
+// and UPDATE (RFC 3311).
+func NeedsDialog(method string) bool {
+	return method == "BYE" || method == "PRACK" || method == "UPDATE"
+}
+
 // Methods is the value of an Allow header that names the known methods.
 const Methods = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, MESSAGE, SUBSCRIBE, NOTIFY, REFER, PUBLISH, REGISTER"
 
