@@ -99,7 +99,6 @@ func TestAccessLists(t *testing.T) {
 		{"out list alone opens nothing", "out", []Rule{{Permit: true, Proto: "ip"}}, []probe{{"udp", udp(40008, 53), false}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
 			l := newLab(t)
 			spec := plainSpec()
 			link := linkOut

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -36,14 +37,34 @@ func is(a netip.Addr, ip net.IP) bool {
 	return ok && a == b.Unmap()
 }
 
+// routeTo looks up how a packet to ip would leave.
+func routeTo(ip net.IP) (link string, local bool) {
+	routes, err := netlink.RouteGet(ip)
+	if err != nil || len(routes) == 0 {
+		return "", false
+	}
+	l, err := netlink.LinkByIndex(routes[0].LinkIndex)
+	if err != nil {
+		return "", false
+	}
+	return l.Attrs().Name, routes[0].Type == unix.RTN_LOCAL
+}
+
 // intercepted matches entries of connections that an interception would have taken, had it been there when they opened. Such
 // an entry would keep its translation for packets that now belong to the proxy. Live connections of the proxy are marked.
 func intercepted(c Intercept) flowFilter {
 	return func(f *netlink.ConntrackFlow) bool {
 		port := f.Forward.DstPort
-		return f.Mark != Mark && f.Forward.Protocol == unix.IPPROTO_TCP &&
-			inPrefix(c.Src, f.Forward.SrcIP) && inPrefix(c.Dst, f.Forward.DstIP) &&
-			(c.PortLo == 0 && c.PortHi == 0 || port >= c.PortLo && port <= c.PortHi)
+		if f.Mark == Mark || f.Forward.Protocol != unix.IPPROTO_TCP ||
+			!inPrefix(c.Src, f.Forward.SrcIP) || !inPrefix(c.Dst, f.Forward.DstIP) ||
+			(c.PortLo != 0 || c.PortHi != 0) && (port < c.PortLo || port > c.PortHi) {
+			return false
+		}
+		if from, _ := routeTo(f.Forward.SrcIP); !slices.Contains(c.InLinks, from) {
+			return false
+		}
+		_, local := routeTo(f.Forward.DstIP)
+		return !c.Outbound || !local
 	}
 }
 
@@ -54,9 +75,8 @@ func proxied(f *netlink.ConntrackFlow) bool { return f.Mark == Mark }
 // before the translation was there, and would keep the inside address for as long as packets come.
 func untranslated(spec Spec) flowFilter {
 	leaves := func(f *netlink.ConntrackFlow, link string) bool {
-		routes, err := netlink.RouteGet(f.Forward.DstIP)
-		l, lerr := netlink.LinkByName(link)
-		return err == nil && lerr == nil && len(routes) > 0 && routes[0].LinkIndex == l.Attrs().Index
+		out, local := routeTo(f.Forward.DstIP)
+		return out == link && !local
 	}
 	return func(f *netlink.ConntrackFlow) bool {
 		if f.Mark == Mark || !f.Forward.SrcIP.Equal(f.Reverse.DstIP) {

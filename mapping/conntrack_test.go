@@ -3,6 +3,7 @@ package mapping
 import (
 	"bufio"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -71,9 +72,12 @@ func alive(c net.Conn) bool {
 // When a class appears, its standing connections must not go on beside the proxy; others live through the change.
 func TestStandingConnectionsOfAClassEnd(t *testing.T) {
 	l := newLab(t)
-	spec := labSpec()
-	spec.Intercepts = nil
-	k := l.apply(spec)
+	with := labSpec()
+	with.Intercepts[0].Src = netip.Prefix{}
+	with.Groups[0].Rules = append(with.Groups[0].Rules, Rule{Permit: true, Proto: "tcp", Dst: hostPrefix(addr(dmzHost))})
+	without := clone(with)
+	without.Intercepts = nil
+	k := l.apply(without)
 	conns := map[string]net.Conn{}
 	for _, port := range []string{"5061", "80"} {
 		l.echo(func() (ln net.Listener, err error) {
@@ -88,7 +92,16 @@ func TestStandingConnectionsOfAClassEnd(t *testing.T) {
 	})
 	inbound := l.hold(open(l.outside, "", caMapped+":5070"))
 
-	l.update(k, labSpec())
+	l.echo(func() (ln net.Listener, err error) {
+		l.in(l.dmz, func() error { ln, err = net.Listen("tcp4", dmzHost+":5500"); return nil })
+		return ln, err
+	})
+	past := l.hold(open(l.outside, "", dmzHost+":5500"))
+
+	l.update(k, with)
+	if !alive(past) {
+		t.Error("a connection with a port of the class was cut that comes in elsewhere")
+	}
 	if alive(conns["5061"]) {
 		t.Error("outbound SIP goes on beside the proxy")
 	}
@@ -102,8 +115,8 @@ func TestStandingConnectionsOfAClassEnd(t *testing.T) {
 		t.Errorf("conntrack entry of the class:\n%s", flows)
 	}
 	// An update that leaves the class alone cuts nothing.
-	l.update(k, labSpec())
-	if !alive(conns["80"]) {
+	l.update(k, with)
+	if !alive(conns["80"]) || !alive(past) {
 		t.Error("an update without change cuts a connection")
 	}
 }

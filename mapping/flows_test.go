@@ -251,3 +251,41 @@ func lateSegment(sport, dport uint16) []byte {
 	binary.BigEndian.PutUint16(seg[16:], ^uint16(sum))
 	return seg
 }
+
+// The kernel's SIP helper would rewrite the inside address in the body behind our back.
+func TestNoSIPHelper(t *testing.T) {
+	l := newLab(t)
+	l.apply(labSpec())
+	ca, remote := l.packetConn(l.ca, caReal+":5060"), l.packetConn(l.outside, remoteAddr+":5060")
+	text := "OPTIONS sip:" + remoteAddr + " SIP/2.0\r\nVia: SIP/2.0/UDP " + caReal + ":5060;branch=z9hG4bK1\r\n" +
+		"From: <sip:a@" + caReal + ">;tag=1\r\nTo: <sip:b@" + remoteAddr + ">\r\nCall-ID: 1@" + caReal + "\r\n" +
+		"CSeq: 1 OPTIONS\r\nContact: <sip:a@" + caReal + ":5060>\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+	if _, err := ca.WriteToUDPAddrPort([]byte(text), netip.MustParseAddrPort(remoteAddr+":5060")); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 2000)
+	_ = remote.SetReadDeadline(time.Now().Add(2 * time.Second))
+	n, src, err := remote.ReadFromUDPAddrPort(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if src.Addr().Unmap() != addr(caMapped) || string(buf[:n]) != text {
+		t.Errorf("from %v:\n%s", src, buf[:n])
+	}
+	if flows := l.run(l.box, "conntrack", "-L", "-p", "udp"); strings.Contains(flows, "helper=") {
+		t.Errorf("a helper is attached:\n%s", flows)
+	}
+	if log := l.log.String(); strings.Contains(log, "WARN") {
+		t.Errorf("warnings on a clean system:\n%s", log)
+	}
+}
+
+// A helper that another's rule attaches cannot be taken off again; the operator is told.
+func TestForeignSIPHelperIsReported(t *testing.T) {
+	l := newLab(t)
+	l.run(l.box, "sh", "-c", `nft add table ip other; nft 'add ct helper ip other s { type "sip" protocol udp; }'; nft add counter ip other c`)
+	l.apply(labSpec())
+	if log := l.log.String(); !strings.Contains(log, "SIP helper") || !strings.Contains(log, "table=other") {
+		t.Errorf("log:\n%s", log)
+	}
+}

@@ -92,6 +92,9 @@ func (k *Kernel) change(spec Spec) error {
 	if err != nil {
 		return errors.Join(err, k.rollback(merged, add))
 	}
+	for _, table := range sipHelpers() {
+		k.log.Warn("another table defines the kernel's SIP helper, which rewrites SIP behind the proxy's back: remove it", "table", table)
+	}
 	k.announce(add)
 	old := k.spec
 	k.spec, k.rec = &spec, merged

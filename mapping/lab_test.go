@@ -74,6 +74,25 @@ type lab struct {
 	t                            *testing.T
 	ca, phone, box, outside, dmz netns.NsHandle
 	state                        string
+	log                          *syncBuffer
+}
+
+// syncBuffer holds what the package logged.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
 }
 
 // newLab makes the namespaces and wires; the box's own end gets its addresses from the spec.
@@ -82,7 +101,8 @@ func newLab(t *testing.T) *lab {
 	if cannot != "" {
 		t.Skip(cannot)
 	}
-	l := &lab{t: t, state: t.TempDir()}
+	t.Parallel() // namespaces are the test's own, and most of its time it waits for what must not come
+	l := &lab{t: t, state: t.TempDir(), log: &syncBuffer{}}
 	for _, ns := range []*netns.NsHandle{&l.ca, &l.phone, &l.box, &l.outside, &l.dmz} {
 		*ns = newNamespace(t)
 	}
@@ -195,7 +215,7 @@ func (l *lab) apply(spec Spec) *Kernel {
 	l.t.Helper()
 	var k *Kernel
 	l.in(l.box, func() (err error) {
-		k, err = Apply(spec, l.state, slog.New(slog.NewTextHandler(l.t.Output(), nil)))
+		k, err = Apply(spec, l.state, slog.New(slog.NewTextHandler(l.log, nil)))
 		return err
 	})
 	l.t.Cleanup(func() { _ = try(l.box, k.Remove) })
@@ -359,7 +379,7 @@ func sends(t *testing.T, from, at *net.UDPConn, to string) (netip.AddrPort, bool
 		return netip.AddrPort{}, false
 	}
 	buf := make([]byte, 200)
-	_ = at.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+	_ = at.SetReadDeadline(time.Now().Add(600 * time.Millisecond))
 	for {
 		n, src, err := at.ReadFromUDPAddrPort(buf)
 		if err != nil {

@@ -219,3 +219,32 @@ func explain(err error) error {
 	}
 	return fmt.Errorf("install nftables tables: %w", err)
 }
+
+// sipHelpers names the tables of others that define the kernel's SIP helper. A rule of theirs may attach it to a connection
+// when that begins, and no later rule can take it off.
+func sipHelpers() (tables []string) {
+	conn, err := connect()
+	if err != nil {
+		return nil
+	}
+	all, err := conn.ListTables()
+	if err != nil {
+		return nil
+	}
+	for _, t := range all {
+		objects, err := conn.GetNamedObjects(t)
+		if err != nil {
+			continue // of a kind that the library cannot read
+		}
+		for _, o := range objects {
+			n, ok := o.(*nftables.NamedObj)
+			if !ok || n.Type != nftables.ObjTypeCtHelper {
+				continue
+			}
+			if h, ok := n.Obj.(*expr.CtHelper); ok && h.Name == "sip" && !slices.Contains(tables, t.Name) {
+				tables = append(tables, t.Name)
+			}
+		}
+	}
+	return tables
+}
