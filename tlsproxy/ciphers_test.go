@@ -71,7 +71,7 @@ func TestNegotiation(t *testing.T) {
 				Certificates: []tls.Certificate{peerCert}, RootCAs: poolOf(ca), ServerName: "a.example",
 				MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{id},
 			}
-			err, serverErr, cs := shake(t, peer, server)
+			cs, err, serverErr := shake(t, peer, server)
 			if err == nil {
 				got = append(got, cs.CipherSuite)
 			} else if r := reasonOf(serverErr); r != ReasonCipherSuite {
@@ -113,7 +113,7 @@ func TestVersions(t *testing.T) {
 			continue
 		}
 		client := &tls.Config{Certificates: []tls.Certificate{peer}, RootCAs: poolOf(ca), ServerName: "a.example", MinVersion: tt.least, MaxVersion: tt.most}
-		clientErr, serverErr, cs := shake(t, client, server)
+		cs, clientErr, serverErr := shake(t, client, server)
 		if tt.serverReason != "" {
 			if reasonOf(serverErr) != tt.serverReason {
 				t.Errorf("%s: server %v, want reason %s", tt.name, serverErr, tt.serverReason)
@@ -127,7 +127,7 @@ func TestVersions(t *testing.T) {
 	client, err := s.ClientConfig("local-ent", "a.example", Policy{ClientMin: tls.VersionTLS13})
 	must(t, err)
 	old := &tls.Config{Certificates: []tls.Certificate{peer}, MaxVersion: tls.VersionTLS12}
-	if err, _, _ := shake(t, client, old); reasonOf(err) != ReasonVersion {
+	if _, err, _ := shake(t, client, old); reasonOf(err) != ReasonVersion {
 		t.Errorf("client that wants TLS 1.3 meets TLS 1.2: %v", err)
 	}
 	if _, err := s.ClientConfig("local-ent", "a.example", Policy{Ciphers: []string{"null-sha1"}}); !errors.Is(err, ErrCipherSuite) {
@@ -143,7 +143,7 @@ func TestKeyLog(t *testing.T) {
 	must(t, err)
 	client, err := s.ClientConfig("local-ent", "a.example", Policy{})
 	must(t, err)
-	if err, _, _ := shake(t, client, server); err != nil {
+	if _, err, _ := shake(t, client, server); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(log.String(), "CLIENT_TRAFFIC_SECRET_0") {

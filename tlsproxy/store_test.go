@@ -45,8 +45,10 @@ func TestGenerateKeyRefusesWeakAndUnknown(t *testing.T) {
 func TestGenerateKeyKinds(t *testing.T) {
 	s := openStore(t)
 	for _, k := range []KeyInfo{
-		{Label: "a-rsa", Algorithm: "rsa", Bits: 2048}, {Label: "b-256", Algorithm: "ecdsa", Bits: 256},
-		{Label: "c-384", Algorithm: "ecdsa", Bits: 384}, {Label: "d-521", Algorithm: "ecdsa", Bits: 521},
+		{Label: "a-rsa", Algorithm: "rsa", Bits: 2048},
+		{Label: "b-256", Algorithm: "ecdsa", Bits: 256},
+		{Label: "c-384", Algorithm: "ecdsa", Bits: 384},
+		{Label: "d-521", Algorithm: "ecdsa", Bits: 521},
 	} {
 		must(t, s.GenerateKey(k.Label, k.Algorithm, k.Bits, false))
 		if !s.HasKey(k.Label) {

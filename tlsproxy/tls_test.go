@@ -27,7 +27,7 @@ func tcpPair(t testing.TB) (client, server net.Conn) {
 }
 
 // shake runs both handshakes and a byte each way: in TLS 1.3 a client learns of the server's refusal only with its first read.
-func shake(t testing.TB, client, server *tls.Config) (clientErr, serverErr error, cs tls.ConnectionState) {
+func shake(t testing.TB, client, server *tls.Config) (cs tls.ConnectionState, clientErr, serverErr error) {
 	t.Helper()
 	c, s := tcpPair(t)
 	done := make(chan error, 1)
@@ -47,7 +47,7 @@ func shake(t testing.TB, client, server *tls.Config) (clientErr, serverErr error
 		}
 	}
 	serverErr = <-done
-	return clientErr, serverErr, conn.ConnectionState()
+	return conn.ConnectionState(), clientErr, serverErr
 }
 
 // always presents a certificate, also where the server names other authorities (Go's own choice would then be none).
@@ -110,7 +110,7 @@ func TestServerJudgesClients(t *testing.T) {
 				if tt.client != nil {
 					client.GetClientCertificate = always(tt.client[0])
 				}
-				clientErr, serverErr, _ := shake(t, client, server)
+				_, clientErr, serverErr := shake(t, client, server)
 				if got := reasonOf(serverErr); got != tt.want || (serverErr == nil) != (tt.want == "") {
 					t.Fatalf("server: reason %q, %v; want %q", got, serverErr, tt.want)
 				}
@@ -162,7 +162,7 @@ func TestClientJudgesServers(t *testing.T) {
 			client, err := s.ClientConfig("local-ent", "B.example.", Policy{})
 			must(t, err)
 			server := &tls.Config{Certificates: []tls.Certificate{tt.server.tls()}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: poolOf(ca)}
-			clientErr, _, cs := shake(t, client, server)
+			cs, clientErr, _ := shake(t, client, server)
 			if tt.name == "weak curve" {
 				if clientErr == nil {
 					t.Error("a P-224 certificate was accepted")
@@ -197,7 +197,7 @@ func TestBothEndsAreOurs(t *testing.T) {
 	must(t, err)
 	client, err := a.ClientConfig("local-ent", "b.example", Policy{})
 	must(t, err)
-	clientErr, serverErr, cs := shake(t, client, server)
+	cs, clientErr, serverErr := shake(t, client, server)
 	if clientErr != nil || serverErr != nil {
 		t.Fatalf("client %v, server %v", clientErr, serverErr)
 	}
@@ -217,13 +217,13 @@ func TestPolicyLimitsTrustpoints(t *testing.T) {
 		client, err := s.ClientConfig("local-ent", "", p)
 		must(t, err)
 		server := &tls.Config{Certificates: []tls.Certificate{tt.ca.issue("ucm").tls()}}
-		if err, _, _ := shake(t, client, server); reasonOf(err) != tt.want {
+		if _, err, _ := shake(t, client, server); reasonOf(err) != tt.want {
 			t.Errorf("server of %s: %v", tt.ca.cert.Subject, err)
 		}
 		cfg, err := s.ServerConfig("local-ent", p)
 		must(t, err)
 		mine := &tls.Config{GetClientCertificate: always(tt.ca.issue("ucm").tls()), InsecureSkipVerify: true}
-		if _, err, _ := shake(t, mine, cfg); reasonOf(err) != tt.want {
+		if _, _, err := shake(t, mine, cfg); reasonOf(err) != tt.want {
 			t.Errorf("client of %s: %v", tt.ca.cert.Subject, err)
 		}
 	}
@@ -242,11 +242,11 @@ func TestOwnCertificateProblems(t *testing.T) {
 	server, err := s.ServerConfig("tp", Policy{})
 	must(t, err)
 	client := &tls.Config{Certificates: []tls.Certificate{p.tls()}, RootCAs: poolOf(ca), ServerName: "a.example"}
-	if clientErr, serverErr, _ := shake(t, client, server); clientErr != nil || serverErr != nil {
+	if _, clientErr, serverErr := shake(t, client, server); clientErr != nil || serverErr != nil {
 		t.Fatalf("before: %v, %v", clientErr, serverErr)
 	}
 	now = now.Add(25 * time.Hour)
-	if _, err, _ := shake(t, client, server); reasonOf(err) != ReasonOwnCertificate || !strings.Contains(err.Error(), "expired") {
+	if _, _, err := shake(t, client, server); reasonOf(err) != ReasonOwnCertificate || !strings.Contains(err.Error(), "expired") {
 		t.Errorf("handshake with an expired certificate of our own: %v", err)
 	}
 	if _, err := s.ServerConfig("tp", Policy{}); !errors.Is(err, ErrExpired) {
