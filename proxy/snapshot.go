@@ -273,6 +273,7 @@ func (a *Appliance) Version() observe.Version {
 	return observe.Version{
 		Hostname: a.Hostname(), Version: a.opt.Version, Commit: a.opt.Commit, GoVersion: runtime.Version(), Kernel: unix.ByteSliceToString(u.Release[:]),
 		Started: a.started, Up: observe.Seconds(a.now().Sub(a.started)), Config: a.opt.File,
+		Goroutines: runtime.NumGoroutine(),
 	}
 }
 

@@ -101,6 +101,8 @@ type Version struct {
 	Started   time.Time `json:"started"`
 	Up        Seconds   `json:"up"`
 	Config    string    `json:"configuration_file"` // "" is not printed
+	// Goroutines is how many the daemon runs: it grows with connections and calls and falls back when they end. 0 is not printed.
+	Goroutines int `json:"goroutines"`
 }
 
 // RunningConfig is the text behind `show running-config [SECTION]`; secrets are already masked.

@@ -120,7 +120,7 @@ func layouts() map[string]View {
 		"certificates_empty": Certificates{},
 		"version": Version{
 			Hostname: "asa-a", Version: "0.1.0", Commit: "c44fc2c", GoVersion: "go1.26.0", Kernel: "6.12.0", Started: noon, Up: 3723 * sec,
-			Config: "/etc/imeproxy/startup-config",
+			Config: "/etc/imeproxy/startup-config", Goroutines: 31,
 		},
 		"version_empty":        Version{},
 		"running_config":       RunningConfig{Section: "uc-ime", Config: "uc-ime local_uc-ime_proxy\n ticket epoch 1 password *****"},

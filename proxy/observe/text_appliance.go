@@ -194,6 +194,9 @@ func (v Version) Text() string {
 	p.field(0, "Go version", v.GoVersion)
 	p.field(0, "Kernel", v.Kernel)
 	p.field(0, "Configuration file", v.Config)
+	if v.Goroutines > 0 {
+		p.line(0, "Goroutines: %d", v.Goroutines)
+	}
 	p.line(0, "")
 	p.line(0, "%s up %s", orWord(v.Hostname, "imeproxy"), v.Up)
 	return p.String()
