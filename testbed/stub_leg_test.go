@@ -29,6 +29,7 @@ type Leg struct {
 	Local, Remote       string
 	LocalTag, RemoteTag string
 	CSeq                int
+	inviteCSeq          int    // number of the last INVITE, which an ACK repeats
 	Target              string // Request-URI
 	Routes              []string
 	Contact             string
@@ -57,7 +58,14 @@ func (l *Leg) NewRequest(method string) *StubMessage {
 	if l.RemoteTag != "" {
 		to += ";tag=" + l.RemoteTag
 	}
-	m.Add("To", to).Add("Call-ID", l.CallID).Add("CSeq", fmt.Sprintf("%d %s", l.CSeq, method))
+	number := l.CSeq
+	switch method {
+	case "INVITE":
+		l.inviteCSeq = number
+	case "ACK":
+		number = l.inviteCSeq
+	}
+	m.Add("To", to).Add("Call-ID", l.CallID).Add("CSeq", fmt.Sprintf("%d %s", number, method))
 	switch method {
 	case "INVITE", "UPDATE", "SUBSCRIBE", "NOTIFY", "REFER":
 		m.Add("Contact", l.Contact)

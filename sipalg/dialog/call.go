@@ -166,8 +166,9 @@ func (c *Call) Matches(m *sipalg.Message, from Side) bool {
 	if far == "" || c.dialogs[far] != nil {
 		return true
 	}
-	// A response or an early NOTIFY may bring the far tag.
-	return !m.IsRequest() || m.Method == "NOTIFY" && sender != c.From || m.Method == "ACK"
+	// A response or an early NOTIFY may bring the far tag. So may the ACK of a failure; its number tells it from that of
+	// a request repeated with credentials, which has the same Call-ID and From tag.
+	return !m.IsRequest() || m.Method == "NOTIFY" && sender != c.From || m.Method == "ACK" && c.Opens(m)
 }
 
 // Dialogs gives the dialogs that stand, in no order.

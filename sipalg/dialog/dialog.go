@@ -43,6 +43,7 @@ type Dialog struct {
 	subs    map[string]time.Time
 	linger  time.Time
 	byeFrom [2]bool
+	byeDone [2]bool   // the BYE of that side has its final answer
 	Since   time.Time // of its present state
 }
 

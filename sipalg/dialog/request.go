@@ -161,12 +161,12 @@ func (c *Call) reinvite(d *Dialog, from Side) Action {
 }
 
 // bye: the callee must not send it in an early dialog (RFC 3261 15); a BYE that crosses one from the other
-// end passes, so that both ends get their answer.
+// end passes, so that both ends get their answer; who has answered a BYE knows that the dialog is over.
 func (c *Call) bye(d *Dialog, from Side) Action {
 	switch {
 	case d.State == Early && from != c.From:
 		return noDialog()
-	case d.State == Terminated && (d.byeFrom[from] || !d.byeFrom[from.Other()]):
+	case d.State == Terminated && (d.byeFrom[from] || !d.byeFrom[from.Other()] || d.byeDone[from.Other()]):
 		return noDialog()
 	case d.State == Confirmed && !d.invite:
 		return noDialog()
@@ -299,13 +299,14 @@ func (d *Dialog) notified(m *sipalg.Message, now time.Time) {
 	}
 }
 
-// settle tells, once, that no usage by INVITE is left in the call.
+// settle tells, once, that no usage by INVITE is left in the call. Early dialogs that another fork's 2xx has left
+// behind do not count: what may still come from them, the caller ends at once (RFC 3261 13.2.2.4).
 func (c *Call) settle() bool {
 	if c.ended || c.Method != "INVITE" {
 		return false
 	}
 	for _, d := range c.dialogs {
-		if d.invite {
+		if d.invite && (d.State != Early || d.linger.IsZero()) {
 			return false
 		}
 	}

@@ -43,6 +43,9 @@ func (c *Call) otherResponse(t *Transaction, m *sipalg.Message, now time.Time) A
 	if t.Method == "UPDATE" && m.Status < 300 {
 		c.sessionTimer(m, now)
 	}
+	if t.Method == "BYE" && d != nil {
+		d.byeDone[t.From] = true
+	}
 	switch {
 	case t.subEvent != "" && m.Status < 300:
 		if d == nil {
@@ -155,7 +158,7 @@ func (c *Call) success(t *Transaction, m *sipalg.Message, initial bool, now time
 	}
 	if d.State == Early {
 		d.State, d.Since, d.invite = Confirmed, now, true
-		a.Confirmed = true
+		a.Confirmed = !c.ended
 	}
 	for _, other := range c.dialogs {
 		if other.State == Early {
