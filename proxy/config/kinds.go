@@ -290,5 +290,5 @@ func unquote(s string) string {
 
 // plainQuotes replaces the quotation marks of printed text.
 func plainQuotes(s string) string {
-	return strings.NewReplacer("“", `"`, "”", `"`, "„", `"`, "‟", `"`).Replace(s)
+	return strings.NewReplacer("“", `"`, "”", `"`, "„", `"`, "‟", `"`, "‘", "'", "’", "'").Replace(s)
 }
