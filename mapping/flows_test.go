@@ -289,3 +289,18 @@ func TestForeignSIPHelperIsReported(t *testing.T) {
 		t.Errorf("log:\n%s", log)
 	}
 }
+
+// The off-path companion `nat (outside,inside) dynamic interface` hides remotes from the inside, but never those that the
+// proxy stands for.
+func TestTranslationOfTheOutside(t *testing.T) {
+	l := newLab(t)
+	spec := labSpec()
+	spec.Dynamics = append(spec.Dynamics, DynamicNAT{RealLink: linkOut, MappedLink: linkIn, Real: netip.MustParsePrefix("0.0.0.0/0")})
+	l.apply(spec)
+	l.serve(l.ca, caReal+":8000")
+	l.serve(l.ca, caReal+":5070")
+	l.serve(l.outside, remoteAddr+":80")
+	l.reach("forwarded", l.outside, "", caMapped+":8000", caReal+":8000", boxIn)
+	l.reach("the proxy as the remote", l.box, remoteAddr+":0", caReal+":5070", caReal+":5070", remoteAddr)
+	l.reach("outwards", l.ca, "", remoteAddr+":80", remoteAddr+":80", caMapped)
+}

@@ -76,10 +76,7 @@ func (k *Kernel) change(spec Spec) error {
 	if err != nil {
 		return err
 	}
-	settings := wantedSysctls(spec)
-	if k.spec == nil {
-		settings = append(settings, sideSysctls(spec)...)
-	}
+	settings := append(wantedSysctls(spec), sideSysctls(spec)...)
 	merged := merge(k.rec, add, previous(settings))
 	if err := k.state.write(merged); err != nil {
 		return err
@@ -127,6 +124,10 @@ func (k *Kernel) retire(old *Spec, drop record) {
 		return
 	}
 	k.rec = subtract(k.rec, drop)
+	// With the first address of a network the kernel takes its later ones away, the new one among them.
+	if err := perform(k.rec); err != nil {
+		k.log.Error("part of the configuration was lost with the former one", "error", err)
+	}
 	if err := k.state.write(k.rec); err != nil {
 		k.log.Warn("kernel state not recorded", "error", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -147,6 +148,48 @@ func TestUpdate(t *testing.T) {
 	l.update(k, labSpec())
 	if s := l.snapshot(); !strings.Contains(s, boxDMZ) || !strings.Contains(s, "via 209.165.200.230") {
 		t.Errorf("the first spec does not come back:\n%s", s)
+	}
+	l.in(l.box, k.Remove)
+	l.same("Remove", before)
+}
+
+// The kernel drops the later addresses of a network with its first; the new one must not go with the old.
+func TestUpdateOfAnInterfaceAddress(t *testing.T) {
+	l := newLab(t)
+	before := l.snapshot()
+	k := l.apply(labSpec())
+	spec := labSpec()
+	spec.Interfaces[0].Address = netip.MustParsePrefix("192.168.10.2/24")
+	spec.Interfaces[1].Address = netip.MustParsePrefix("209.165.200.242/27")
+	l.update(k, spec)
+	during := l.snapshot()
+	for _, want := range []string{"inet 192.168.10.2/24", "inet 209.165.200.242/27", "default via " + remoteAddr} {
+		if !strings.Contains(during, want) {
+			t.Errorf("%q is missing", want)
+		}
+	}
+	if strings.Contains(during, "inet "+boxIn+"/") || strings.Contains(during, "inet "+boxOut+"/") {
+		t.Error("a former address stays")
+	}
+	l.in(l.box, k.Remove)
+	l.same("Remove", before)
+}
+
+// An update brings back what someone took away from the appliance.
+func TestUpdateRepairs(t *testing.T) {
+	l := newLab(t)
+	before := l.snapshot()
+	k := l.apply(labSpec())
+	during := normal(l.snapshot())
+	l.run(l.box, "sh", "-c", "nft flush ruleset; ip addr del "+mediaOut+"/32 dev mapout; ip route del default; ip rule del fwmark 0x1e; ip route flush table 30; echo 0 > /proc/sys/net/ipv4/ip_forward")
+	l.update(k, labSpec())
+	sorted := func(s string) string {
+		lines := strings.Split(s, "\n")
+		slices.Sort(lines)
+		return strings.Join(lines, "\n")
+	}
+	if diff := cmp.Diff(sorted(during), sorted(normal(l.snapshot()))); diff != "" {
+		t.Errorf("after the update (-before +after):\n%s", diff)
 	}
 	l.in(l.box, k.Remove)
 	l.same("Remove", before)
