@@ -105,8 +105,10 @@ func TestOutboundHeaders(t *testing.T) {
 		{"P-Preferred-Identity", "<sip:100@192.168.10.50>", "<sip:100@209.165.200.227;x-ime=T>"},
 		{"Remote-Party-ID", "<sip:100@192.168.10.30>;party=calling", "<sip:100@209.165.200.227>;party=calling"},
 		{"Referred-By", "<sip:100@192.168.10.30>", "<sip:100@209.165.200.227>"},
-		{"Refer-To", "<sip:3@198.51.100.9?Replaces=a%40192.168.10.30%3Bto-tag%3D1%3Bfrom-tag%3D2&Route=%3Csip:192.168.10.50%3Blr%3E>",
-			"<sip:3@198.51.100.9?Replaces=a%40192.168.10.30%3Bto-tag%3D1%3Bfrom-tag%3D2&Route=%3Csip%3A209.165.200.227%3Blr%3Bx-ime%3DTOKEN>"},
+		{
+			"Refer-To", "<sip:3@198.51.100.9?Replaces=a%40192.168.10.30%3Bto-tag%3D1%3Bfrom-tag%3D2&Route=%3Csip:192.168.10.50%3Blr%3E>",
+			"<sip:3@198.51.100.9?Replaces=a%40192.168.10.30%3Bto-tag%3D1%3Bfrom-tag%3D2&Route=%3Csip%3A209.165.200.227%3Blr%3Bx-ime%3DTOKEN>",
+		},
 		{"Refer-To", "<sip:3@192.168.10.30?Subject=at%20192.168.10.50>", "<sip:3@209.165.200.227?Subject=at%20209.165.200.227>"},
 		{"Replaces", "a@192.168.10.30;to-tag=192.168.10.30;from-tag=2;x=192.168.10.30", "a@192.168.10.30;to-tag=192.168.10.30;from-tag=2;x=209.165.200.227"},
 		{"Target-Dialog", "a@192.168.10.30;local-tag=1;remote-tag=2", "a@192.168.10.30;local-tag=1;remote-tag=2"},
@@ -132,8 +134,10 @@ func TestOutboundHeaders(t *testing.T) {
 		{HeaderFallbackTarget, "<tel:+14085550100>;dtmf=1234", "<tel:+14085550100>;dtmf=1234"},
 		{"Via", "SIP/2.0/TCP 192.168.10.30:5060;branch=z9hG4bK1;rport", "SIP/2.0/TLS 209.165.200.227:5060;branch=z9hG4bK1;rport"},
 		{"v", "SIP/2.0/TCP 192.168.10.50;branch=z9hG4bK192.168.10.50", "SIP/2.0/TLS 209.165.200.227;branch=z9hG4bK192.168.10.50;x-ime=T"},
-		{"Via", "SIP/2.0/TCP 192.168.10.30;branch=1, SIP/2.0/UDP 192.168.10.50:5062;received=192.168.10.51;rport=9;branch=2,SIP/2.0/UDP 198.51.100.1;branch=3",
-			"SIP/2.0/TLS 209.165.200.227;branch=1, SIP/2.0/UDP 209.165.200.227:5062;received=209.165.200.227;rport=9;branch=2;x-ime=T,SIP/2.0/UDP 198.51.100.1;branch=3"},
+		{
+			"Via", "SIP/2.0/TCP 192.168.10.30;branch=1, SIP/2.0/UDP 192.168.10.50:5062;received=192.168.10.51;rport=9;branch=2,SIP/2.0/UDP 198.51.100.1;branch=3",
+			"SIP/2.0/TLS 209.165.200.227;branch=1, SIP/2.0/UDP 209.165.200.227:5062;received=209.165.200.227;rport=9;branch=2;x-ime=T,SIP/2.0/UDP 198.51.100.1;branch=3",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name+" "+tt.in, func(t *testing.T) {
@@ -391,11 +395,15 @@ func TestBodies(t *testing.T) {
 		{"waiting messages", "application/simple-message-summary", "Message-Account: sip:1@192.168.10.30\r\n", "Message-Account: sip:1@209.165.200.227\r\n"},
 		{"sdp", "application/sdp", "v=0\r\nc=IN IP4 192.168.10.50\r\n", "v=0\r\nc=IN IP4 192.168.10.50\r\n"},
 		{"text", "text/plain", "192.168.10.50", "192.168.10.50"},
-		{"multipart", `multipart/mixed;boundary="b1"`, "pre\r\n" + part("application/x+xml", xml) + part("application/sdp", "v=0\r\nc=IN IP4 192.168.10.50") + "--b1--\r\nend",
+		{
+			"multipart", `multipart/mixed;boundary="b1"`, "pre\r\n" + part("application/x+xml", xml) + part("application/sdp", "v=0\r\nc=IN IP4 192.168.10.50") + "--b1--\r\nend",
 			"pre\r\n" + strings.Replace(part("application/x+xml", xmlOut), "<1@192.168.10.30>", "<1@209.165.200.227>", 1) +
-				strings.Replace(part("application/sdp", "v=0\r\nc=IN IP4 192.168.10.50"), "<1@192.168.10.30>", "<1@209.165.200.227>", 1) + "--b1--\r\nend"},
-		{"multipart within", "multipart/mixed;boundary=b2", "--b2\r\nContent-Type: multipart/related;boundary=b1\r\n\r\n" + part("message/sipfrag", "192.168.10.30") + "--b1--\r\n--b2--",
-			"--b2\r\nContent-Type: multipart/related;boundary=b1\r\n\r\n" + gone(part("message/sipfrag", "192.168.10.30")) + "--b1--\r\n--b2--"},
+				strings.Replace(part("application/sdp", "v=0\r\nc=IN IP4 192.168.10.50"), "<1@192.168.10.30>", "<1@209.165.200.227>", 1) + "--b1--\r\nend",
+		},
+		{
+			"multipart within", "multipart/mixed;boundary=b2", "--b2\r\nContent-Type: multipart/related;boundary=b1\r\n\r\n" + part("message/sipfrag", "192.168.10.30") + "--b1--\r\n--b2--",
+			"--b2\r\nContent-Type: multipart/related;boundary=b1\r\n\r\n" + gone(part("message/sipfrag", "192.168.10.30")) + "--b1--\r\n--b2--",
+		},
 		{"coded part", "multipart/mixed;boundary=b1", "--b1\r\nContent-Type: message/sipfrag\r\nContent-Transfer-Encoding: base64\r\n\r\n192.168.10.30\r\n--b1--", "--b1\r\nContent-Type: message/sipfrag\r\nContent-Transfer-Encoding: base64\r\n\r\n192.168.10.30\r\n--b1--"},
 		{"part with its length", "multipart/mixed;boundary=b1", "--b1\r\nContent-Type: message/sipfrag\r\nContent-Length: 13\r\n\r\n192.168.10.30\r\n--b1--", "--b1\r\nContent-Type: message/sipfrag\r\nContent-Length: 15\r\n\r\n209.165.200.227\r\n--b1--"},
 	}

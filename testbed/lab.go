@@ -271,7 +271,7 @@ func (l *Lab) startAll() {
 	}
 	for _, e := range l.Enterprises() {
 		e.UCM.Start(l.T)
-		if e.far.Proxy != nil && e.Proxy != nil || e.far.Edge != nil && e.Proxy != nil || e.Edge != nil && e.far.Proxy != nil {
+		if e.Proxy != nil || e.far.Proxy != nil {
 			l.giveTicket(e)
 		}
 	}
@@ -286,10 +286,16 @@ func (l *Lab) startAll() {
 // giveTicket stores a good ticket for the far phone's number at the call
 // agent of e, as validation would have.
 func (l *Lab) giveTicket(e *Enterprise) {
-	e.UCM.SetTicket(l.T, e.far.Number, IssueTicket(l.T, TicketSpec{
+	e.UCM.SetTicket(l.T, e.far.Number, l.ticketFor(l.T, e))
+}
+
+// ticketFor is a good ticket for calls from e to the far phone.
+func (l *Lab) ticketFor(t T, e *Enterprise) string {
+	t.Helper()
+	return IssueTicket(t, TicketSpec{
 		Password: e.far.TicketPassword, Epoch: e.far.TicketEpoch, Dir: l.Dir,
 		OwnDomain: e.far.Domain, GrantedTo: e.Domain, Numbers: []string{e.far.Number},
-	}))
+	})
 }
 
 // track remembers a process for the log excerpt of a failed test.

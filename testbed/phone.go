@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -267,7 +268,10 @@ func (p *Phone) WaitEvent(t T, types string, limit time.Duration) PhoneEvent {
 		return false
 	})
 	if !ok {
-		t.Fatalf("phone %s: no %s within %v; events: %v\n%s", p.e.Letter, types, limit, p.events, tail(p.Log(), 3000))
+		p.mu.Lock()
+		events := slices.Clone(p.events)
+		p.mu.Unlock()
+		t.Fatalf("phone %s: no %s within %v; events: %v\n%s", p.e.Letter, types, limit, events, tail(p.Log(), 3000))
 	}
 	return found
 }

@@ -265,14 +265,16 @@ func (p *Proxy) FDs() (int, error) {
 
 // Usage is what a process has taken so far.
 type Usage struct {
-	CPU      time.Duration // user and system
-	RSSBytes int64
+	CPU time.Duration // user and system
+	// Memory is the proportional set size in bytes: what processes share
+	// counts once in their sum.
+	Memory int64
 }
 
 // Usage reads the daemon's from /proc.
 func (p *Process) Usage() (Usage, error) { return usageOf(p.Pid()) }
 
-// usageOf reads /proc/PID/stat and /proc/PID/statm (proc(5)).
+// usageOf reads /proc/PID/stat and /proc/PID/smaps_rollup (proc(5)).
 func usageOf(pid int) (Usage, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -281,17 +283,31 @@ func usageOf(pid int) (Usage, error) {
 	// The program's name stands in brackets and may hold spaces.
 	_, rest, ok := strings.Cut(string(stat), ") ")
 	f := strings.Fields(rest)
-	if !ok || len(f) < 22 {
+	if !ok || len(f) < 13 {
 		return Usage{}, errors.New("unexpected form of /proc/PID/stat")
 	}
-	var n [3]int64
-	for i, at := range []int{11, 12, 21} { // utime, stime, rss, counted from the state
-		if n[i], err = strconv.ParseInt(f[at], 10, 64); err != nil {
+	var u Usage
+	for _, field := range f[11:13] { // utime and stime, counted from the state
+		n, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
 			return Usage{}, err
 		}
+		u.CPU += time.Duration(n) * 10 * time.Millisecond // USER_HZ is 100 on Linux
 	}
-	const tick = 10 * time.Millisecond // USER_HZ is 100 on Linux
-	return Usage{CPU: time.Duration(n[0]+n[1]) * tick, RSSBytes: n[2] * int64(os.Getpagesize())}, nil
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		return Usage{}, err
+	}
+	for _, line := range nonEmptyLines(string(maps)) {
+		if v, ok := strings.CutPrefix(line, "Pss:"); ok {
+			kb, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(v, "kB")), 10, 64)
+			if err != nil {
+				return Usage{}, err
+			}
+			u.Memory = kb << 10
+		}
+	}
+	return u, nil
 }
 
 // Imeproxy runs the binary to its end, one minute at most, and returns its

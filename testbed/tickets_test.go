@@ -90,8 +90,12 @@ func TestTickets(t *testing.T) {
 		name string
 		test func(*testing.T, *StubLab)
 	}{
-		{"refusals", ticketRefusals}, {"passes", ticketPasses}, {"methods", ticketMethods},
-		{"twenty failures", ticketFailuresCloseTheConnection}, {"drop", ticketRejectActionDrop}, {"epoch", ticketEpochChange},
+		{"refusals", ticketRefusals},
+		{"passes", ticketPasses},
+		{"methods", ticketMethods},
+		{"twenty failures", ticketFailuresCloseTheConnection},
+		{"drop", ticketRejectActionDrop},
+		{"epoch", ticketEpochChange},
 	} {
 		t.Run(x.name, func(t *testing.T) { x.test(t, s) })
 		s.hangUpAll(t)

@@ -123,7 +123,7 @@ func newPayloads(captures [][]Packet) payloads {
 	set := payloads{bodies: make(map[string]bool)}
 	for _, packets := range captures {
 		for _, p := range packets {
-			body := p.Payload
+			var body []byte
 			if r, ok := parseRTP(p); ok {
 				body = r.Body
 			} else if p.Proto == protoUDP && isRTCP(p.Payload) {

@@ -8,6 +8,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"imeproxy/proxy/trust"
 )
 
 // version and commit are set by the Makefile's linker flags.
@@ -48,7 +50,7 @@ func newRootCommand() *cobra.Command {
 			"over TLS and SRTP, and lets in only those that carry a valid ticket. It is configured in the command language of an ASA.",
 		SilenceUsage: true,
 	}
-	root.AddCommand(newRunCommand(), newCheckCommand(), newShellCommand(), newTicketCommand(), newCryptoCommand(), newVersionCommand())
+	root.AddCommand(newRunCommand(), newCheckCommand(), newShellCommand(), newTicketCommand(), trust.NewCommand(), newVersionCommand())
 	return root
 }
 

@@ -17,6 +17,7 @@ import (
 	"imeproxy/proxy/config"
 	"imeproxy/proxy/observe"
 	"imeproxy/proxy/shell"
+	"imeproxy/proxy/trust"
 )
 
 // runFlags are the settings of `imeproxy run`.
@@ -37,11 +38,13 @@ func newRunCommand() *cobra.Command {
 			"and what was added to the kernel is removed. A second signal ends the waiting. SIGHUP reads the configuration again; a\n" +
 			"file with mistakes changes nothing.",
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runAppliance(cmd.Context(), f, cmd.OutOrStdout(), cmd.ErrOrStderr()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runAppliance(cmd.Context(), f, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.config, "config", "", "configuration `FILE`")
-	fl.StringVar(&f.stateDir, "state-dir", defaultStateDir, "`DIR` of keys, certificates and call records")
+	fl.StringVar(&f.stateDir, "state-dir", trust.DefaultStateDir, "`DIR` of keys, certificates and call records")
 	fl.StringVar(&f.control, "control", shell.DefaultSocket, "Unix `SOCKET` for imeproxy shell")
 	fl.DurationVar(&f.drain, "drain", 0, "how long standing calls may end by themselves after SIGTERM")
 	fl.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")

@@ -111,8 +111,14 @@ func (p *parser) enterMistaken() {
 		words string
 		m     *mode
 	}{
-		{"interface", all.intf}, {"object network", all.object}, {"media-termination", all.media}, {"uc-ime", all.ime},
-		{"crypto ca trustpoint", all.trustpoint}, {"tls-proxy", all.tls}, {"class-map", all.classMap}, {"policy-map", all.policyMap},
+		{"interface", all.intf},
+		{"object network", all.object},
+		{"media-termination", all.media},
+		{"uc-ime", all.ime},
+		{"crypto ca trustpoint", all.trustpoint},
+		{"tls-proxy", all.tls},
+		{"class-map", all.classMap},
+		{"policy-map", all.policyMap},
 		{"class", all.policyClass},
 	} {
 		want := strings.Fields(x.words)

@@ -220,8 +220,10 @@ func TestOtherValues(t *testing.T) {
 		"media-termination m\nno media-termination m": {},
 		"crypto key generate rsa label k\ncrypto key gen rsa label l mod 4096\ncrypto key gen ecdsa label m\ncrypto key gen ecdsa label n ell 521": {
 			CryptoActions: []CryptoAction{
-				{Kind: GenerateKey, Algorithm: "rsa", Label: "k", Bits: 2048}, {Kind: GenerateKey, Algorithm: "rsa", Label: "l", Bits: 4096},
-				{Kind: GenerateKey, Algorithm: "ecdsa", Label: "m", Bits: 256}, {Kind: GenerateKey, Algorithm: "ecdsa", Label: "n", Bits: 521},
+				{Kind: GenerateKey, Algorithm: "rsa", Label: "k", Bits: 2048},
+				{Kind: GenerateKey, Algorithm: "rsa", Label: "l", Bits: 4096},
+				{Kind: GenerateKey, Algorithm: "ecdsa", Label: "m", Bits: 256},
+				{Kind: GenerateKey, Algorithm: "ecdsa", Label: "n", Bits: 521},
 			},
 		},
 		"crypto key generate rsa label k\nno crypto key generate rsa label k": {},

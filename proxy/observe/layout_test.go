@@ -225,8 +225,14 @@ func TestSeconds(t *testing.T) {
 		d          time.Duration
 		text, json string
 	}{
-		{-1, "never", "-1"}, {-5 * time.Second, "never", "-1"}, {0, "0:00:00", "0"}, {1999 * time.Millisecond, "0:00:01", "1"}, {59 * time.Second, "0:00:59", "59"},
-		{3661 * time.Second, "1:01:01", "3661"}, {86399 * time.Second, "23:59:59", "86399"}, {86400 * time.Second, "1d00h", "86400"},
+		{-1, "never", "-1"},
+		{-5 * time.Second, "never", "-1"},
+		{0, "0:00:00", "0"},
+		{1999 * time.Millisecond, "0:00:01", "1"},
+		{59 * time.Second, "0:00:59", "59"},
+		{3661 * time.Second, "1:01:01", "3661"},
+		{86399 * time.Second, "23:59:59", "86399"},
+		{86400 * time.Second, "1d00h", "86400"},
 		{1e6 * time.Second, "11d13h", "1000000"},
 	} {
 		s := SecondsOf(c.d)

@@ -38,8 +38,12 @@ func (s Statistics) rows() []row {
 	}
 	add("", "Tickets verified", s.TicketsVerified)
 	sessions := []row{
-		{"Sessions refused", s.SessionsRefused}, {"OPTIONS answered", s.OptionsAnswered}, {"Unknown dialog", s.UnknownDialog},
-		{"Dialogs opened", s.DialogsOpened}, {"Dialogs ended", s.DialogsEnded}, {"Keepalives", s.Keepalives},
+		{"Sessions refused", s.SessionsRefused},
+		{"OPTIONS answered", s.OptionsAnswered},
+		{"Unknown dialog", s.UnknownDialog},
+		{"Dialogs opened", s.DialogsOpened},
+		{"Dialogs ended", s.DialogsEnded},
+		{"Keepalives", s.Keepalives},
 	}
 	for _, r := range sessions { // their keys are promised: no cause may take them
 		seen[Snake(r.label)] = true

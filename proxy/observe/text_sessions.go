@@ -104,7 +104,8 @@ func (d Dialog) print(p *page) {
 	}
 }
 
-func (m MediaLine) localConn() string  { return slash(m.RemoteOutside) + " to " + slash(m.LocalOutside) }
+func (m MediaLine) localConn() string { return slash(m.RemoteOutside) + " to " + slash(m.LocalOutside) }
+
 func (m MediaLine) remoteConn() string { return slash(m.RemoteInside) + " to " + slash(m.LocalInside) }
 
 // MarshalJSON gives the printed labels as keys; the connections stand as printed, "ip/port to ip/port".

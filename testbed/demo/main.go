@@ -9,12 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"runtime"
-	"sync"
-	"syscall"
-	"time"
 
 	"imeproxy/testbed"
 )
@@ -60,11 +55,10 @@ func run(out string, keep, clean bool, edgeA, edgeB string) int {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		return 1
 	}
-	t := &console{start: time.Now()}
-	go t.onInterrupt()
+	t := testbed.NewConsole("demo")
 	report := testbed.Report{Problems: []string{"the lab did not come up; see above"}}
 	var stands *testbed.Lab
-	t.do(func() {
+	t.Do(func() {
 		lab := testbed.Start(t, testbed.Options{
 			Name: labName, Keep: keep, Dir: filepath.Join(out, "lab"),
 			A: testbed.Side{Edge: a}, B: testbed.Side{Edge: b},
@@ -81,7 +75,7 @@ func run(out string, keep, clean bool, edgeA, edgeB string) int {
 }
 
 // introduce says what stands there.
-func introduce(t *console, l *testbed.Lab) {
+func introduce(t *testbed.Console, l *testbed.Lab) {
 	t.Logf("Two enterprises stand, each a phone, a call agent and a proxy; an Internet between them")
 	for _, e := range l.Enterprises() {
 		t.Logf("  %s: phone %s (%s, plays %d Hz), call agent %s = %s outside, proxy %s / %s, media %s / %s",
@@ -102,7 +96,7 @@ func explainKept(l *testbed.Lab) {
 }
 
 // finish writes the report and returns the exit status.
-func finish(t *console, out string, report testbed.Report) int {
+func finish(t *testbed.Console, out string, report testbed.Report) int {
 	if t.Failed() && report.OK {
 		report.OK = false
 		report.Problems = append(report.Problems, "the lab reported an error; see above")
@@ -139,83 +133,4 @@ func writeReport(file string, report testbed.Report) error {
 		return err
 	}
 	return os.WriteFile(file, b.Bytes(), 0o644)
-}
-
-// console is the testbed.T of a program that is no test.
-type console struct {
-	start time.Time
-
-	mu       sync.Mutex // guards everything that follows
-	failed   bool
-	cleanups []func()
-	cleaning bool
-}
-
-// do runs f on a goroutine of its own, so that Fatalf can end it, then cleans
-// up.
-func (c *console) do(f func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f()
-	}()
-	<-done
-	c.clean()
-}
-
-// clean runs what was left to do, last first, once.
-func (c *console) clean() {
-	c.mu.Lock()
-	if c.cleaning {
-		c.mu.Unlock()
-		return
-	}
-	c.cleaning = true
-	todo := c.cleanups
-	c.mu.Unlock()
-	for i := len(todo) - 1; i >= 0; i-- {
-		todo[i]()
-	}
-}
-
-// onInterrupt cleans up when the user has seen enough.
-func (c *console) onInterrupt() {
-	ch := make(chan os.Signal, 1)
-	signal.Notify(ch, syscall.SIGINT, syscall.SIGTERM)
-	<-ch
-	fmt.Fprintln(os.Stderr, "demo: interrupted, cleaning up")
-	c.clean()
-	os.Exit(130)
-}
-
-func (c *console) Helper() {}
-
-func (c *console) Name() string { return "demo" }
-
-func (c *console) Logf(format string, args ...any) {
-	fmt.Printf("%6.1f s  %s\n", time.Since(c.start).Seconds(), fmt.Sprintf(format, args...))
-}
-
-func (c *console) Errorf(format string, args ...any) {
-	c.mu.Lock()
-	c.failed = true
-	c.mu.Unlock()
-	c.Logf("ERROR: "+format, args...)
-}
-
-func (c *console) Fatalf(format string, args ...any) {
-	c.Errorf(format, args...)
-	runtime.Goexit()
-}
-
-func (c *console) Cleanup(f func()) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.cleanups = append(c.cleanups, f)
-}
-
-func (c *console) Failed() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.failed
 }

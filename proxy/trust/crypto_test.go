@@ -1,4 +1,4 @@
-package main
+package trust
 
 import (
 	"bytes"
@@ -21,7 +21,7 @@ import (
 
 // runCrypto runs one imeproxy crypto command as main would.
 func runCrypto(stdin string, args ...string) (stdout, stderr string, err error) {
-	cmd := newCryptoCommand()
+	cmd := NewCommand()
 	var out, errs bytes.Buffer
 	cmd.SetIn(strings.NewReader(stdin))
 	cmd.SetOut(&out)

@@ -1,4 +1,4 @@
-package main
+package trust
 
 import (
 	"fmt"
@@ -12,14 +12,14 @@ import (
 )
 
 const (
-	defaultStateDir = "/var/lib/imeproxy"
+	DefaultStateDir = "/var/lib/imeproxy"
 	// maxInput is above every limit of the store, which then names the limit that was passed.
 	maxInput = 8 << 20
 )
 
-// newCryptoCommand is imeproxy crypto: key pairs, trustpoints and certificates from files and standard input, before or while a daemon runs.
+// NewCommand is imeproxy crypto: key pairs, trustpoints and certificates from files and standard input, before or while a daemon runs.
 // It works on the state directory alone; a running daemon notices changes at its next handshake.
-func newCryptoCommand() *cobra.Command {
+func NewCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "crypto",
 		Short: "Key pairs, trustpoints and certificates of a state directory",
@@ -30,7 +30,7 @@ func newCryptoCommand() *cobra.Command {
 		// A wrong file is no reason to print the usage; the message says what to do.
 		SilenceUsage: true,
 	}
-	cmd.PersistentFlags().String("state-dir", defaultStateDir, "state `directory`, made (mode 0700) when it is not there")
+	cmd.PersistentFlags().String("state-dir", DefaultStateDir, "state `directory`, made (mode 0700) when it is not there")
 	cmd.AddCommand(newCryptoGenerate(), newCryptoEnroll(), newCryptoImport(), newCryptoAuthenticate(),
 		newCryptoExport(), newCryptoList(), newCryptoRemove())
 	return cmd

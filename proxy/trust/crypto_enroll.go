@@ -1,4 +1,4 @@
-package main
+package trust
 
 import (
 	"github.com/spf13/cobra"
