@@ -5,6 +5,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+const icmpUnreachable = 3 // RFC 792
+
 // Echo requests that a lower-security interface may send to the appliance.
 const (
 	icmpEcho  = 8  // RFC 792
@@ -37,6 +39,19 @@ func addFilter(s ruleSet, spec Spec) {
 			addSelf(s, c, spec, i)
 			s.rule(input, iif(i.Link), jump(c))
 		}
+	}
+	addQuiet(s, spec)
+}
+
+// addQuiet keeps the kernel from answering for media ports that are free: the last packets of a call that has ended, and
+// scans, would make it tell the Internet which ports are in use.
+func addQuiet(s ruleSet, spec Spec) {
+	if len(spec.Media) == 0 {
+		return
+	}
+	output := s.base("output", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter)
+	for _, m := range spec.Media {
+		s.rule(output, hostSaddr(m.Addr), icmpType(icmpUnreachable), drop())
 	}
 }
 

@@ -25,7 +25,6 @@ type call struct {
 	recorded bool
 	failing  bool // the appliance is ending it: late answers are cleaned up, nothing is forwarded
 	lastUsed time.Time
-	packets  uint64 // of all its streams at the last sweep
 }
 
 // calls is the table of all calls by Call-ID. The slices of one Call-ID are short: forks, and

@@ -1,7 +1,6 @@
 package testbed
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -125,18 +124,6 @@ func (s *StubLab) mustReload(t T, text string) {
 	t.Helper()
 	if said := s.reload(t, text); !strings.Contains(said, "configuration reloaded") {
 		t.Fatalf("the configuration was refused:\n%s", said)
-	}
-}
-
-// editConfig gives the option that changes a lab's first configuration.
-func editConfig(old, text string) func(*Options) {
-	return func(o *Options) {
-		o.A.Config = func(config string) string {
-			if !strings.Contains(config, old) {
-				panic(fmt.Sprintf("the configuration has no %q", old))
-			}
-			return strings.Replace(config, old, text, 1)
-		}
 	}
 }
 

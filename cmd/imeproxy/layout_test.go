@@ -43,14 +43,14 @@ var libraries = map[string][]string{
 }
 
 type goPackage struct {
-	ImportPath, Dir string
+	ImportPath, Dir, Name string
 	Imports         []string
 	GoFiles         []string
 }
 
 func packages(t *testing.T) []goPackage {
 	t.Helper()
-	out, err := exec.Command("go", "list", "-json=ImportPath,Dir,Imports,GoFiles", "imeproxy/...").Output()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Dir,Name,Imports,GoFiles", "imeproxy/...").Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)
 	}
@@ -111,8 +111,12 @@ func TestEveryPackageSaysWhatItIs(t *testing.T) {
 		if strings.HasPrefix(p.ImportPath, "imeproxy/cmd/") || strings.Contains(p.ImportPath, "/demo") {
 			continue
 		}
+		kind := "// Package "
+		if p.Name == "main" {
+			kind = "// Command "
+		}
 		text, err := os.ReadFile(filepath.Join(p.Dir, "doc.go"))
-		if err != nil || !strings.Contains(string(text), "// Package ") {
+		if err != nil || !strings.Contains(string(text), kind) {
 			t.Errorf("%s has no doc.go with its purpose", p.ImportPath)
 		}
 	}

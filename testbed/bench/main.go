@@ -1,6 +1,3 @@
-// Command bench measures what a call costs: the same short calls through two
-// proxies, then through two edges of Kamailio with rtpengine, on the same
-// machine. sipp plays the call agents on both sides.
 package main
 
 import (
