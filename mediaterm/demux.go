@@ -82,6 +82,15 @@ type rtpHeader struct {
 	payloadType     uint8
 }
 
+// rtpHeaderSize is the length of the whole header of a packet that classify took for RTP.
+func rtpHeaderSize(p []byte) int {
+	n := rtpHeaderLen + 4*int(p[0]&0x0f)
+	if p[0]&0x10 != 0 {
+		n += 4 + 4*int(binary.BigEndian.Uint16(p[n+2:]))
+	}
+	return n
+}
+
 // parseRTP reads the fixed header of a packet that classify took for RTP.
 func parseRTP(p []byte) rtpHeader {
 	return rtpHeader{

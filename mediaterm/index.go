@@ -61,6 +61,21 @@ func (w *window) use(index uint64) verdict {
 	return repeated
 }
 
+// peek is use without a change of state.
+func (w *window) peek(index uint64) verdict {
+	if !w.started || index > w.highest {
+		return fresh
+	}
+	back := w.highest - index
+	switch {
+	case back >= replayWindow:
+		return tooOld
+	case w.bits[back/64]>>(back%64)&1 != 0:
+		return repeated
+	}
+	return fresh
+}
+
 func (w *window) shift(n uint64) {
 	switch {
 	case n >= replayWindow:

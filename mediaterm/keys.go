@@ -48,10 +48,13 @@ func newContext(k Key) (*srtp.Context, error) {
 }
 
 // keyUse is what sending and receiving under a key have in common: the key, its pion
-// context, its sources and how much of its lifetime is used. Not for concurrent use.
+// context or transform of our own, its sources and how much of its lifetime is used. Not
+// for concurrent use.
 type keyUse struct {
 	key       Key
-	ctx       *srtp.Context
+	ctx       *srtp.Context // nil: own is used
+	own       *transform
+	crypt     *crypt // of own
 	rtp, rtcp uint64 // packets under this key
 	warned    bool
 	expired   bool
@@ -65,17 +68,32 @@ type keyUse struct {
 type source struct {
 	ssrc   uint32
 	index  window // SRTP indices
-	rtcp   uint64 // receiving: highest SRTCP index; sending: unused
+	report window // receiving without pion: SRTCP indices
+	rtcp   uint64 // highest SRTCP index; sending with pion: unused
 	resync bool   // the context is new and must be told the rollover counter
 	stray  int    // packets in a row behind the window
 }
 
-func newKeyUse(k Key) (*keyUse, error) {
-	ctx, err := newContext(k)
-	if err != nil {
-		return nil, err
+// newKeyUse uses pion/srtp when c is nil.
+func newKeyUse(k Key, c *crypt) (*keyUse, error) {
+	u := &keyUse{key: k, crypt: c, sources: map[uint32]*source{}}
+	return u, u.prepare(k)
+}
+
+// prepare makes the context or transform for a key.
+func (u *keyUse) prepare(k Key) error {
+	if u.crypt != nil {
+		own, err := newTransform(k, u.crypt.short)
+		if err == nil {
+			u.own = own
+		}
+		return err
 	}
-	return &keyUse{key: k, ctx: ctx, sources: map[uint32]*source{}}, nil
+	ctx, err := newContext(k)
+	if err == nil {
+		u.ctx = ctx
+	}
+	return err
 }
 
 // find returns the source, nil when it is not known.
@@ -95,23 +113,29 @@ func (u *keyUse) add(s *source) {
 // session keys stay, so the indices must go on.
 func (u *keyUse) change(k Key) error {
 	if !u.key.sameOnWire(k) {
-		ctx, err := newContext(k)
-		if err != nil {
+		old := u.ctx
+		if err := u.prepare(k); err != nil {
 			return err
 		}
-		for ssrc, s := range u.sources {
-			s.resync = true
-			if i, ok := u.ctx.Index(ssrc); ok {
-				ctx.SetIndex(ssrc, i)
-			}
+		if old != nil {
+			u.takeOver(old)
 		}
-		u.ctx = ctx
 	}
 	if u.key.Lifetime != k.Lifetime {
 		u.warned, u.expired = false, false
 	}
 	u.key = k
 	return nil
+}
+
+// takeOver gives the new pion context the indices of the old one.
+func (u *keyUse) takeOver(old *srtp.Context) {
+	for ssrc, s := range u.sources {
+		s.resync = true
+		if i, ok := old.Index(ssrc); ok {
+			u.ctx.SetIndex(ssrc, i)
+		}
+	}
 }
 
 // spent tells whether the lifetime is used up for a kind of packet.
@@ -140,7 +164,8 @@ func (u *keyUse) count(kind packetKind) EventKind {
 	return ""
 }
 
-// wipe overwrites the master key. Session keys inside pion's context are out of reach.
+// wipe overwrites the master key. Session keys inside the standard library's ciphers are
+// out of reach.
 func (u *keyUse) wipe() {
 	clear(u.key.Master)
 	clear(u.key.Salt)
@@ -155,7 +180,7 @@ type keyRing struct {
 }
 
 // set makes k the current key, with the state it had if it is remembered.
-func (r *keyRing) set(k *Key) error {
+func (r *keyRing) set(k *Key, c *crypt) error {
 	if k == nil {
 		r.active = false
 		r.accepted = 0
@@ -169,7 +194,7 @@ func (r *keyRing) set(k *Key) error {
 		}
 	}
 	if use == nil {
-		u, err := newKeyUse(k.clone())
+		u, err := newKeyUse(k.clone(), c)
 		if err != nil {
 			return err
 		}
@@ -233,6 +258,9 @@ func (u *keyUse) seal(dst, pkt []byte, kind packetKind, h rtpHeader, hdr *rtp.He
 		u.add(s)
 	}
 	u.last = s
+	if u.own != nil {
+		return u.sealOwn(dst, pkt, kind, h, s)
+	}
 	var out []byte
 	var err error
 	if kind == kindRTCP {
@@ -253,6 +281,26 @@ func (u *keyUse) seal(dst, pkt []byte, kind packetKind, h rtpHeader, hdr *rtp.He
 		return nil, "", fmt.Errorf("%w: %w", errOtherCrypt, err)
 	}
 	return out, u.count(kind), nil
+}
+
+// sealOwn is the part of seal that does without pion.
+func (u *keyUse) sealOwn(dst, pkt []byte, kind packetKind, h rtpHeader, s *source) ([]byte, EventKind, error) {
+	if kind == kindRTCP {
+		if s.rtcp >= maxLifetimeRTCP {
+			return nil, "", errExpired
+		}
+		if err := u.own.reports(u.key); err != nil {
+			return nil, "", fmt.Errorf("%w: %w", errOtherCrypt, err)
+		}
+		s.rtcp++
+		return u.own.sealRTCP(u.crypt, dst, pkt, h.ssrc, uint32(s.rtcp)), u.count(kind), nil
+	}
+	index := indexGuess(s.index.highest, h.seq)
+	if v := s.index.use(index); v != fresh {
+		return nil, s.strayed(v), errRepeated
+	}
+	s.stray = 0
+	return u.own.sealRTP(u.crypt, dst, pkt, rtpHeaderSize(pkt), h.ssrc, index), u.count(kind), nil
 }
 
 func (s *source) strayed(v verdict) EventKind {
@@ -287,6 +335,9 @@ func (u *keyUse) open(dst, pkt []byte, kind packetKind, ssrc uint32, seq uint16,
 			o.event = EventSSRCLimit
 		}
 		return o, errSSRCs
+	}
+	if u.own != nil {
+		return u.openOwn(dst, pkt, kind, ssrc, seq, s)
 	}
 	var index uint64
 	var out []byte
@@ -328,6 +379,55 @@ func (u *keyUse) open(dst, pkt []byte, kind packetKind, ssrc uint32, seq uint16,
 		return opened{event: o.event}, errReplay // seen before change made the context anew
 	}
 	return o, nil
+}
+
+// openOwn is the part of open that does without pion; s is nil for a new SSRC. Replays are
+// looked for first, RFC 3711 section 3.3: a flood of them costs no authentication.
+func (u *keyUse) openOwn(dst, pkt []byte, kind packetKind, ssrc uint32, seq uint16, s *source) (opened, error) {
+	var known source
+	if s != nil {
+		known = *s
+	}
+	var out []byte
+	var err error
+	if kind == kindRTCP {
+		if err := u.own.reports(u.key); err != nil {
+			return opened{}, fmt.Errorf("%w: %w", errOtherCrypt, err)
+		}
+		index := srtcpIndex(pkt, u.key)
+		if known.report.peek(index) != fresh {
+			return opened{}, errReplay
+		}
+		if out, err = u.own.openRTCP(u.crypt, dst, pkt, ssrc); err != nil {
+			return opened{}, err
+		}
+		s = u.learned(s, ssrc)
+		s.report.use(index)
+		newer := index > s.rtcp || s.rtcp == 0
+		s.rtcp = max(s.rtcp, index)
+		return opened{plain: out, newer: newer, event: u.count(kind)}, nil
+	}
+	index := indexGuess(known.index.highest, seq)
+	if known.index.peek(index) != fresh {
+		return opened{}, errReplay
+	}
+	if out, err = u.own.openRTP(u.crypt, dst, pkt, rtpHeaderSize(pkt), ssrc, index); err != nil {
+		return opened{}, err
+	}
+	s = u.learned(s, ssrc)
+	newer := !s.index.started || index > s.index.highest
+	s.index.use(index)
+	return opened{plain: out, newer: newer, event: u.count(kind)}, nil
+}
+
+// learned is the source of a packet that has authenticated.
+func (u *keyUse) learned(s *source, ssrc uint32) *source {
+	if s == nil {
+		s = &source{ssrc: ssrc}
+		u.add(s)
+	}
+	u.last = s
+	return s
 }
 
 // openError sorts pion's errors. Its error for replays is not exported, so that a

@@ -36,6 +36,7 @@ type leg struct {
 
 	mode   cryptoMode
 	tx, rx keyRing
+	crypt  *crypt // nil: pion/srtp
 
 	stats      LegStats
 	receptions receptions
@@ -66,10 +67,10 @@ func (l *leg) setCrypto(local, remote *Key) error {
 	}
 	// Contexts are made before anything changes, so that an error leaves the leg as it was.
 	tx, rx := l.tx.snapshot(), l.rx.snapshot()
-	if err := tx.set(local); err != nil {
+	if err := tx.set(local, l.crypt); err != nil {
 		return err
 	}
-	if err := rx.set(remote); err != nil {
+	if err := rx.set(remote, l.crypt); err != nil {
 		return err
 	}
 	l.tx, l.rx = tx, rx

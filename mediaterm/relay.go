@@ -39,22 +39,24 @@ type departure struct {
 
 // relay is a stream without its sockets: packets in, packets out. Engines that move
 // packets by other means can use it for what is not their own concern. Its mutex is
-// taken once a packet and never over a system call; the four readers of a stream meet
-// there, which at some hundred packets a second they practically never do.
+// never held over a system call. Engine sockets takes it once a packet: the four readers
+// of a stream meet there, which at some hundred packets a second they practically never
+// do. Engine tproxy has one for all streams of a worker and takes it once a batch.
 type relay struct {
 	noRTCP bool
 	media  string
 	now    func() time.Time
 	emit   func(Event)
 
-	mu     sync.Mutex // guards everything that follows
+	mu     *sync.Mutex // guards everything that follows
 	legs   [2]leg
 	clocks map[uint8]uint32
 	wiped  bool
 }
 
+// newRelay makes a relay with a mutex of its own that uses pion/srtp.
 func newRelay(local [2]netip.AddrPort, media string, noRTCP bool, now func() time.Time, emit func(Event)) *relay {
-	r := &relay{noRTCP: noRTCP, media: media, now: now, emit: emit, clocks: map[uint8]uint32{}}
+	r := &relay{noRTCP: noRTCP, media: media, now: now, emit: emit, mu: new(sync.Mutex)}
 	for side := Inside; side <= Outside; side++ {
 		r.legs[side].side = side
 		r.legs[side].local = local[side]
@@ -70,6 +72,11 @@ func (r *relay) receive(side Side, p port, src netip.AddrPort, pkt []byte, sc *s
 	now := r.now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.take(side, p, src, pkt, kind, now, sc)
+}
+
+// take is receive for a caller that holds the mutex and knows when the packet came.
+func (r *relay) take(side Side, p port, src netip.AddrPort, pkt []byte, kind packetKind, now time.Time, sc *scratch) (departure, bool) {
 	if r.wiped {
 		return departure{}, false
 	}
@@ -191,16 +198,21 @@ func (r *relay) depart(l *leg, kind packetKind, h rtpHeader, plain []byte, sc *s
 func (r *relay) sent(d departure, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	st := &r.legs[d.side].stats
+	r.account(d.side, d.kind, len(d.data), err == nil)
+}
+
+// account is sent for a caller that holds the mutex.
+func (r *relay) account(side Side, kind packetKind, n int, ok bool) {
+	st := &r.legs[side].stats
 	switch {
-	case err != nil:
+	case !ok:
 		st.Drops.SendErrors++
-	case d.kind == kindRTCP:
+	case kind == kindRTCP:
 		st.TxRTCPPackets++
-		st.TxRTCPBytes += uint64(len(d.data))
+		st.TxRTCPBytes += uint64(n)
 	default:
 		st.TxRTPPackets++
-		st.TxRTPBytes += uint64(len(d.data))
+		st.TxRTPBytes += uint64(n)
 	}
 }
 
@@ -219,6 +231,9 @@ func (r *relay) clock(pt uint8) uint32 {
 func (r *relay) setClockRate(pt uint8, hz uint32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.clocks == nil {
+		r.clocks = map[uint8]uint32{}
+	}
 	r.clocks[pt&0x7f] = hz
 }
 

@@ -1,0 +1,264 @@
+package mediaterm
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/subtle"
+	"encoding/binary"
+	"fmt"
+)
+
+// Labels of the key derivation, RFC 3711 section 4.3.2; those of SRTCP are 3 higher.
+const (
+	labelKey  = 0
+	labelAuth = 1
+	labelSalt = 2
+	labelRTCP = 3
+)
+
+const (
+	authKeyLen    = 20
+	srtcpIndexLen = 4
+	srtcpE        = 1 << 31 // the packet is encrypted, RFC 3711 section 3.4
+)
+
+// transform is SRTP under one master key: bytes and an index in, bytes out. It keeps no indices; keyUse does. What it
+// writes is what pion/srtp and libsrtp write. Not for concurrent use.
+type transform struct {
+	suite     Suite
+	mki       []byte
+	rtp, rtcp half
+	rtcpMade  bool // SRTCP keys are derived when the first report comes: many streams have none
+}
+
+// half is the session keys of SRTP or of SRTCP.
+type half struct {
+	salt  [aes.BlockSize]byte // padded with zeros
+	ctr   counter
+	mac   mac
+	aead  cipher.AEAD
+	tag   int // bytes
+	short shortcuts
+}
+
+func newTransform(k Key, s shortcuts) (*transform, error) {
+	t := &transform{suite: k.Suite, mki: k.MKI}
+	t.rtp.short = s
+	t.rtcp.short = s
+	return t, t.rtp.derive(k, kindRTP)
+}
+
+// derive makes the session keys: RFC 3711 section 4.3, RFC 7714 section 11.
+func (h *half) derive(k Key, kind packetKind) error {
+	var label byte
+	if kind == kindRTCP {
+		label = labelRTCP
+	}
+	prf, err := aes.NewCipher(k.Master)
+	if err != nil {
+		return fmt.Errorf("SRTP master key: %w", err)
+	}
+	key := sessionKey(prf, k.Salt, label+labelKey, len(k.Master))
+	copy(h.salt[:], sessionKey(prf, k.Salt, label+labelSalt, len(k.Salt)))
+	h.tag = k.tagLen(kind)
+	defer clear(key)
+	if !k.Suite.aead() {
+		if h.ctr, err = newCounter(h.short, key); err != nil {
+			return err
+		}
+		auth := sessionKey(prf, k.Salt, label+labelAuth, authKeyLen)
+		h.mac = newMAC(h.short, auth)
+		clear(auth)
+		return nil
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return fmt.Errorf("SRTP session key: %w", err)
+	}
+	if h.aead, err = cipher.NewGCM(block); err != nil {
+		return fmt.Errorf("SRTP session key: %w", err)
+	}
+	return nil
+}
+
+// sessionKey is the pseudo-random function of RFC 3711 section 4.3.3, with a key derivation rate of 0.
+func sessionKey(prf cipher.Block, salt []byte, label byte, n int) []byte {
+	var x [aes.BlockSize]byte
+	copy(x[:], salt)
+	x[7] ^= label
+	out := make([]byte, 0, 2*aes.BlockSize)
+	for i := byte(0); len(out) < n; i++ {
+		x[15] = i
+		out = out[:len(out)+aes.BlockSize]
+		prf.Encrypt(out[len(out)-aes.BlockSize:], x[:])
+	}
+	return out[:n:n]
+}
+
+// counterIV is that of AES-CM, RFC 3711 section 4.1.1: a 48-bit index, for SRTCP its 31 bits.
+func (h *half) counterIV(c *crypt, ssrc uint32, index uint64) {
+	hi := binary.BigEndian.Uint64(h.salt[:]) ^ uint64(ssrc)
+	binary.BigEndian.PutUint64(c.iv[:], hi)
+	binary.BigEndian.PutUint64(c.iv[8:], binary.BigEndian.Uint64(h.salt[8:])^index<<16)
+}
+
+// nonce is that of AES-GCM: RFC 7714 sections 8.1 and 9.1 agree when the index has 48 bits.
+func (h *half) nonce(c *crypt, ssrc uint32, index uint64) []byte {
+	hi := binary.BigEndian.Uint64(h.salt[:]) ^ uint64(ssrc)<<16 ^ index>>32
+	binary.BigEndian.PutUint64(c.iv[:], hi)
+	binary.BigEndian.PutUint32(c.iv[8:], binary.BigEndian.Uint32(h.salt[8:])^uint32(index))
+	return c.iv[:12]
+}
+
+// roc is the rollover counter that is authenticated after an SRTP packet, RFC 3711 section 4.2.
+func roc(c *crypt, index uint64) []byte {
+	binary.BigEndian.PutUint32(c.aad[:], uint32(index>>16))
+	return c.aad[:4]
+}
+
+// sealRTP writes the sealed packet to dst, which has room for overhead more bytes, and returns it. header is the length
+// of the packet's header. dst and pkt do not overlap.
+func (t *transform) sealRTP(c *crypt, dst, pkt []byte, header int, ssrc uint32, index uint64) []byte {
+	h, n := &t.rtp, len(pkt)
+	dst = dst[:n+h.tag+len(t.mki)]
+	copy(dst, pkt[:header])
+	if h.aead != nil {
+		h.aead.Seal(dst[header:header], h.nonce(c, ssrc, index), pkt[header:], dst[:header])
+		copy(dst[n+h.tag:], t.mki)
+		return dst
+	}
+	h.counterIV(c, ssrc, index)
+	h.ctr.xor(c, dst[header:n], pkt[header:])
+	sum := h.mac.sum(c, dst[:n], roc(c, index))
+	copy(dst[n:], t.mki)
+	copy(dst[n+len(t.mki):], sum[:h.tag])
+	return dst
+}
+
+// openRTP checks and decrypts a packet into dst. Errors: errBadPacket, errAuth.
+func (t *transform) openRTP(c *crypt, dst, pkt []byte, header int, ssrc uint32, index uint64) ([]byte, error) {
+	h := &t.rtp
+	n := len(pkt) - h.tag - len(t.mki)
+	if n < header {
+		return nil, errBadPacket
+	}
+	if h.aead != nil {
+		if !t.hasMKI(pkt[n+h.tag:]) {
+			return nil, errAuth
+		}
+		dst = dst[:n]
+		if _, err := h.aead.Open(dst[header:header], h.nonce(c, ssrc, index), pkt[header:n+h.tag], pkt[:header]); err != nil {
+			return nil, errAuth
+		}
+		copy(dst, pkt[:header])
+		return dst, nil
+	}
+	if !t.hasMKI(pkt[n : n+len(t.mki)]) {
+		return nil, errAuth
+	}
+	sum := h.mac.sum(c, pkt[:n], roc(c, index))
+	if subtle.ConstantTimeCompare(sum[:h.tag], pkt[n+len(t.mki):]) != 1 {
+		return nil, errAuth
+	}
+	dst = dst[:n]
+	copy(dst, pkt[:header])
+	h.counterIV(c, ssrc, index)
+	h.ctr.xor(c, dst[header:], pkt[header:n])
+	return dst, nil
+}
+
+func (t *transform) hasMKI(b []byte) bool { return len(t.mki) == 0 || string(b) == string(t.mki) }
+
+// reports derives the SRTCP keys at the first use.
+func (t *transform) reports(k Key) error {
+	if t.rtcpMade {
+		return nil
+	}
+	if err := t.rtcp.derive(k, kindRTCP); err != nil {
+		return err
+	}
+	t.rtcpMade = true
+	return nil
+}
+
+// sealRTCP is sealRTP for a compound packet; reports was called.
+func (t *transform) sealRTCP(c *crypt, dst, pkt []byte, ssrc, index uint32) []byte {
+	h, n := &t.rtcp, len(pkt)
+	dst = dst[:n+h.tag+srtcpIndexLen+len(t.mki)]
+	copy(dst, pkt[:rtcpHeaderLen])
+	if h.aead != nil {
+		h.aead.Seal(dst[rtcpHeaderLen:rtcpHeaderLen], h.nonce(c, ssrc, uint64(index)), pkt[rtcpHeaderLen:], t.reportAAD(c, pkt, index|srtcpE))
+		binary.BigEndian.PutUint32(dst[n+h.tag:], index|srtcpE)
+		copy(dst[n+h.tag+srtcpIndexLen:], t.mki)
+		return dst
+	}
+	h.counterIV(c, ssrc, uint64(index))
+	h.ctr.xor(c, dst[rtcpHeaderLen:n], pkt[rtcpHeaderLen:])
+	binary.BigEndian.PutUint32(dst[n:], index|srtcpE)
+	sum := h.mac.sum(c, dst[:n+srtcpIndexLen], nil)
+	copy(dst[n+srtcpIndexLen:], t.mki)
+	copy(dst[n+srtcpIndexLen+len(t.mki):], sum[:h.tag])
+	return dst
+}
+
+// reportAAD is the header and the ESRTCP word, RFC 7714 section 9.2.
+func (t *transform) reportAAD(c *crypt, pkt []byte, word uint32) []byte {
+	copy(c.aad[:], pkt[:rtcpHeaderLen])
+	binary.BigEndian.PutUint32(c.aad[rtcpHeaderLen:], word)
+	return c.aad[:]
+}
+
+// openRTCP is openRTP for SRTCP; reports was called. A packet whose E bit is not set is authenticated only.
+func (t *transform) openRTCP(c *crypt, dst, pkt []byte, ssrc uint32) ([]byte, error) {
+	h := &t.rtcp
+	n := len(pkt) - h.tag - srtcpIndexLen - len(t.mki)
+	if n < rtcpHeaderLen {
+		return nil, errBadPacket
+	}
+	if h.aead != nil {
+		return t.openReport(c, dst, pkt, n, ssrc)
+	}
+	at := n + srtcpIndexLen
+	if !t.hasMKI(pkt[at : at+len(t.mki)]) {
+		return nil, errAuth
+	}
+	sum := h.mac.sum(c, pkt[:at], nil)
+	if subtle.ConstantTimeCompare(sum[:h.tag], pkt[at+len(t.mki):]) != 1 {
+		return nil, errAuth
+	}
+	dst = dst[:n]
+	word := binary.BigEndian.Uint32(pkt[n:])
+	if word&srtcpE == 0 {
+		copy(dst, pkt)
+		return dst, nil
+	}
+	copy(dst, pkt[:rtcpHeaderLen])
+	h.counterIV(c, ssrc, uint64(word&^srtcpE))
+	h.ctr.xor(c, dst[rtcpHeaderLen:], pkt[rtcpHeaderLen:n])
+	return dst, nil
+}
+
+// openReport is openRTCP for AES-GCM: n bytes of packet, tag, ESRTCP word, MKI.
+func (t *transform) openReport(c *crypt, dst, pkt []byte, n int, ssrc uint32) ([]byte, error) {
+	h, at := &t.rtcp, n+t.rtcp.tag
+	if !t.hasMKI(pkt[at+srtcpIndexLen:]) {
+		return nil, errAuth
+	}
+	word := binary.BigEndian.Uint32(pkt[at:])
+	nonce := h.nonce(c, ssrc, uint64(word&^srtcpE))
+	if word&srtcpE == 0 { // never negotiated by us: rare enough to allocate
+		aad := append(append([]byte(nil), pkt[:n]...), pkt[at:at+srtcpIndexLen]...)
+		if _, err := h.aead.Open(nil, nonce, pkt[n:at], aad); err != nil {
+			return nil, errAuth
+		}
+		dst = dst[:n]
+		copy(dst, pkt)
+		return dst, nil
+	}
+	dst = dst[:n]
+	if _, err := h.aead.Open(dst[rtcpHeaderLen:rtcpHeaderLen], nonce, pkt[rtcpHeaderLen:at], t.reportAAD(c, pkt, word)); err != nil {
+		return nil, errAuth
+	}
+	copy(dst, pkt[:rtcpHeaderLen])
+	return dst, nil
+}
