@@ -83,8 +83,10 @@ type Engine interface {
 // EngineSpec is what an engine needs to know of a stream at its start.
 type EngineSpec struct {
 	Local [2]netip.AddrPort // by Side; RTP ports, RTCP is the next
-	Media string            // "audio", "video", ...: sizes buffers and default clock rates
+	Media string            // "audio", "video", ...: sizes buffers, default clock rates and the traffic class
 	Emit  func(Event)       // never blocks; Stream is filled in by the callee
+
+	NoRTCP bool // drop RTCP in both directions
 }
 
 // EngineStream is one stream in an engine. Safe for concurrent use.

@@ -37,7 +37,20 @@ func ourAddresses() []netip.Addr { return []netip.Addr{ourInside, ourOutside} }
 const patience = 5 * time.Second
 
 func TestMain(m *testing.M) {
-	code := m.Run()
+	code := 0
+	if os.Getenv(engineEnv) == EngineTProxy {
+		if err := openTestEngine(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	code = m.Run()
+	if testEngine != nil {
+		if err := testEngine.Close(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
 	if libsrtp.dir != "" {
 		_ = os.RemoveAll(libsrtp.dir)
 	}
@@ -252,6 +265,9 @@ func newRig(t testing.TB, mod func(*Config)) *rig {
 
 func newTerminator(t testing.TB, cfg Config) *Terminator {
 	t.Helper()
+	if testEngine != nil && cfg.Engine == nil {
+		cfg.Engine = testEngine
+	}
 	term, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -29,6 +29,12 @@ func newLoop(t testing.TB, k *Key) *loop {
 	local := [2]netip.AddrPort{netip.AddrPortFrom(ourInside, 20000), netip.AddrPortFrom(ourOutside, 20000)}
 	l.tx = newRelay(local, "audio", false, time.Now, emit)
 	l.rx = newRelay(local, "audio", false, time.Now, emit)
+	if testEngine != nil {
+		c := ownCrypt(t)
+		for side := Inside; side <= Outside; side++ {
+			l.tx.legs[side].crypt, l.rx.legs[side].crypt = c, c
+		}
+	}
 	l.reinvite(k)
 	return l
 }

@@ -40,22 +40,33 @@ func newPortPool(addr netip.Addr, lo, hi uint16, rest time.Duration) *portPool {
 	return &portPool{addr: addr, first: uint16(first), rest: rest, state: make([]portState, max(0, (int(hi)-first+1)/2))}
 }
 
-// take returns the RTP port of a free pair; ok is false when there is none.
-func (p *portPool) take(now time.Time) (rtp uint16, ok bool) {
+// take returns the RTP port of a free pair of a class; ok is false when there is none.
+func (p *portPool) take(now time.Time, class, classes int) (rtp uint16, ok bool) {
 	p.wake(now)
 	if p.used+len(p.queue) >= len(p.state) {
 		return 0, false
 	}
-	for p.state[p.next] != pairFree {
-		p.next = (p.next + 1) % len(p.state)
+	for i := range p.state {
+		pair := (p.next + i) % len(p.state)
+		if p.state[pair] != pairFree || p.classOf(pair, classes) != class {
+			continue
+		}
+		p.next = (pair + 1) % len(p.state)
+		p.state[pair] = pairUsed
+		p.used++
+		p.most = max(p.most, p.used)
+		return p.port(pair), true
 	}
-	pair := p.next
-	p.next = (p.next + 1) % len(p.state)
-	p.state[pair] = pairUsed
-	p.used++
-	p.most = max(p.most, p.used)
-	return p.first + uint16(2*pair), true
+	return 0, false
 }
+
+// class of the pair that would be taken next if it were free.
+func (p *portPool) class(classes int) int { return p.classOf(p.next, classes) }
+
+// classOf deals pairs out by their port, as the kernel's rules do (TProxy.Steer).
+func (p *portPool) classOf(pair, classes int) int { return int(p.port(pair)>>1) % classes }
+
+func (p *portPool) port(pair int) uint16 { return p.first + uint16(2*pair) }
 
 // release lets a pair that take returned rest.
 func (p *portPool) release(rtp uint16, now time.Time) {

@@ -73,7 +73,7 @@ func TestPortRotation(t *testing.T) {
 	now := time.Now()
 	var last uint16
 	for i := range 25 {
-		got, ok := pool.take(now)
+		got, ok := pool.take(now, 0, 1)
 		if !ok {
 			t.Fatal("refused")
 		}
@@ -96,7 +96,7 @@ func TestPortPoolNeverGivesTwice(t *testing.T) {
 	held := map[uint16]bool{}
 	for i := range 20000 {
 		if i%3 != 2 {
-			if p, ok := pool.take(now); ok {
+			if p, ok := pool.take(now, 0, 1); ok {
 				if held[p] || p%2 != 0 || p < 60000 {
 					t.Fatalf("port %d given twice or out of range", p)
 				}
@@ -210,6 +210,13 @@ func TestUnknownAddress(t *testing.T) {
 }
 
 func TestIPv6(t *testing.T) {
+	if testEngine != nil {
+		if term, err := New(Config{Addresses: []netip.Addr{netip.IPv6Loopback()}, Engine: testEngine}); err == nil {
+			_ = term.Close()
+			t.Error("engine tproxy took an IPv6 address")
+		}
+		return
+	}
 	six := netip.IPv6Loopback()
 	probe, err := listen(netip.AddrPortFrom(six, 0))
 	if err != nil {

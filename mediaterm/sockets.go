@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // EngineSockets is the name of the portable engine.
@@ -31,13 +33,12 @@ const (
 
 // socketEngine uses one UDP socket and one goroutine a port.
 type socketEngine struct {
-	noRTCP bool
-	log    *slog.Logger
-	now    func() time.Time
+	log *slog.Logger
+	now func() time.Time
 }
 
 func newSocketEngine(cfg Config) *socketEngine {
-	return &socketEngine{noRTCP: cfg.NoRTCP, log: cfg.Log, now: cfg.Now}
+	return &socketEngine{log: cfg.Log, now: cfg.Now}
 }
 
 func (e *socketEngine) Name() string { return EngineSockets }
@@ -46,7 +47,7 @@ func (e *socketEngine) Close() error { return nil }
 
 func (e *socketEngine) Open(spec EngineSpec) (EngineStream, error) {
 	s := &socketStream{
-		relay: newRelay(spec.Local, spec.Media, e.noRTCP, e.now, spec.Emit),
+		relay: newRelay(spec.Local, spec.Media, spec.NoRTCP, e.now, spec.Emit),
 		log:   e.log, stop: make(chan struct{}),
 	}
 	for side := Inside; side <= Outside; side++ {
@@ -58,6 +59,7 @@ func (e *socketEngine) Open(spec EngineSpec) (EngineStream, error) {
 				return nil, err
 			}
 			_ = conn.SetReadBuffer(bufferSize(p, spec.Media)) // a smaller buffer still works
+			setClass(conn, trafficClass(spec.Media))
 			s.conns[side][p] = conn
 		}
 	}
@@ -67,6 +69,18 @@ func (e *socketEngine) Open(spec EngineSpec) (EngineStream, error) {
 		}
 	}
 	return s, nil
+}
+
+// setClass marks what is sent. Media passes without it too.
+func setClass(conn *net.UDPConn, class byte) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TOS, int(class))
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_TCLASS, int(class))
+	})
 }
 
 func bufferSize(p port, media string) int {

@@ -40,13 +40,16 @@ type Config struct {
 	// OnEvent is called from one goroutine, in order. It may close the stream, not the
 	// terminator. nil: events are dropped.
 	OnEvent func(Event)
+	// Engine moves the packets; whoever opened it closes it, after the terminator. nil: engine sockets.
+	Engine Engine
 }
 
 // Terminator owns the media-termination addresses. Safe for concurrent use.
 type Terminator struct {
-	cfg    Config
-	engine Engine
-	events *dispatcher
+	cfg     Config
+	engine  Engine
+	classes int // of port pairs; the legs of a stream need pairs of one class
+	events  *dispatcher
 
 	mu      sync.Mutex // guards everything that follows; never held over a bind
 	pools   map[netip.Addr]*portPool
@@ -71,6 +74,8 @@ type Counters struct {
 	RefusedStreams uint64 `json:"refused_streams"` // streams refused: MaxStreams
 	PortConflicts  uint64 `json:"port_conflicts"`  // pairs that another program held
 	EventsDropped  uint64 `json:"events_dropped"`
+
+	EngineCounters EngineCounters `json:"engine_counters,omitzero"` // of engine tproxy
 }
 
 // StreamParams name a stream and say which of our addresses its legs use.
@@ -121,7 +126,16 @@ func New(cfg Config) (*Terminator, error) {
 		}
 		t.pools[a] = pool
 	}
-	t.engine = newSocketEngine(cfg)
+	if t.engine = cfg.Engine; t.engine == nil {
+		t.engine = newSocketEngine(cfg)
+	}
+	if t.engine.Name() == EngineTProxy && slices.ContainsFunc(cfg.Addresses, func(a netip.Addr) bool { return !a.Unmap().Is4() }) {
+		return nil, fmt.Errorf("media engine %s: IPv4 addresses only", EngineTProxy)
+	}
+	t.classes = 1
+	if e, ok := t.engine.(interface{ classes() int }); ok {
+		t.classes = e.classes()
+	}
 	if cfg.OnEvent != nil {
 		t.events = newDispatcher(cfg.OnEvent)
 	}
@@ -186,7 +200,7 @@ func (t *Terminator) open(p StreamParams) (*Stream, error) {
 			return nil, err
 		}
 		s.local = local
-		s.eng, err = t.engine.Open(EngineSpec{Local: local, Media: p.Media, Emit: func(e Event) { t.emit(s, e) }})
+		s.eng, err = t.engine.Open(EngineSpec{Local: local, Media: p.Media, NoRTCP: t.cfg.NoRTCP, Emit: func(e Event) { t.emit(s, e) }})
 		if err == nil {
 			return s, nil
 		}
@@ -206,18 +220,25 @@ func (t *Terminator) takePorts(p StreamParams) (local [2]netip.AddrPort, err err
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.cfg.Now()
-	for side, a := range []netip.Addr{p.Inside, p.Outside} {
-		port, ok := t.pools[a].take(now)
+	inside, outside := t.pools[p.Inside], t.pools[p.Outside]
+	first := inside.class(t.classes)
+	for i := range t.classes {
+		class := (first + i) % t.classes
+		in, ok := inside.take(now, class, t.classes)
 		if !ok {
-			if Side(side) == Outside {
-				t.pools[p.Inside].untake(local[Inside].Port())
-			}
-			return local, fmt.Errorf("%w on %s", ErrNoPorts, a)
+			err = fmt.Errorf("%w on %s", ErrNoPorts, p.Inside)
+			continue
 		}
-		local[side] = netip.AddrPortFrom(a, port)
+		out, ok := outside.take(now, class, t.classes)
+		if !ok {
+			inside.untake(in)
+			err = fmt.Errorf("%w on %s", ErrNoPorts, p.Outside)
+			continue
+		}
+		t.count.MostInUse = max(t.count.MostInUse, t.inUse())
+		return [2]netip.AddrPort{netip.AddrPortFrom(p.Inside, in), netip.AddrPortFrom(p.Outside, out)}, nil
 	}
-	t.count.MostInUse = max(t.count.MostInUse, t.inUse())
-	return local, nil
+	return local, err
 }
 
 func (t *Terminator) inUse() int {
@@ -275,6 +296,9 @@ func (t *Terminator) Counters() Counters {
 	defer t.mu.Unlock()
 	c := t.count
 	c.Engine, c.Streams, c.MaxStreams = t.engine.Name(), len(t.streams), t.cfg.MaxStreams
+	if e, ok := t.engine.(interface{ Counters() EngineCounters }); ok {
+		c.EngineCounters = e.Counters()
+	}
 	now := t.cfg.Now()
 	for _, p := range t.pools {
 		p.wake(now)
@@ -310,6 +334,9 @@ func (t *Terminator) Close() error {
 	closing.Wait()
 	if t.events != nil {
 		t.events.close()
+	}
+	if t.cfg.Engine != nil {
+		return nil
 	}
 	if err := t.engine.Close(); err != nil {
 		return fmt.Errorf("close media engine: %w", err)

@@ -1,0 +1,114 @@
+package mediaterm
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"net/netip"
+)
+
+// Sizes of the headers that go before a payload.
+const (
+	etherLen = 14
+	ipLen    = 20
+	udpLen   = 8
+	headroom = etherLen + ipLen + udpLen
+)
+
+const (
+	protocolUDP = 17
+	hopLimit    = 64
+)
+
+// Traffic classes as bytes of the IP header: RFC 4594 gives telephony EF and interactive video AF41.
+const (
+	classAudio = 46 << 2
+	classVideo = 34 << 2
+)
+
+func trafficClass(media string) byte {
+	switch media {
+	case "audio":
+		return classAudio
+	case "video":
+		return classVideo
+	}
+	return 0
+}
+
+// putHeaders writes the IP and UDP headers into frame, whose payload begins at headroom. Fragments are allowed (RFC 6864
+// wants the identification then): no ICMP error about a path reaches a socket that is bound to another address.
+func putHeaders(frame []byte, src, dst netip.AddrPort, class byte, id uint16) {
+	ip := frame[etherLen:]
+	binary.BigEndian.PutUint64(ip, 0x45<<56|uint64(class)<<48|uint64(len(ip))<<32|uint64(id)<<16)
+	binary.BigEndian.PutUint32(ip[8:], hopLimit<<24|protocolUDP<<16)
+	from, to := src.Addr().As4(), dst.Addr().As4()
+	copy(ip[12:], from[:])
+	copy(ip[16:], to[:])
+	putIPChecksum(ip)
+	udp := ip[ipLen:]
+	binary.BigEndian.PutUint64(udp, uint64(src.Port())<<48|uint64(dst.Port())<<32|uint64(len(udp))<<16)
+	pseudo := uint64(protocolUDP<<8) + uint64(bits.ReverseBytes16(uint16(len(udp)))) // as loaded from memory
+	sum := ^fold(onesSum(ip[12:], pseudo))
+	if sum == 0 {
+		sum = 0xffff // 0 means that there is none, RFC 768
+	}
+	binary.LittleEndian.PutUint16(udp[6:], sum)
+}
+
+func putIPChecksum(ip []byte) {
+	ip[10], ip[11] = 0, 0
+	binary.LittleEndian.PutUint16(ip[10:], ^fold(onesSum(ip[:ipLen], 0)))
+}
+
+// onesSum adds b to a ones' complement sum of little-endian words; the order of bytes does not matter to it (RFC 1071).
+func onesSum(b []byte, sum uint64) uint64 {
+	var c uint64
+	for len(b) >= 32 {
+		sum, c = bits.Add64(sum, binary.LittleEndian.Uint64(b), c)
+		sum, c = bits.Add64(sum, binary.LittleEndian.Uint64(b[8:]), c)
+		sum, c = bits.Add64(sum, binary.LittleEndian.Uint64(b[16:]), c)
+		sum, c = bits.Add64(sum, binary.LittleEndian.Uint64(b[24:]), c)
+		b = b[32:]
+	}
+	for len(b) >= 8 {
+		sum, c = bits.Add64(sum, binary.LittleEndian.Uint64(b), c)
+		b = b[8:]
+	}
+	var last [8]byte
+	copy(last[:], b)
+	sum, c = bits.Add64(sum, binary.LittleEndian.Uint64(last[:]), c)
+	return sum + c
+}
+
+func fold(sum uint64) uint16 {
+	sum = sum>>32 + sum&0xffffffff
+	sum = sum>>16 + sum&0xffff
+	sum = sum>>16 + sum&0xffff
+	return uint16(sum>>16 + sum)
+}
+
+// fragment calls send for each part of an IP packet of frame that fits mtu, every part in a frame with the same room
+// before it. part is memory for one.
+func fragment(frame, part []byte, mtu int, send func(part []byte)) {
+	ip := frame[etherLen:]
+	size := (mtu - ipLen) &^ 7
+	if size <= 0 {
+		return
+	}
+	data := ip[ipLen:]
+	for at := 0; at < len(data); at += size {
+		n := min(size, len(data)-at)
+		p := part[:etherLen+ipLen+n]
+		copy(p, frame[:etherLen+ipLen])
+		copy(p[etherLen+ipLen:], data[at:at+n])
+		head := p[etherLen:]
+		binary.BigEndian.PutUint16(head[2:], uint16(ipLen+n))
+		flags := uint16(at / 8)
+		if at+n < len(data) {
+			flags |= 1 << 13 // more fragments
+		}
+		binary.BigEndian.PutUint16(head[6:], flags)
+		putIPChecksum(head)
+		send(p)
+	}
+}
