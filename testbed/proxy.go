@@ -184,8 +184,12 @@ func (p *Proxy) Start(t T) {
 		p.ImportCertificates(t)
 	}
 	before := strings.Count(readAll(filepath.Join(p.lab.Dir, "proxy-"+p.e.Letter+".out")), "ready\n")
-	proc, err := p.e.EdgeHost.Start("proxy-"+p.e.Letter, StartOptions{}, Binary(), "run", "--config", p.ConfigFile,
-		"--state-dir", p.StateDir, "--control", p.Control, "--tls-keylog", p.KeyLog)
+	var args []string
+	if p.e.side.Confined {
+		args = p.confine(t)
+	}
+	args = append(args, Binary(), "run", "--config", p.ConfigFile, "--state-dir", p.StateDir, "--control", p.Control, "--tls-keylog", p.KeyLog)
+	proc, err := p.e.EdgeHost.Start("proxy-"+p.e.Letter, StartOptions{}, args...)
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
