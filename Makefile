@@ -2,7 +2,7 @@
 
 GO      ?= go
 TOOL    := $(GO) tool -modfile=tools/go.mod
-VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+COMMIT  ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
 # Debian packages: what builds, what the lab is made of.
 DEPS_BUILD := gcc libc6-dev
@@ -17,7 +17,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 build: ## bin/imeproxy
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/imeproxy ./cmd/imeproxy
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.commit=$(COMMIT)' -o bin/imeproxy ./cmd/imeproxy
 
 install: build ## the binary, its user and its systemd service, as root; DESTDIR is honoured
 	install -D -m 755 bin/imeproxy $(DESTDIR)/usr/local/bin/imeproxy
