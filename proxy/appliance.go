@@ -67,11 +67,12 @@ type Appliance struct {
 
 // Start builds the appliance from its configuration: certificates are checked before the kernel is touched, the kernel's
 // state is in place before a connection is accepted. On an error everything that was begun is undone.
-func Start(ctx context.Context, opt Options) (a *Appliance, err error) {
+func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	a = &Appliance{opt: opt, log: opt.Log, now: opt.Now, started: opt.Now(), sessions: newSessions(), calls: newCalls()}
+	// Not the named result: `return nil, err` would take the appliance away from what undoes it.
+	a := &Appliance{opt: opt, log: opt.Log, now: opt.Now, started: opt.Now(), sessions: newSessions(), calls: newCalls()}
 	a.ctx, a.cancel = context.WithCancel(ctx)
 	var undo []func()
 	defer func() {
