@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -108,7 +109,7 @@ func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 		return nil, err
 	}
 	a.plan.Store(p)
-	if err = a.openListeners(p); err != nil {
+	if a.listen, err = a.openListeners(p, nil); err != nil {
 		return nil, err
 	}
 	undo = append(undo, a.closeListeners)
@@ -126,24 +127,57 @@ func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 	} else {
 		a.log.Warn("no uc-ime is configured: traffic is forwarded and translated, no call is taken")
 	}
-	for _, l := range a.listen {
-		a.wg.Go(func() { a.accept(l) })
-	}
+	a.serveListeners(a.listen, nil)
 	a.wg.Go(a.sweep)
 	return a, nil
 }
 
-// openListeners opens one transparent listener a class, on a loopback port that nobody reaches but through the interception.
-func (a *Appliance) openListeners(p *plan) error {
+// openListeners opens one transparent listener a class, on a loopback port that nobody reaches but through the interception. A class
+// that stood before keeps its listener.
+func (a *Appliance) openListeners(p *plan, old []*listener) ([]*listener, error) {
+	var out []*listener
 	for _, cl := range p.classes {
+		if i := slices.IndexFunc(old, func(l *listener) bool { return l.class.name == cl.name && l.class.outbound == cl.outbound }); i >= 0 {
+			out = append(out, &listener{Listener: old[i].Listener, class: cl, live: old[i].live})
+			old = slices.Delete(slices.Clone(old), i, i+1)
+			continue
+		}
 		l, err := tlsproxy.ListenTransparent(a.ctx, netip.MustParseAddrPort("127.0.0.1:0"))
 		if err != nil {
-			a.closeListeners()
-			return fmt.Errorf("listener of class %s: %w", cl.name, err)
+			closeFresh(out)
+			return nil, fmt.Errorf("listener of class %s: %w", cl.name, err)
 		}
-		a.listen = append(a.listen, &listener{Listener: l, class: cl})
+		out = append(out, &listener{Listener: l, class: cl, live: new(atomic.Pointer[class])})
 	}
-	return nil
+	return out, nil
+}
+
+// fresh tells whether nobody accepts on a listener yet.
+func (l *listener) fresh() bool { return l.live.Load() == nil }
+
+func closeFresh(list []*listener) {
+	for _, l := range list {
+		if l.fresh() {
+			_ = l.Close()
+		}
+	}
+}
+
+// serveListeners puts listeners and their classes into force, and closes those of old that are in use no more.
+func (a *Appliance) serveListeners(list, old []*listener) {
+	for _, l := range list {
+		fresh := l.fresh()
+		l.live.Store(l.class)
+		if fresh {
+			a.wg.Go(func() { a.accept(l) })
+		}
+	}
+	for _, o := range old {
+		if !slices.ContainsFunc(list, func(l *listener) bool { return l.live == o.live }) {
+			_ = o.Close()
+		}
+	}
+	a.listen = list
 }
 
 func (a *Appliance) closeListeners() {
@@ -235,11 +269,12 @@ func (a *Appliance) Stop(ctx context.Context, drain time.Duration) error {
 	}
 	a.await(ctx, stopGrace, func() bool { return a.ownPending() == 0 })
 	a.closeListeners()
+	// First the context: a session that begins from now on ends itself, those that have begun are in the list.
+	a.cancel()
 	list, _ := a.sessions.snapshot()
 	for _, s := range list {
 		s.end("shutdown")
 	}
-	a.cancel()
 	a.wg.Wait()
 	a.applying.Lock()
 	defer a.applying.Unlock()
@@ -320,8 +355,8 @@ func newCounters() (*observe.Counters, error) {
 		observe.Family{Area: "sip", What: "dialogs_ended", Help: "Answered calls that ended."},
 		observe.Family{Area: "ticket", What: "verified", Help: "Requests whose ticket passed every check."},
 		observe.Family{Area: "ticket", What: "failures", Help: "Requests refused for their ticket, by check.", Reasons: tickets},
-		observe.Family{Area: "tls", What: "handshake_failures", Help: "TLS handshakes that failed, by reason.", Reasons: handshakeReasons},
-		observe.Family{Area: "tls", What: "sessions_refused", Help: "Signaling sessions refused, by reason.", Reasons: []string{"inbound", "outbound", "stopping"}},
+		observe.Family{Area: "tls", What: "handshake_failures", Help: "TLS handshakes that failed, by reason.", Reasons: handshakeReasons()},
+		observe.Family{Area: "tls", What: "sessions_refused", Help: "Signaling sessions refused, by reason.", Reasons: []string{"inbound", "outbound"}},
 		observe.Family{Area: "tls", What: "connections_refused", Help: "Intercepted connections that belong to no call agent.", Reasons: []string{"not_a_call_agent"}},
 	)
 }

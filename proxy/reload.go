@@ -24,16 +24,12 @@ func (a *Appliance) Reload(cfg *config.Config) error {
 	if err := a.checkTrustpoints(p); err != nil {
 		return err
 	}
-	oldListen := a.listen
-	a.listen = nil
-	if err := a.openListeners(p); err != nil {
-		a.listen = oldListen
+	listen, err := a.openListeners(p, a.listen)
+	if err != nil {
 		return err
 	}
-	newListen := a.listen
-	if err := a.kernel.Update(p.spec(newListen)); err != nil {
-		a.closeListeners()
-		a.listen = oldListen
+	if err := a.kernel.Update(p.spec(listen)); err != nil {
+		closeFresh(listen)
 		return err
 	}
 	switch {
@@ -42,21 +38,15 @@ func (a *Appliance) Reload(cfg *config.Config) error {
 	case !sameMedia(old, p):
 		t, err := mediaterm.New(p.mediaConfig(a.log, a.now))
 		if err != nil {
-			back := a.kernel.Update(old.spec(oldListen))
-			a.closeListeners()
-			a.listen = oldListen
+			back := a.kernel.Update(old.spec(a.listen))
+			closeFresh(listen)
 			return errors.Join(err, back)
 		}
 		a.retire(a.term.Swap(t))
 	}
 	a.plan.Store(p)
 	a.limiter.SetMax(p.maxSessions())
-	for _, l := range newListen {
-		a.wg.Go(func() { a.accept(l) })
-	}
-	for _, l := range oldListen {
-		_ = l.Close()
-	}
+	a.serveListeners(listen, a.listen)
 	return nil
 }
 
