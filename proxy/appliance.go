@@ -62,6 +62,7 @@ type Appliance struct {
 	health   observe.Health
 	sessions *sessions
 	calls    *calls
+	expiry   expiry
 	stopping atomic.Bool
 	listen   []*listener
 }

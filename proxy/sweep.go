@@ -19,6 +19,7 @@ func (a *Appliance) sweep() {
 			a.sweepCalls(a.now())
 			a.sweepSessions(a.now())
 			a.sweepTerminators()
+			a.sweepCertificates(a.now())
 		}
 	}
 }
