@@ -39,29 +39,55 @@ func (s *StubLab) talk(t T, out bool, suite string, more ...string) *talk {
 // line that the proxy offers for its suite.
 func (s *StubLab) talkWith(t T, out bool, key StubCrypto, more ...string) *talk {
 	t.Helper()
-	k := &talk{way: way{s, out}, farKey: key, more: more}
-	n := 4 * uint16(mediaPorts.Add(1))
-	k.phone = NewMediaStub(t, s.A.PhoneHost, netip.AddrPortFrom(s.A.PhoneIP, 4000+n))
-	k.far = NewMediaStub(t, s.B.EdgeHost, netip.AddrPortFrom(s.B.MediaOut, 20000+n))
-	k.far.SSRC = 0x7000_0000 + uint32(n)
-	k.caller = k.way.caller(t)
-	inv := k.caller.Request(t, "INVITE", k.open, sdp(k.descr(!out)))
-	seen := k.way.callee().Expect(t, InCall(k.caller.CallID, ReqIs("INVITE")), wait)
+	k := s.newTalk(t, out, key, more...)
+	inv, seen := k.invite(t, sdp(k.descr(!out)))
 	if out {
 		k.pick(t, seen.Body)
 	}
-	k.callee = k.way.callee().AnswerLeg(seen)
 	k.callee.Respond(t, seen, 200, "OK", sdp(k.descr(out)))
-	ok := k.caller.AwaitStatus(t, inv, 200)
-	if !out {
-		k.pick(t, ok.Body)
-	}
-	k.caller.Learn(ok)
+	k.answered(t, seen, k.caller.AwaitStatus(t, inv, 200))
 	k.caller.Ack(t)
 	k.callee.Expect(t, "ACK")
-	k.learn(t, seen, ok)
-	k.far.SetKeys(t, k.farKey, k.ourKey)
 	return k
+}
+
+// newTalk makes the ends of a call that is not placed yet.
+func (s *StubLab) newTalk(t T, out bool, key StubCrypto, more ...string) *talk {
+	t.Helper()
+	k := &talk{way: way{s, out}, farKey: key, more: more}
+	k.phone, k.far = k.newEnds(t)
+	k.caller = k.way.caller(t)
+	return k
+}
+
+// newEnds opens media ends on ports that nobody has used.
+func (k *talk) newEnds(t T) (phone, far *MediaStub) {
+	t.Helper()
+	n := 4 * uint16(mediaPorts.Add(1))
+	phone = NewMediaStub(t, k.s.A.PhoneHost, netip.AddrPortFrom(k.s.A.PhoneIP, 4000+n))
+	far = NewMediaStub(t, k.s.B.EdgeHost, netip.AddrPortFrom(k.s.B.MediaOut, 20000+n))
+	far.SSRC = 0x7000_0000 + uint32(n)
+	return phone, far
+}
+
+// invite lets the call arrive at the callee.
+func (k *talk) invite(t T, change ...func(*StubMessage)) (inv, seen *StubMessage) {
+	t.Helper()
+	inv = k.caller.Request(t, "INVITE", append([]func(*StubMessage){k.open}, change...)...)
+	seen = k.way.callee().Expect(t, InCall(k.caller.CallID, ReqIs("INVITE")), wait)
+	k.callee = k.way.callee().AnswerLeg(seen)
+	return inv, seen
+}
+
+// answered takes what the first exchange, begun by the caller, says of the media.
+func (k *talk) answered(t T, seen, back *StubMessage) {
+	t.Helper()
+	if !k.way.out {
+		k.pick(t, back.Body)
+	}
+	k.caller.Learn(back)
+	k.learn(t, seen, back)
+	k.far.SetKeys(t, k.farKey, k.ourKey)
 }
 
 // pick finds the proxy's key for the far end's suite. The answer to an offer of
@@ -84,8 +110,14 @@ func (k *talk) descr(ofFar bool, more ...string) string {
 // learn takes the proxy's addresses from an exchange that the caller began.
 func (k *talk) learn(t T, seen, back *StubMessage) {
 	t.Helper()
+	k.learnFrom(t, !k.way.out, seen, back)
+}
+
+// learnFrom is learn after an exchange that the far end began, or the other one.
+func (k *talk) learnFrom(t T, byFar bool, seen, back *StubMessage) {
+	t.Helper()
 	k.in, k.out = MediaLines(t, back.Body)[0], MediaLines(t, seen.Body)[0]
-	if !k.way.out {
+	if byFar {
 		k.in, k.out = k.out, k.in
 	}
 }
@@ -188,6 +220,28 @@ func (m *MediaStub) await(t T, what string, cond func() bool) {
 			t.Fatalf("not within %v: %s; %d packets and %d reports have come, %d were unreadable %v", wait, what, n, reports, len(bad), bad[:min(1, len(bad))])
 		}
 	}
+}
+
+// takeKeys goes on with the keys and counters of another stub, as an end does that moves.
+func (m *MediaStub) takeKeys(from *MediaStub) {
+	from.mu.Lock()
+	send, recv := from.send, from.recv
+	from.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.send, m.recv, m.SSRC, m.Seq, m.Time, m.PT = send, recv, from.SSRC, from.Seq, from.Time, from.PT
+}
+
+// setSendKey changes what the stub protects its packets with.
+func (m *MediaStub) setSendKey(t T, local StubCrypto) {
+	t.Helper()
+	m.mu.Lock()
+	recv := m.recv
+	m.mu.Unlock()
+	m.SetKeys(t, local, local)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.recv = recv
 }
 
 // ForgetRTP empties what has come of RTP.

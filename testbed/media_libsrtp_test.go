@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -30,6 +31,9 @@ var errNoLibsrtp = errors.New("no gcc, or no libsrtp2 to compile against (Debian
 var libsrtpPeer = sync.OnceValues(func() (string, error) {
 	if _, err := exec.LookPath("gcc"); err != nil {
 		return "", errNoLibsrtp
+	}
+	if err := os.MkdirAll(filepath.Join(Root(), "build"), 0o755); err != nil {
+		return "", err
 	}
 	bin := filepath.Join(Root(), "build", "srtp_peer")
 	cmd := exec.Command("gcc", "-O2", "-o", bin, filepath.Join(Root(), "mediaterm", "testdata", "srtp_peer.c"), "-lsrtp2")
