@@ -204,55 +204,6 @@ func (a *Appliance) probeAddresses(p *plan) {
 	wg.Wait()
 }
 
-// checkTrustpoints refuses a configuration whose identities do not exist: a proxy without certificate would refuse every call.
-func (a *Appliance) checkTrustpoints(p *plan) error {
-	if err := a.cryptoActions(p.cfg); err != nil {
-		return err
-	}
-	var errs []error
-	for _, name := range p.trustpoints() {
-		if _, err := a.store.Identity(name); err != nil {
-			errs = append(errs, fmt.Errorf("trustpoint %s: %w", name, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// cryptoActions does what the crypto lines of the configuration say, where it is not done yet.
-func (a *Appliance) cryptoActions(cfg *config.Config) error {
-	for _, x := range cfg.CryptoActions {
-		var err error
-		spec := trustpointSpec(cfg, x.Trustpoint)
-		switch x.Kind {
-		case config.GenerateKey:
-			if !a.store.HasKey(x.Label) {
-				err = a.store.GenerateKey(x.Label, x.Algorithm, x.Bits, false)
-			}
-		case config.Authenticate:
-			err = a.store.Authenticate(x.Trustpoint, x.PEM)
-		case config.ImportCertificate:
-			err = a.store.ImportCertificate(spec, x.PEM)
-		case config.Enroll:
-			if _, have := a.store.Identity(x.Trustpoint); have != nil {
-				_, err = a.store.Enroll(spec)
-			}
-		}
-		if err != nil {
-			return fmt.Errorf("line %d: %w", x.Line, err)
-		}
-	}
-	return nil
-}
-
-func trustpointSpec(cfg *config.Config, name string) tlsproxy.TrustpointSpec {
-	for _, t := range cfg.Trustpoints {
-		if t.Name == name {
-			return tlsproxy.TrustpointSpec{Name: t.Name, Enrollment: t.Enrollment, SubjectName: t.SubjectName, FQDN: t.FQDN, KeyPair: t.KeyPair}
-		}
-	}
-	return tlsproxy.TrustpointSpec{Name: name}
-}
-
 // Stop ends the appliance: new calls are refused, standing ones may end by themselves for the drain time, then get
 // BYE; then the kernel's state is removed. The context ends the waiting early.
 func (a *Appliance) Stop(ctx context.Context, drain time.Duration) error {
@@ -268,7 +219,7 @@ func (a *Appliance) Stop(ctx context.Context, drain time.Duration) error {
 		}
 		c.mu.Unlock()
 	}
-	a.await(ctx, stopGrace, func() bool { return a.ownPending() == 0 })
+	a.await(ctx, stopGrace, func() bool { return a.unanswered() == 0 })
 	a.closeListeners()
 	// First the context: a session that begins from now on ends itself, those that have begun are in the list.
 	a.cancel()
@@ -322,12 +273,12 @@ func (a *Appliance) standing() int {
 	return n
 }
 
-// ownPending counts the appliance's own requests that wait for an answer.
-func (a *Appliance) ownPending() int {
+// unanswered counts the requests that wait for an answer: the appliance's own, and those that it has passed on.
+func (a *Appliance) unanswered() int {
 	n := 0
 	for _, c := range a.calls.snapshot() {
 		c.mu.Lock()
-		n += c.d.OwnPending()
+		n += c.d.Unanswered()
 		c.mu.Unlock()
 	}
 	return n

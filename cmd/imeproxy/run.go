@@ -69,10 +69,7 @@ func loadConfig(file string, stdin io.Reader) (*config.Config, config.Diagnostic
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg, diags := config.Parse(name, text)
-	if !diags.HasErrors() {
-		diags = append(diags, cfg.Check()...)
-	}
+	cfg, diags := config.Load(name, text)
 	return cfg, diags, nil
 }
 

@@ -7,7 +7,7 @@ func (k *checker) policies() {
 		pos := place(m.Where, "match", m.Pos)
 		switch {
 		case m.AccessList == "":
-			k.at(m.Pos, m.Name, fmt.Sprintf("class-map %q matches nothing", m.Name), "add match access-list NAME to it").missing = true
+			k.at(m.Pos, m.Name, fmt.Sprintf("class-map %q matches nothing", m.Name), "add match access-list NAME to it").needs = []string{"match"}
 		case k.c.AccessList(m.AccessList) == nil:
 			missing(k, pos, "access-list", m.AccessList, k.c.AccessLists, func(l *AccessList) string { return l.Name })
 		}
@@ -140,7 +140,7 @@ func (k *checker) flows(r Rule) (inbound bool, out []Flow) {
 	case len(src) > 0 && len(dst) > 0:
 		k.fail(r.Pos, destination(r), "the entry names call agents on both sides", "inbound has the call agent as destination, outbound as source")
 	case len(src)+len(dst) == 0:
-		k.at(r.Pos, destination(r), "the entry of an inspected class names no call agent of the uc-ime", "inbound: permit tcp any host "+k.r.UCMs[0].Addr.String()+" eq PORT").missing = true
+		k.at(r.Pos, destination(r), "the entry of an inspected class names no call agent of the uc-ime", "inbound: permit tcp any host "+k.r.UCMs[0].Addr.String()+" eq PORT").needs = []string{"ucm"}
 	case r.DstPorts.Any():
 		k.fail(r.Pos, destination(r), "the entry of an inspected class names no port, so all connections would be taken for SIP", "add eq PORT or range PORT PORT")
 	case len(dst) > 0:
@@ -176,7 +176,7 @@ func (k *checker) inboundFlows(r Rule, to []ResolvedUCM) (out []Flow) {
 		}
 		if !found && !k.natFailed {
 			k.at(r.Pos, u.Addr.String(), fmt.Sprintf("no static translation makes %s reachable on this port", u.Addr),
-				"add nat (REAL,MAPPED) static to an object network with host "+u.Addr.String()).missing = true
+				"add nat (REAL,MAPPED) static to an object network with host "+u.Addr.String()).needs = []string{"nat", "host", "object"}
 		}
 	}
 	return out
@@ -189,7 +189,7 @@ func (k *checker) outboundFlows(r Rule, from []ResolvedUCM) (out []Flow) {
 		}
 		if !u.Source.IsValid() {
 			k.at(r.Pos, u.Addr.String(), fmt.Sprintf("no translation hides %s on the way out", u.Addr),
-				"add nat (REAL,MAPPED) static or dynamic to an object network that holds "+u.Addr.String()).missing = true
+				"add nat (REAL,MAPPED) static or dynamic to an object network that holds "+u.Addr.String()).needs = []string{"nat", "host", "subnet", "object"}
 			continue
 		}
 		out = append(out, Flow{Pos: r.Pos, UCM: u.Addr, Peer: r.Dst, Ports: r.DstPorts, Mapped: u.Source})
@@ -210,7 +210,7 @@ func (k *checker) identities(i *InspectSIP, t *TLSProxy, inbound bool) {
 		direction = "inbound"
 	}
 	if names[outer] == "" {
-		k.at(i.Pos, t.Name, fmt.Sprintf("tls-proxy %q has no %s trust-point, which %s calls need", t.Name, outer, direction), fmt.Sprintf("add %s trust-point NAME to it", outer)).missing = true
+		k.at(i.Pos, t.Name, fmt.Sprintf("tls-proxy %q has no %s trust-point, which %s calls need", t.Name, outer, direction), fmt.Sprintf("add %s trust-point NAME to it", outer)).needs = []string{outer}
 	}
 	secure := false
 	for _, u := range k.r.UCMs {
@@ -219,7 +219,7 @@ func (k *checker) identities(i *InspectSIP, t *TLSProxy, inbound bool) {
 	switch {
 	case !secure:
 	case names[inner] == "":
-		k.at(i.Pos, t.Name, fmt.Sprintf("tls-proxy %q has no %s trust-point, which a secure trunk needs towards the call agent", t.Name, inner), fmt.Sprintf("add %s trust-point NAME to it", inner)).missing = true
+		k.at(i.Pos, t.Name, fmt.Sprintf("tls-proxy %q has no %s trust-point, which a secure trunk needs towards the call agent", t.Name, inner), fmt.Sprintf("add %s trust-point NAME to it", inner)).needs = []string{inner}
 	case names[inner] == names[outer]:
 		k.fail(place(t.Where, inner, t.Pos), names[inner], fmt.Sprintf("tls-proxy %q has one trustpoint for both sides", t.Name), "a secure trunk needs different trustpoints for the client and the server")
 	}

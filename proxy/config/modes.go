@@ -44,6 +44,11 @@ type allModes struct {
 	global, intf, object, media, ime, trustpoint, tls, classMap, policyMap, policyClass *mode
 }
 
+// list is every mode, the outermost first.
+func (a *allModes) list() []*mode {
+	return []*mode{a.global, a.intf, a.object, a.media, a.ime, a.trustpoint, a.tls, a.classMap, a.policyMap, a.policyClass}
+}
+
 var (
 	buildModes sync.Once
 	builtModes *allModes
@@ -101,7 +106,10 @@ func (m *mode) addNo(pattern string, undo handler) {
 }
 
 // enter begins a sub-mode of the mode that the command was found in.
-func (p *parser) enter(m *mode) { p.modes = append(p.modes, m) }
+func (p *parser) enter(m *mode) {
+	p.modes = append(p.modes, m)
+	p.lost = p.lost && len(p.modes) > 2
+}
 
 // enterMistaken enters the mode that a mistaken line was meant to enter, on an object that is thrown away, so that the lines
 // behind it are judged by themselves instead of all being unknown.
@@ -122,6 +130,9 @@ func (p *parser) enterMistaken() {
 		{"class", all.policyClass},
 	} {
 		want := strings.Fields(x.words)
+		if x.m == all.classMap && strings.EqualFold(p.words[0].Text, "class") {
+			continue // the command of a policy map, not an abbreviation
+		}
 		if len(p.words) < len(want) || (p.modes[len(p.modes)-1] == all.ime && x.m == all.media) {
 			continue
 		}
@@ -139,6 +150,7 @@ func (p *parser) enterMistaken() {
 			p.modes = append(p.modes, all.policyMap)
 		}
 		p.enter(x.m)
+		p.lost = true
 		return
 	}
 }
