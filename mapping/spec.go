@@ -134,6 +134,25 @@ func (s Spec) outside(i Interface) bool {
 	return false
 }
 
+// above lists the networks behind interfaces that are more secure than i: no packet that arrives on i comes from there.
+func (s Spec) above(i Interface) []netip.Prefix {
+	var out []netip.Prefix
+	for _, o := range s.Interfaces {
+		if o.Level <= i.Level {
+			continue
+		}
+		if o.Address.IsValid() {
+			out = append(out, o.Address.Masked())
+		}
+		for _, r := range s.Routes {
+			if r.Link == o.Link && r.Dst.Bits() > 0 {
+				out = append(out, r.Dst.Masked())
+			}
+		}
+	}
+	return out
+}
+
 // group finds the access group of an interface and direction.
 func (s Spec) group(link, direction string) (AccessGroup, bool) {
 	for _, g := range s.Groups {
