@@ -186,15 +186,7 @@ func (p *Proxy) Start(t T) {
 		p.ImportCertificates(t)
 	}
 	out := filepath.Join(p.lab.Dir, "proxy-"+p.e.Letter+".out")
-	ready := func() (n int) { // of all its starts
-		for _, l := range nonEmptyLines(readAll(out)) {
-			if l == "ready" {
-				n++
-			}
-		}
-		return n
-	}
-	before := ready()
+	before := readyLines(out)
 	var args []string
 	if p.e.side.Confined {
 		args = p.confine(t)
@@ -209,7 +201,7 @@ func (p *Proxy) Start(t T) {
 	p.lab.track(proc)
 	p.lab.onClose(func() { p.end(p.lab.T, proc) })
 	Until(t, 30*time.Second, "proxy "+p.e.Letter+" is ready", func() bool {
-		return ready() > before || !proc.Running()
+		return readyLines(out) > before || !proc.Running()
 	})
 	if !proc.Running() {
 		t.Fatalf("proxy %s ended at once: %v\n%s", p.e.Letter, proc.Wait(0), tail(proc.Log(), 4000))
