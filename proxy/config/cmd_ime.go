@@ -25,9 +25,9 @@ func imeGlobals(m *mode) {
 		}
 		p.c.UCIME = nil
 	})
-	m.add("timeout <rest:LINE>", "Not supported", func(p *parser, _ args) {
+	m.refuse("timeout <rest:LINE>", func(p *parser, _ args) {
 		p.fail(p.pos().Col, "timeout is not supported: it would have no effect", "leave it out; dialogs end by BYE, by their session timer (RFC 4028) or by silence")
-	}, nil)
+	})
 }
 
 func enterMedia(p *parser, a args) {

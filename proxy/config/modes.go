@@ -10,7 +10,8 @@ import (
 // mode is a set of commands that are known together.
 type mode struct {
 	name string
-	tree keyword.Tree[handler]
+	tree keyword.Tree[command]
+	all  []command // in the order in which they were added
 	// natPair joins the words of a pair such as "(inside, outside)".
 	natPair bool
 }
@@ -79,10 +80,31 @@ func newMode(name string, parts ...func(m *mode)) *mode {
 	for _, part := range parts {
 		part(m)
 	}
-	m.tree.Add("exit", "Leave this mode", leave)
-	m.tree.Add("quit", "Leave this mode", leave)
-	m.tree.Add("end", "Leave configuration", func(p *parser, _ args) { p.modes = p.modes[:1] })
+	m.put("exit", "Leave this mode", leave)
+	m.put("quit", "Leave this mode", leave)
+	m.put("end", "Leave configuration", func(p *parser, _ args) { p.modes = p.modes[:1] })
 	return m
+}
+
+// command is a pattern of a mode with what it does.
+type command struct {
+	pattern, help string
+	run           handler
+	refused       bool // known, to say why it is refused
+}
+
+func (m *mode) put(pattern, help string, run handler) {
+	m.register(command{pattern: pattern, help: help, run: run})
+}
+
+// refuse adds a command of an ASA that has no place here; run reports the reason.
+func (m *mode) refuse(pattern string, run handler) {
+	m.register(command{pattern: pattern, help: "Not here", run: run, refused: true})
+}
+
+func (m *mode) register(c command) {
+	m.all = append(m.all, c)
+	m.tree.Add(c.pattern, c.help, c)
 }
 
 // leave goes one mode outwards; at the outermost there is nothing to do.
@@ -94,15 +116,15 @@ func leave(p *parser, _ args) {
 
 // add adds a command and its `no` form under the same pattern.
 func (m *mode) add(pattern, help string, run, undo handler) {
-	m.tree.Add(pattern, help, run)
+	m.put(pattern, help, run)
 	if undo != nil {
-		m.tree.Add("no "+pattern, "Undo: "+help, undo)
+		m.put("no "+pattern, "Undo: "+help, undo)
 	}
 }
 
 // addNo adds a `no` form that is shorter than its command.
 func (m *mode) addNo(pattern string, undo handler) {
-	m.tree.Add("no "+pattern, "Undo: "+pattern, undo)
+	m.put("no "+pattern, "Undo: "+pattern, undo)
 }
 
 // enter begins a sub-mode of the mode that the command was found in.

@@ -38,9 +38,12 @@ func Load(file string, text []byte) (*Config, Diagnostics) {
 
 // Parse reads a text and reports every mistake in it that shows in one command alone. The Config is never nil, and holds all
 // commands that were right.
-func Parse(file string, text []byte) (*Config, Diagnostics) {
+func Parse(file string, text []byte) (*Config, Diagnostics) { return parse(file, text, nil) }
+
+// parse tells watch, which may be nil, of each command that it carries out.
+func parse(file string, text []byte, watch func(*mode, command)) (*Config, Diagnostics) {
 	c := &Config{file: file, Where: Places{}}
-	p := &parser{c: c, modes: []*mode{modes().global}}
+	p := &parser{c: c, modes: []*mode{modes().global}, watch: watch}
 	if len(text) > maxText {
 		p.report(Diagnostic{Line: 1, Col: 1, Message: fmt.Sprintf("the text has %d bytes", len(text)), Hint: "at most 1 MiB is allowed"})
 		return c, p.found
@@ -71,6 +74,7 @@ type parser struct {
 	masked []bool
 	shown  string
 	lost   bool // the mode's own line was mistaken, so what is set in it goes nowhere
+	watch  func(*mode, command)
 
 	// The objects that sub-modes work on.
 	intf  *Interface
@@ -208,13 +212,16 @@ func (p *parser) command() {
 	var first *keyword.Error
 	for i := len(p.modes) - 1; i >= 0; i-- {
 		m := p.modes[i]
-		run, a, err := m.tree.Match(m.prepare(p.words))
+		cmd, a, err := m.tree.Match(m.prepare(p.words))
 		if err == nil {
 			p.modes = p.modes[:i+1]
 			if p.lost = p.lost && i > 0; p.lost {
 				p.doubt()
 			}
-			run(p, args{a})
+			if p.watch != nil {
+				p.watch(m, cmd)
+			}
+			cmd.run(p, args{a})
 			return
 		}
 		if first == nil || err.Index > first.Index {
