@@ -54,7 +54,7 @@ type Appliance struct {
 	limiter  *tlsproxy.Limiter
 	gate     *tlsproxy.HandshakeGate
 	term     atomic.Pointer[mediaterm.Terminator]
-	retired  []*mediaterm.Terminator // of earlier configurations, until their streams end; guarded by applying
+	former   []formerMedia // of earlier configurations, until their streams end; guarded by applying
 	kernel   *mapping.Kernel
 	sealer   *sipalg.Sealer
 	records  *observe.RecordWriter
@@ -231,10 +231,11 @@ func (a *Appliance) Stop(ctx context.Context, drain time.Duration) error {
 	a.applying.Lock()
 	defer a.applying.Unlock()
 	var err error
-	for _, t := range append(a.retired, a.term.Load()) {
-		if t != nil {
-			err = errors.Join(err, t.Close())
-		}
+	if t := a.term.Load(); t != nil {
+		err = t.Close()
+	}
+	for _, f := range a.former {
+		err = errors.Join(err, f.term.Close())
 	}
 	err = errors.Join(err, a.kernel.Remove())
 	if e := a.records.Close(); !errors.Is(e, observe.ErrRecordsClosed) {

@@ -71,10 +71,17 @@ func (p *plan) spec(listen []*listener) mapping.Spec {
 		}
 		s.Groups = append(s.Groups, ag)
 	}
+	s.Media = p.mediaRanges()
+	return s
+}
+
+// mediaRanges are the ports of the media termination.
+func (p *plan) mediaRanges() []mapping.MediaRange {
+	var out []mapping.MediaRange
 	if p.proxying() {
 		for _, m := range p.MediaAddresses {
-			s.Media = append(s.Media, mapping.MediaRange{Addr: m.Addr, Lo: p.Media.MinPort, Hi: p.Media.MaxPort})
+			out = append(out, mapping.MediaRange{Addr: m.Addr, Lo: p.Media.MinPort, Hi: p.Media.MaxPort})
 		}
 	}
-	return s
+	return out
 }
