@@ -47,3 +47,16 @@ func TestStartUndoesWhatWasOpened(t *testing.T) {
 		t.Errorf("started although its state directory cannot be locked: %v %v", a, err)
 	}
 }
+
+// TestBannerIsThatOfTheConfiguration shows the lines to who opens a shell on a terminal: motd first, exec last, each kind in the text's order.
+func TestBannerIsThatOfTheConfiguration(t *testing.T) {
+	a := &Appliance{}
+	a.plan.Store(testPlan(t, edgeConfig+"banner exec Type help\nbanner motd Enterprise A\nbanner motd Keep out\nbanner login “Be welcome”\n"))
+	if got, want := a.Banner(), "Enterprise A\nKeep out\nBe welcome\nType help\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	a.plan.Store(testPlan(t, edgeConfig))
+	if got := a.Banner(); got != "" {
+		t.Errorf("a banner out of nowhere: %q", got)
+	}
+}
