@@ -108,6 +108,9 @@ func runAppliance(ctx context.Context, f runFlags, stdout, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
+	if err := shell.CheckSocket(f.control); err != nil {
+		return err
+	}
 	opt := proxy.Options{Config: cfg, File: f.config, StateDir: f.stateDir, Log: log, Version: version, Commit: commit}
 	if f.keyLog != "" {
 		file, err := os.OpenFile(f.keyLog, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

@@ -377,7 +377,13 @@ func TestOtherUserIsRefused(t *testing.T) {
 
 func TestSocketFile(t *testing.T) {
 	dir := t.TempDir()
-	serve := func(path string) error {
+	serve := func(path string) (err error) {
+		checked := CheckSocket(path)
+		defer func() {
+			if (checked == nil) != (err == nil) || (err != nil && checked.Error() != err.Error()) {
+				t.Errorf("CheckSocket said %v, Serve %v", checked, err)
+			}
+		}()
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		s := &Server{Path: path, Executor: special{}, Ready: make(chan struct{})}
