@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"imeproxy/proxy/observe"
 	"imeproxy/sipalg"
 	"imeproxy/sipalg/dialog"
 	"imeproxy/tlsproxy"
@@ -252,7 +253,11 @@ func endReason(err error, side dialog.Side) string {
 // violation answers and counts a message that goes no further.
 func (s *session) violation(k *conn, v *sipalg.Violation) {
 	s.a.count("sip", "messages_refused", string(v.Cause))
-	s.a.log.Warn("message refused", "cause", string(v.Cause), "phrase", v.Phrase, "from", k.RemoteAddr().String(), "session", s.id)
+	log := s.a.log
+	if v.Message != nil && v.Message.CallID() != "" {
+		log = observe.WithCall(log, v.Message.CallID())
+	}
+	log.Warn("message refused", "cause", string(v.Cause), "phrase", v.Phrase, "from", k.RemoteAddr().String(), "session", s.id)
 	if v.Status == 0 || v.Message == nil || !v.Message.IsRequest() || v.Message.Method == "ACK" {
 		return
 	}
