@@ -22,6 +22,8 @@ type Route struct {
 	Link    string
 	Dst     netip.Prefix // masked; 0.0.0.0/0 is the default route
 	Gateway netip.Addr   // zero: directly on the link
+	// Priority tells routes to one network apart: the kernel takes the lowest whose interface is up. 0 is the kernel's default.
+	Priority int
 }
 
 // Address is an address of the appliance besides the interface's own: media termination, mapped address. It is added as /32

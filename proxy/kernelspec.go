@@ -50,7 +50,7 @@ func (p *plan) spec(listen []*listener) mapping.Spec {
 		s.Interfaces = append(s.Interfaces, mapping.Interface{Link: i.Name, Name: i.Nameif, Level: i.SecurityLevel, Address: i.Address})
 	}
 	for _, r := range p.Routes {
-		s.Routes = append(s.Routes, mapping.Route{Link: r.On.Name, Dst: r.Dst, Gateway: r.Gateway})
+		s.Routes = append(s.Routes, mapping.Route{Link: r.On.Name, Dst: r.Dst, Gateway: r.Gateway, Priority: max(0, r.Metric-1)})
 	}
 	for _, d := range p.Dynamics {
 		s.Dynamics = append(s.Dynamics, mapping.DynamicNAT{RealLink: d.Real.Name, MappedLink: d.Mapped.Name, Real: d.RealPrefix, Mapped: d.MappedAddr})

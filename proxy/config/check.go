@@ -160,11 +160,11 @@ func (k *checker) interfaceOf(a netip.Addr) *Interface {
 			return i
 		}
 	}
-	best, bits := (*Interface)(nil), -1
+	best, bits, metric := (*Interface)(nil), -1, 0
 	for _, r := range k.c.Routes {
-		if r.Dst.Contains(a) && r.Dst.Bits() > bits {
+		if r.Dst.Contains(a) && (r.Dst.Bits() > bits || (r.Dst.Bits() == bits && r.Metric < metric)) {
 			if i := k.c.InterfaceByNameif(r.Interface); i != nil {
-				best, bits = i, r.Dst.Bits()
+				best, bits, metric = i, r.Dst.Bits(), r.Metric
 			}
 		}
 	}
