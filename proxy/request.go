@@ -131,7 +131,7 @@ func (s *session) openingRequest(m *sipalg.Message, from dialog.Side) bool {
 		s.refuse(m, from, 503, "Service Unavailable", "wrong_domain", reason(503, "the Request-URI names no domain"))
 		return true
 	}
-	if c := s.a.calls.forRequest(m, from); c != nil {
+	if c := s.a.calls.forRequest(m, from); c != nil && c.agent.real == s.agent.real {
 		s.judge(c, m, from)
 		return true
 	}
@@ -221,8 +221,8 @@ func requestUser(m *sipalg.Message) string {
 // dialogRequest deals with a request inside a dialog, an ACK or a CANCEL.
 func (s *session) dialogRequest(m *sipalg.Message, from dialog.Side) {
 	c := s.a.calls.forRequest(m, from)
-	if c != nil && from == dialog.Outside && !s.holds(c.domain) {
-		// Another enterprise's connection: it must not even learn that the dialog exists.
+	if c != nil && (c.agent.real != s.agent.real || from == dialog.Outside && !s.holds(c.domain)) {
+		// Another call agent's connection, or another enterprise's: it must not even learn that the dialog exists.
 		c = nil
 	}
 	if c == nil {

@@ -12,7 +12,7 @@ import (
 // when that is gone, on this session's.
 func (s *session) response(m *sipalg.Message, from dialog.Side) {
 	c, owner := s.a.calls.forResponse(m, from)
-	if c == nil || from == dialog.Outside && !s.holds(c.domain) {
+	if c == nil || c.agent.real != s.agent.real || from == dialog.Outside && !s.holds(c.domain) {
 		s.a.count("sip", "messages_refused", string(dialog.CauseNoTransaction))
 		return
 	}
