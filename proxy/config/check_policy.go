@@ -22,7 +22,7 @@ func (k *checker) policies() {
 		k.servicePolicy(s, applied)
 	}
 	for _, m := range k.c.PolicyMaps {
-		if !applied[m.Name] {
+		if _, enabled := applied[m.Name]; !enabled {
 			k.warn(m.Pos, m.Name, fmt.Sprintf("policy-map %q is not enabled", m.Name), fmt.Sprintf("add service-policy %s global", clip(m.Name)))
 		}
 	}
@@ -66,15 +66,25 @@ func (k *checker) servicePolicy(s ServicePolicy, applied map[string]bool) {
 		missing(k, s.Pos, "policy-map", s.Policy, k.c.PolicyMaps, func(m *PolicyMap) string { return m.Name })
 		return
 	}
-	first := !applied[m.Name]
+	if on != nil && k.r.Inside != nil && on != k.r.Inside && on != k.r.Outside {
+		k.warn(s.Pos, s.Interface, fmt.Sprintf("no inspected call passes interface %q", s.Interface), "enable the policy map globally, or on an interface that calls pass")
+		if _, enabled := applied[m.Name]; !enabled {
+			applied[m.Name] = false // enabled, but not in the way of a call
+		}
+		return
+	}
+	// Calls pass two interfaces: a policy that is enabled on both of them is carried out once.
+	if applied[m.Name] {
+		return
+	}
 	applied[m.Name] = true
 	for _, pc := range m.Classes {
-		k.inspection(m, pc, on, first)
+		k.inspection(m, pc, on)
 	}
 }
 
-// inspection resolves one inspected class. Only its first use is judged, so that a policy on two interfaces is not reported twice.
-func (k *checker) inspection(m *PolicyMap, pc *PolicyClass, on *Interface, judge bool) {
+// inspection resolves one inspected class.
+func (k *checker) inspection(m *PolicyMap, pc *PolicyClass, on *Interface) {
 	class := k.c.ClassMap(pc.Class)
 	if pc.Inspect == nil || class == nil || k.c.UCIME == nil || len(k.r.UCMs) == 0 {
 		return
@@ -83,7 +93,6 @@ func (k *checker) inspection(m *PolicyMap, pc *PolicyClass, on *Interface, judge
 	if l == nil || proxy == nil {
 		return
 	}
-	before := len(k.found)
 	in := Inspection{Pos: pc.Inspect.Pos, Policy: m.Name, Class: pc.Class, Interface: on, TLSProxy: proxy}
 	out := in
 	for _, r := range k.rules(l) {
@@ -104,9 +113,6 @@ func (k *checker) inspection(m *PolicyMap, pc *PolicyClass, on *Interface, judge
 	if len(out.Flows) > 0 {
 		k.r.Outbound = append(k.r.Outbound, out)
 		k.identities(pc.Inspect, proxy, false)
-	}
-	if !judge {
-		k.found = k.found[:before]
 	}
 }
 

@@ -172,6 +172,7 @@ var mistakes = []struct {
 	{"secure, one trustpoint", []string{"mode nonsecure", "mode secure"}},
 	{"secure, the same", []string{"mode nonsecure", "mode secure", " client trust-point local-ent\n", " client trust-point local-ent\n server trust-point local-ent\n", "tls-proxy remote_to_local-ent\n server", "tls-proxy remote_to_local-ent\n client trust-point local-ent\n server"}},
 	{"interface shut down", []string{" nameif outside\n", " nameif outside\n shutdown\n"}},
+	{"policy where no call passes", []string{"route outside", "interface edmz\n nameif dmz\n security-level 50\n ip address 10.9.9.1 255.255.255.0\nroute outside", "service-policy ime-policy global", "service-policy ime-policy interface dmz"}},
 	{"policy on two, one mistake", []string{"service-policy ime-policy global", "service-policy ime-policy interface inside\nservice-policy ime-policy interface outside", " client trust-point local-ent\n", ""}},
 }
 
