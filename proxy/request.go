@@ -149,6 +149,13 @@ func (s *session) openingRequest(m *sipalg.Message, from dialog.Side) bool {
 		s.refuse(m, from, 503, "Service Unavailable", "too_many_calls", sipalg.Header{Name: "Retry-After", Value: "10"})
 		return true
 	}
+	if s.a.stopping.Load() {
+		// The stop began while the other side was opened: whoever hangs up all calls may have looked already.
+		s.a.calls.remove(c)
+		s.give()
+		s.refuse(m, from, 503, "Service Unavailable", "stopping", sipalg.Header{Name: "Retry-After", Value: "60"})
+		return true
+	}
 	s.judge(c, m, from)
 	return true
 }
