@@ -2,22 +2,32 @@
 
 GO      ?= go
 TOOL    := $(GO) tool -modfile=tools/go.mod
-VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+COMMIT  ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
 # Debian packages: what builds, what the lab is made of.
 DEPS_BUILD := gcc libc6-dev
-DEPS_LAB   := iproute2 iputils-ping conntrack nftables ethtool openssl util-linux baresip-core kamailio kamailio-tls-modules \
+DEPS_LAB   := iproute2 iputils-ping conntrack nftables ethtool openssl util-linux systemd baresip-core kamailio kamailio-tls-modules \
               rtpengine-daemon sip-tester tshark linphone-cli sox
 
 FUZZTIME ?= 20s
 
-.PHONY: help build test deps deps-lab lint demo demo-clean bench fuzz clean
+.PHONY: help build install test deps deps-lab lint demo demo-clean bench fuzz clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 build: ## bin/imeproxy
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/imeproxy ./cmd/imeproxy
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.commit=$(COMMIT)' -o bin/imeproxy ./cmd/imeproxy
+
+install: build ## the binary, its user and its systemd service, as root; DESTDIR is honoured
+	install -D -m 755 bin/imeproxy $(DESTDIR)/usr/local/bin/imeproxy
+	install -D -m 644 image/imeproxy.service $(DESTDIR)/etc/systemd/system/imeproxy.service
+	install -d -m 750 $(DESTDIR)/etc/imeproxy
+	@if [ -z "$(DESTDIR)" ]; then set -e; \
+		getent passwd imeproxy >/dev/null || useradd --system --user-group --home-dir /var/lib/imeproxy --shell /usr/sbin/nologin imeproxy; \
+		chown root:imeproxy /etc/imeproxy; install -d -m 700 -o imeproxy -g imeproxy /var/lib/imeproxy; \
+		if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi; \
+	fi
 
 # Two packages at a time and a generous limit: the lab's scenarios keep two
 # cores busy, and they run beside the unit tests of the other packages.

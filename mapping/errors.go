@@ -9,8 +9,8 @@ var (
 	ErrRawCapability = errors.New("CAP_NET_RAW is missing (run as root, or give the service AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW)")
 	// ErrKernelFeature says that the kernel lacks something that the rules need; the text names it.
 	ErrKernelFeature = errors.New("the kernel lacks")
-	// ErrRunning says that another appliance holds the state directory.
-	ErrRunning = errors.New("another imeproxy uses this state directory")
+	// ErrRunning says that another appliance holds the state directory, or the network namespace.
+	ErrRunning = errors.New("another imeproxy runs already")
 	// ErrRemoved is returned by Update after Remove.
 	ErrRemoved = errors.New("kernel state was removed")
 )

@@ -102,6 +102,12 @@ func TestMediaPorts(t *testing.T) {
 			t.Errorf("%s: arrived %v, want %v", c.what, got, c.want)
 		}
 	}
+	// An outside host that writes the phone's address as its source.
+	l.run(l.outside, "ip", "addr", "add", phoneReal+"/32", "dev", "lo")
+	twin := l.packetConn(l.outside, phoneReal+":4000")
+	if _, got := sends(t, twin, out, mediaOut+":16384"); got {
+		t.Error("a packet from outside with an inside source reached a media port")
+	}
 	if flows := l.run(l.box, "conntrack", "-L", "-p", "udp"); strings.Contains(flows, "port=16384") {
 		t.Errorf("media is tracked:\n%s", flows)
 	}

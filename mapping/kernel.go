@@ -182,7 +182,8 @@ func (k *Kernel) Remove() error {
 }
 
 // Cleanup removes what a killed daemon left: the tables, and what kernel.json in stateDir lists. Without that file the rule
-// and route of Mark go as well when one of our tables stands. It fails with ErrRunning while an appliance holds stateDir.
+// and route of Mark go as well when one of our tables stands. It fails with ErrRunning while an appliance holds stateDir
+// or the network namespace.
 func Cleanup(log *slog.Logger, stateDir string) error {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)

@@ -80,15 +80,15 @@ func TestFailureChangesNothing(t *testing.T) {
 	lateFailure := labSpec()
 	lateFailure.Addresses = append(lateFailure.Addresses, Address{linkOut, addr("209.165.200.233")})
 	lateFailure.Routes = []Route{
-		{linkOut, netip.MustParsePrefix("0.0.0.0/0"), addr("209.165.200.234")},
-		{linkOut, netip.MustParsePrefix("198.51.100.0/24"), addr("8.8.8.8")}, // a gateway on no network of ours
+		{Link: linkOut, Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: addr("209.165.200.234")},
+		{Link: linkOut, Dst: netip.MustParsePrefix("198.51.100.0/24"), Gateway: addr("8.8.8.8")}, // a gateway on no network of ours
 	}
 	noLink := labSpec()
 	noLink.Interfaces[2].Link = "mapnone"
 	nonsense := labSpec()
 	nonsense.Statics = append(nonsense.Statics, nonsense.Statics[0])
 	foreign := labSpec()
-	foreign.Routes = append(foreign.Routes, Route{linkOut, netip.MustParsePrefix("203.0.113.0/24"), addr("209.165.200.231")})
+	foreign.Routes = append(foreign.Routes, Route{Link: linkOut, Dst: netip.MustParsePrefix("203.0.113.0/24"), Gateway: addr("209.165.200.231")})
 
 	l := newLab(t)
 	bad := map[string]Spec{"late failure": lateFailure, "no such link": noLink, "nonsense": nonsense, "another's route": foreign}
@@ -129,13 +129,16 @@ func TestUpdate(t *testing.T) {
 	k := l.apply(labSpec())
 	spec := labSpec()
 	spec.Addresses = []Address{{linkOut, addr("209.165.200.235")}}
-	spec.Routes = []Route{{linkOut, netip.MustParsePrefix("0.0.0.0/0"), addr("209.165.200.231")}}
+	spec.Routes = []Route{
+		{Link: linkOut, Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: addr("209.165.200.231")},
+		{Link: linkOut, Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: addr("209.165.200.232"), Priority: 9}, // waits behind the first
+	}
 	spec.Statics[0].Mapped = addr("209.165.200.236")
 	spec.Intercepts = spec.Intercepts[:1]
 	spec.Interfaces = spec.Interfaces[:2]
 	l.update(k, spec)
 	during := l.snapshot()
-	for _, want := range []string{"inet 209.165.200.235/32", "inet 209.165.200.236/32", "default via 209.165.200.231 dev mapout", "mapdmz/forwarding:0", "mapdmz/rp_filter:1"} {
+	for _, want := range []string{"inet 209.165.200.235/32", "inet 209.165.200.236/32", "default via 209.165.200.231 dev mapout", "default via 209.165.200.232 dev mapout proto static metric 9", "mapdmz/forwarding:0", "mapdmz/rp_filter:1"} {
 		if !strings.Contains(during, want) {
 			t.Errorf("%q is missing", want)
 		}
@@ -146,7 +149,7 @@ func TestUpdate(t *testing.T) {
 		}
 	}
 	l.update(k, labSpec())
-	if s := l.snapshot(); !strings.Contains(s, boxDMZ) || !strings.Contains(s, "via 209.165.200.230") {
+	if s := l.snapshot(); !strings.Contains(s, boxDMZ) || !strings.Contains(s, "via 209.165.200.230") || strings.Contains(s, "metric 9") {
 		t.Errorf("the first spec does not come back:\n%s", s)
 	}
 	l.in(l.box, k.Remove)

@@ -22,6 +22,8 @@ type Route struct {
 	Link    string
 	Dst     netip.Prefix // masked; 0.0.0.0/0 is the default route
 	Gateway netip.Addr   // zero: directly on the link
+	// Priority tells routes to one network apart: the kernel takes the lowest whose interface is up. 0 is the kernel's default.
+	Priority int
 }
 
 // Address is an address of the appliance besides the interface's own: media termination, mapped address. It is added as /32
@@ -132,6 +134,25 @@ func (s Spec) outside(i Interface) bool {
 		}
 	}
 	return false
+}
+
+// above lists the networks behind interfaces that are more secure than i: no packet that arrives on i comes from there.
+func (s Spec) above(i Interface) []netip.Prefix {
+	var out []netip.Prefix
+	for _, o := range s.Interfaces {
+		if o.Level <= i.Level {
+			continue
+		}
+		if o.Address.IsValid() {
+			out = append(out, o.Address.Masked())
+		}
+		for _, r := range s.Routes {
+			if r.Link == o.Link && r.Dst.Bits() > 0 {
+				out = append(out, r.Dst.Masked())
+			}
+		}
+	}
+	return out
 }
 
 // group finds the access group of an interface and direction.

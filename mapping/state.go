@@ -16,6 +16,8 @@ import (
 const (
 	stateFile = "kernel.json"
 	lockFile  = "kernel.lock"
+	// hostLock is the name of an abstract socket, of which each network namespace has its own. The kernel frees it with its process.
+	hostLock = "@imeproxy"
 )
 
 // record is what was added to the kernel. It is on disk before the first change is made, so that a killed daemon's
@@ -43,10 +45,11 @@ type sysctl struct {
 	Value string `json:"value"`
 }
 
-// stateDir is the state directory, locked by one appliance.
+// stateDir is the state directory, locked by one appliance, which has its network namespace for itself as well.
 type stateDir struct {
 	path string
 	lock *os.File
+	host int // descriptor of the socket hostLock, -1 without
 }
 
 // openState locks the state directory, or fails with ErrRunning.
@@ -61,15 +64,56 @@ func openState(path string) (*stateDir, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		_ = f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%s: %w", path, ErrRunning)
+			return nil, fmt.Errorf("state directory %s: %w", path, ErrRunning)
 		}
 		return nil, fmt.Errorf("lock state directory: %w", err)
 	}
-	return &stateDir{path: path, lock: f}, nil
+	host, err := lockHost()
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return &stateDir{path: path, lock: f, host: host}, nil
 }
 
-// close gives the lock back.
-func (d *stateDir) close() { _ = d.lock.Close() }
+// close gives the locks back.
+func (d *stateDir) close() {
+	_ = d.lock.Close()
+	if d.host >= 0 {
+		_ = unix.Close(d.host)
+	}
+}
+
+// lockHost takes the network namespace, so that an appliance with another state directory does not remove the rules of the one
+// that runs. A name that a user without our rights has taken is no lock: nobody may keep the appliance from its start.
+func lockHost() (fd int, err error) {
+	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, fmt.Errorf("lock network namespace: %w", err)
+	}
+	name := &unix.SockaddrUnix{Name: hostLock}
+	if err = unix.Bind(fd, name); err == nil {
+		if err = unix.Listen(fd, 64); err == nil {
+			return fd, nil
+		}
+	}
+	defer unix.Close(fd)
+	if !errors.Is(err, unix.EADDRINUSE) {
+		return -1, fmt.Errorf("lock network namespace: %w", err)
+	}
+	running := fmt.Errorf("this network namespace: %w", ErrRunning)
+	if unix.Connect(fd, name) != nil {
+		return -1, running
+	}
+	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	switch {
+	case err != nil:
+		return -1, running
+	case cred.Uid != 0 && int(cred.Uid) != os.Geteuid():
+		return -1, nil
+	}
+	return -1, fmt.Errorf("this network namespace, process %d: %w", cred.Pid, ErrRunning)
+}
 
 // read returns the record of this boot and network namespace; found is false when there is none.
 func (d *stateDir) read() (r record, found bool, err error) {

@@ -125,9 +125,9 @@ func hasRoute(r Route, ours []Route) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("routes: %w", err)
 	}
-	replaces := slices.ContainsFunc(ours, func(o Route) bool { return o.Dst == r.Dst })
+	replaces := slices.ContainsFunc(ours, func(o Route) bool { return o.Dst == r.Dst && o.Priority == r.Priority })
 	for _, x := range routes {
-		if routeDst(x) != r.Dst || x.Priority != 0 {
+		if routeDst(x) != r.Dst || x.Priority != r.Priority {
 			continue
 		}
 		gw, _ := netip.AddrFromSlice(x.Gw)
@@ -193,7 +193,7 @@ func kernelRoute(r Route) (*netlink.Route, error) {
 	if err != nil {
 		return nil, fmt.Errorf("interface %s: %w", r.Link, err)
 	}
-	kr := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(r.Dst), Protocol: unix.RTPROT_STATIC, Scope: netlink.SCOPE_LINK}
+	kr := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(r.Dst), Protocol: unix.RTPROT_STATIC, Scope: netlink.SCOPE_LINK, Priority: r.Priority}
 	if r.Gateway.IsValid() {
 		kr.Gw, kr.Scope = r.Gateway.AsSlice(), netlink.SCOPE_UNIVERSE
 	}

@@ -128,6 +128,13 @@ func addIntercept(s ruleSet, spec Spec) {
 	in := s.base("media_in", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
 	out := s.base("media_out", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityRaw)
 	for _, m := range spec.Media {
+		// A global media address has plain legs too, and the Internet reaches them: only the source tells a phone from a
+		// stranger there, and a stranger can write any source.
+		for _, i := range spec.Interfaces {
+			for _, n := range spec.above(i) {
+				s.rule(in, iif(i.Link), saddr(n), hostDaddr(m.Addr), l4proto(unix.IPPROTO_UDP), dport(m.Lo, m.Hi), drop())
+			}
+		}
 		s.rule(in, hostDaddr(m.Addr), l4proto(unix.IPPROTO_UDP), dport(m.Lo, m.Hi), notrack())
 		s.rule(out, hostSaddr(m.Addr), l4proto(unix.IPPROTO_UDP), sport(m.Lo, m.Hi), notrack())
 	}

@@ -85,7 +85,11 @@ func (v *validator) interfaces() {
 }
 
 func (v *validator) routes() {
-	seen := map[netip.Prefix]bool{}
+	type key struct {
+		dst      netip.Prefix
+		priority int
+	}
+	seen := map[key]bool{}
 	for _, r := range v.spec.Routes {
 		where := fmt.Sprintf("route %v", r.Dst)
 		v.knownLink(where, r.Link)
@@ -95,10 +99,13 @@ func (v *validator) routes() {
 		if r.Gateway.IsValid() {
 			v.v4(where+": gateway", r.Gateway)
 		}
-		if seen[r.Dst] {
+		if r.Priority < 0 {
+			v.errorf("%s: priority %d", where, r.Priority)
+		}
+		if seen[key{r.Dst, r.Priority}] {
 			v.errorf("%s: given twice", where)
 		}
-		seen[r.Dst] = true
+		seen[key{r.Dst, r.Priority}] = true
 	}
 }
 

@@ -157,6 +157,25 @@ func TestPortConflict(t *testing.T) {
 	}
 }
 
+// Many pairs in a row that are held, as by the calls of an earlier configuration, cost no call.
+func TestPortConflicts(t *testing.T) {
+	const held = 300
+	cfg := Config{Addresses: []netip.Addr{ourInside, ourOutside}, MinPort: 24000, MaxPort: 24000 + 2*held + 1, Now: newClock().now}
+	earlier := newTerminator(t, cfg)
+	for range held {
+		if _, err := earlier.NewStream(StreamParams{Inside: ourInside, Outside: ourOutside}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := newTerminator(t, cfg).NewStream(StreamParams{Inside: ourInside, Outside: ourOutside})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Local(Inside).Port(); got != 24000+2*held {
+		t.Errorf("port %d", got)
+	}
+}
+
 // One global address for both sides.
 func TestGlobalAddress(t *testing.T) {
 	term := newTerminator(t, Config{Addresses: []netip.Addr{ourInside}, MinPort: 23000, MaxPort: 23005})

@@ -19,9 +19,10 @@ const (
 	DefaultMaxStreams = 10000
 )
 
-// portTries bounds the pairs tried for one stream when other programs hold ports of
-// the range.
-const portTries = 64
+// portTries bounds the pairs tried for one stream when others hold ports of the range:
+// another program, or the calls of an earlier configuration, one beside the other. A
+// try takes some microseconds, and a pair found held is left alone for a while.
+const portTries = 2048
 
 // closers is the number of goroutines that Close uses: a stream waits for its readers,
 // and one after the other ten thousand streams would take over a second.
@@ -194,7 +195,7 @@ func (t *Terminator) reserve(p StreamParams) error {
 // rests like a freed one, so that it is not tried again at once.
 func (t *Terminator) open(p StreamParams) (*Stream, error) {
 	s := &Stream{term: t, params: p, opened: t.cfg.Now()}
-	for range portTries {
+	for n := range portTries {
 		local, err := t.takePorts(p)
 		if err != nil {
 			return nil, err
@@ -202,6 +203,9 @@ func (t *Terminator) open(p StreamParams) (*Stream, error) {
 		s.local = local
 		s.eng, err = t.engine.Open(EngineSpec{Local: local, Media: p.Media, NoRTCP: t.cfg.NoRTCP, Emit: func(e Event) { t.emit(s, e) }})
 		if err == nil {
+			if n > 0 {
+				t.cfg.Log.Warn("media port pairs skipped that others hold", "call_id", p.CallID, "pairs", n)
+			}
 			return s, nil
 		}
 		t.releasePorts(local)
@@ -211,7 +215,7 @@ func (t *Terminator) open(p StreamParams) (*Stream, error) {
 		t.mu.Lock()
 		t.count.PortConflicts++
 		t.mu.Unlock()
-		t.cfg.Log.Warn("media port pair skipped", "call_id", p.CallID, "error", err)
+		t.cfg.Log.Debug("media port pair skipped", "call_id", p.CallID, "error", err)
 	}
 	return nil, fmt.Errorf("%w: %d pairs in a row are held by other programs", ErrNoPorts, portTries)
 }

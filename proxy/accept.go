@@ -1,12 +1,11 @@
 package proxy
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"net"
 	"net/netip"
-	"strings"
+	"sync/atomic"
 	"time"
 
 	"imeproxy/sipalg"
@@ -14,10 +13,12 @@ import (
 	"imeproxy/tlsproxy"
 )
 
-// listener is the transparent listener of one inspection class.
+// listener is the transparent listener of one inspection class. It outlives configurations in which that class stays, so that a
+// reload resets no connection that waits to be accepted.
 type listener struct {
 	net.Listener
 	class *class
+	live  *atomic.Pointer[class] // the class in force, which the accepting goroutine asks
 }
 
 // accept takes connections until the listener is closed. Transient failures (no descriptor left) are waited
@@ -30,7 +31,7 @@ func (a *Appliance) accept(l *listener) {
 			if errors.Is(err, net.ErrClosed) || a.ctx.Err() != nil {
 				return
 			}
-			a.log.Error("connection cannot be accepted", "class", l.class.name, "err", err)
+			a.log.Error("connection cannot be accepted", "class", l.live.Load().name, "err", err)
 			select {
 			case <-time.After(pause): // a lack of descriptors passes when calls end
 				pause = min(2*pause, time.Second)
@@ -40,7 +41,8 @@ func (a *Appliance) accept(l *listener) {
 			continue
 		}
 		pause = 5 * time.Millisecond
-		a.wg.Go(func() { a.serve(c, l.class) })
+		cl := l.live.Load()
+		a.wg.Go(func() { a.serve(c, cl) })
 	}
 }
 
@@ -70,6 +72,9 @@ func addrPort(a net.Addr) (netip.AddrPort, bool) {
 
 // reset ends a connection with RST: a refused caller learns it at once, and nothing lingers.
 func reset(c net.Conn) {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
 	if t, ok := c.(*net.TCPConn); ok {
 		_ = t.SetLinger(0)
 	}
@@ -100,19 +105,20 @@ func (a *Appliance) serveInbound(c net.Conn, cl *class, src, dst netip.AddrPort)
 		reset(c)
 		return
 	}
-	if a.stopping.Load() {
-		a.count("tls", "sessions_refused", "stopping")
-		reset(c)
-		return
-	}
-	if !a.limiter.Acquire() {
+	if a.limiter.Full() {
 		// Before its handshake: a full appliance must not spend more on strangers.
-		a.count("tls", "sessions_refused", "inbound")
-		reset(c)
+		a.refuseInbound(c, src)
 		return
 	}
 	s := &session{a: a, opener: dialog.Outside, class: cl, agent: agent, remote: src, agentPort: port, mapped: dst, since: a.now()}
 	a.begin(s, c, dialog.Outside, true)
+}
+
+// refuseInbound turns a connection from the Internet away because the appliance has as many as it may have.
+func (a *Appliance) refuseInbound(c net.Conn, src netip.AddrPort) {
+	a.count("tls", "sessions_refused", "inbound")
+	a.log.Warn("connection refused: tls-proxy maximum-sessions is reached", "source", src.String(), "maximum", a.limiter.Max())
+	reset(c)
 }
 
 // begin does the handshake where the connection is TLS, and reads the connection until it ends.
@@ -122,9 +128,11 @@ func (a *Appliance) begin(s *session, c net.Conn, side dialog.Side, secure bool)
 		if err != nil {
 			a.log.Info("tls handshake failed", "remote", c.RemoteAddr().String(), "side", side.String(), "err", err)
 			c.Close()
-			if side == dialog.Outside {
-				a.limiter.Release()
-			}
+			return
+		}
+		// A session is counted from here on: half-open handshakes, which cost a stranger nothing, must not fill the appliance up.
+		if side == dialog.Outside && !a.limiter.Acquire() {
+			a.refuseInbound(t, s.remote)
 			return
 		}
 		c = t
@@ -134,6 +142,9 @@ func (a *Appliance) begin(s *session, c net.Conn, side dialog.Side, secure bool)
 	_ = k.SetReadDeadline(time.Now().Add(messageTimeout))
 	a.sessions.add(s)
 	s.attach(k, side)
+	if a.ctx.Err() != nil {
+		s.end("shutdown")
+	}
 	version, suite := k.tlsNames()
 	a.log.Info("signaling session begun", "session", s.id, "by", side.String(), "remote", s.remote.String(), "call_agent", s.agent.real.String(), "tls", version, "suite", suite)
 	s.read(k, side)
@@ -145,55 +156,45 @@ func (a *Appliance) handshake(s *session, c net.Conn, side dialog.Side) (net.Con
 	if side == dialog.Inside {
 		tp = s.class.insideTrustpoint()
 	}
-	cfg, err := a.store.ServerConfig(tp, a.tlsPolicy(s.class))
+	cfg, err := a.store.ServerConfig(tp, a.tlsPolicy(s.class, false))
 	if err != nil {
 		return nil, err
 	}
 	src, _ := addrPort(c.RemoteAddr())
 	leave, ok := a.gate.Enter(c, src.Addr())
 	if !ok {
-		a.count("tls", "handshake_failures", "too_many_half_open")
+		a.count("tls", "handshake_failures", tooManyHalfOpen)
 		return nil, errors.New("too many half-open handshakes")
 	}
 	t := tls.Server(c, cfg)
 	err = tlsproxy.Handshake(a.ctx, t, handshakeTimeout)
 	leave(err == nil)
 	if err != nil {
-		a.count("tls", "handshake_failures", handshakeReason(err))
+		a.handshakeFailed(err)
 		return nil, err
 	}
 	return t, nil
 }
 
-// handshakeReason sorts handshake errors into the closed set of a counter.
-func handshakeReason(err error) string {
-	var ne net.Error
-	text := err.Error()
-	switch {
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &ne) && ne.Timeout():
-		return "timeout"
-	case strings.Contains(text, "didn't provide a certificate"):
-		return "no_certificate"
-	case strings.Contains(text, "protocol version"), strings.Contains(text, "unsupported versions"):
-		return "protocol_version"
-	case strings.Contains(text, "cipher suite"):
-		return "cipher_suite"
-	case strings.Contains(text, "expired"), strings.Contains(text, "not yet valid"):
-		return "certificate_expired"
-	case strings.Contains(text, "unknown authority"):
-		return "unknown_issuer"
-	case strings.Contains(text, "domain"):
-		return "wrong_name"
-	case strings.Contains(text, "certificate"):
-		return "bad_certificate"
+// tooManyHalfOpen is counted among the reasons of failed handshakes: the gate turned the connection away.
+const tooManyHalfOpen = "too_many_half_open"
+
+// handshakeFailed counts a handshake that failed. The reason is that of tlsproxy, which knows the peer's certificate.
+func (a *Appliance) handshakeFailed(err error) {
+	reason := tlsproxy.ReasonOther
+	if h := new(tlsproxy.HandshakeError); errors.As(err, &h) {
+		reason = h.Reason
 	}
-	return "other"
+	a.count("tls", "handshake_failures", string(reason))
 }
 
-// handshakeReasons is the closed set of handshakeReason and of the gate.
-var handshakeReasons = []string{
-	"timeout", "no_certificate", "protocol_version", "cipher_suite", "certificate_expired", "unknown_issuer", "wrong_name",
-	"bad_certificate", "too_many_half_open", "other",
+// handshakeReasons is the closed set of reasons.
+func handshakeReasons() []string {
+	out := []string{tooManyHalfOpen}
+	for _, r := range tlsproxy.Reasons() {
+		out = append(out, string(r))
+	}
+	return out
 }
 
 // rewriter translates the messages of one session.

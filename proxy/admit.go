@@ -76,9 +76,11 @@ func (s *session) answerOptions(m *sipalg.Message) {
 
 // callAgent is one `ucm address`, with what is known of its health.
 type callAgent struct {
-	real, hide netip.Addr // hide is its mapped address
-	secure     bool
-	health     *agentHealth
+	real   netip.Addr
+	hide   netip.Addr // its mapped address: where the Internet reaches it
+	source netip.Addr // where its own connections come from; zero when nothing lets it make any
+	secure bool
+	health *agentHealth
 }
 
 // reachable tells whether the call agent can be reached: a standing inside connection or a fresh look. OPTIONS from the

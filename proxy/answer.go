@@ -106,6 +106,9 @@ func (m *media) answererKeys(r *lineResult, l *mediaLine, ans *sdp.Media, from d
 		if from == dialog.Outside {
 			return fmt.Errorf("%w: the answer is not encrypted", errUnusable)
 		}
+		if !ans.IsPlain() {
+			return fmt.Errorf("%w: %s was not offered", errUnusable, ans.Proto)
+		}
 		return nil
 	}
 	if from == dialog.Inside && !m.secureIn {

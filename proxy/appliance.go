@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,7 +54,7 @@ type Appliance struct {
 	limiter  *tlsproxy.Limiter
 	gate     *tlsproxy.HandshakeGate
 	term     atomic.Pointer[mediaterm.Terminator]
-	retired  []*mediaterm.Terminator // of earlier configurations, until their streams end; guarded by applying
+	former   []formerMedia // of earlier configurations, until their streams end; guarded by applying
 	kernel   *mapping.Kernel
 	sealer   *sipalg.Sealer
 	records  *observe.RecordWriter
@@ -61,17 +62,19 @@ type Appliance struct {
 	health   observe.Health
 	sessions *sessions
 	calls    *calls
+	expiry   expiry
 	stopping atomic.Bool
 	listen   []*listener
 }
 
 // Start builds the appliance from its configuration: certificates are checked before the kernel is touched, the kernel's
 // state is in place before a connection is accepted. On an error everything that was begun is undone.
-func Start(ctx context.Context, opt Options) (a *Appliance, err error) {
+func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	a = &Appliance{opt: opt, log: opt.Log, now: opt.Now, started: opt.Now(), sessions: newSessions(), calls: newCalls()}
+	// Not the named result: `return nil, err` would take the appliance away from what undoes it.
+	a := &Appliance{opt: opt, log: opt.Log, now: opt.Now, started: opt.Now(), sessions: newSessions(), calls: newCalls()}
 	a.ctx, a.cancel = context.WithCancel(ctx)
 	var undo []func()
 	defer func() {
@@ -107,7 +110,7 @@ func Start(ctx context.Context, opt Options) (a *Appliance, err error) {
 		return nil, err
 	}
 	a.plan.Store(p)
-	if err = a.openListeners(p); err != nil {
+	if a.listen, err = a.openListeners(p, nil); err != nil {
 		return nil, err
 	}
 	undo = append(undo, a.closeListeners)
@@ -125,24 +128,57 @@ func Start(ctx context.Context, opt Options) (a *Appliance, err error) {
 	} else {
 		a.log.Warn("no uc-ime is configured: traffic is forwarded and translated, no call is taken")
 	}
-	for _, l := range a.listen {
-		a.wg.Go(func() { a.accept(l) })
-	}
+	a.serveListeners(a.listen, nil)
 	a.wg.Go(a.sweep)
 	return a, nil
 }
 
-// openListeners opens one transparent listener a class, on a loopback port that nobody reaches but through the interception.
-func (a *Appliance) openListeners(p *plan) error {
+// openListeners opens one transparent listener a class, on a loopback port that nobody reaches but through the interception. A class
+// that stood before keeps its listener.
+func (a *Appliance) openListeners(p *plan, old []*listener) ([]*listener, error) {
+	var out []*listener
 	for _, cl := range p.classes {
+		if i := slices.IndexFunc(old, func(l *listener) bool { return l.class.name == cl.name && l.class.outbound == cl.outbound }); i >= 0 {
+			out = append(out, &listener{Listener: old[i].Listener, class: cl, live: old[i].live})
+			old = slices.Delete(slices.Clone(old), i, i+1)
+			continue
+		}
 		l, err := tlsproxy.ListenTransparent(a.ctx, netip.MustParseAddrPort("127.0.0.1:0"))
 		if err != nil {
-			a.closeListeners()
-			return fmt.Errorf("listener of class %s: %w", cl.name, err)
+			closeFresh(out)
+			return nil, fmt.Errorf("listener of class %s: %w", cl.name, err)
 		}
-		a.listen = append(a.listen, &listener{Listener: l, class: cl})
+		out = append(out, &listener{Listener: l, class: cl, live: new(atomic.Pointer[class])})
 	}
-	return nil
+	return out, nil
+}
+
+// fresh tells whether nobody accepts on a listener yet.
+func (l *listener) fresh() bool { return l.live.Load() == nil }
+
+func closeFresh(list []*listener) {
+	for _, l := range list {
+		if l.fresh() {
+			_ = l.Close()
+		}
+	}
+}
+
+// serveListeners puts listeners and their classes into force, and closes those of old that are in use no more.
+func (a *Appliance) serveListeners(list, old []*listener) {
+	for _, l := range list {
+		fresh := l.fresh()
+		l.live.Store(l.class)
+		if fresh {
+			a.wg.Go(func() { a.accept(l) })
+		}
+	}
+	for _, o := range old {
+		if !slices.ContainsFunc(list, func(l *listener) bool { return l.live == o.live }) {
+			_ = o.Close()
+		}
+	}
+	a.listen = list
 }
 
 func (a *Appliance) closeListeners() {
@@ -168,55 +204,6 @@ func (a *Appliance) probeAddresses(p *plan) {
 	wg.Wait()
 }
 
-// checkTrustpoints refuses a configuration whose identities do not exist: a proxy without certificate would refuse every call.
-func (a *Appliance) checkTrustpoints(p *plan) error {
-	if err := a.cryptoActions(p.cfg); err != nil {
-		return err
-	}
-	var errs []error
-	for _, name := range p.trustpoints() {
-		if _, err := a.store.Identity(name); err != nil {
-			errs = append(errs, fmt.Errorf("trustpoint %s: %w", name, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// cryptoActions does what the crypto lines of the configuration say, where it is not done yet.
-func (a *Appliance) cryptoActions(cfg *config.Config) error {
-	for _, x := range cfg.CryptoActions {
-		var err error
-		spec := trustpointSpec(cfg, x.Trustpoint)
-		switch x.Kind {
-		case config.GenerateKey:
-			if !a.store.HasKey(x.Label) {
-				err = a.store.GenerateKey(x.Label, x.Algorithm, x.Bits, false)
-			}
-		case config.Authenticate:
-			err = a.store.Authenticate(x.Trustpoint, x.PEM)
-		case config.ImportCertificate:
-			err = a.store.ImportCertificate(spec, x.PEM)
-		case config.Enroll:
-			if _, have := a.store.Identity(x.Trustpoint); have != nil {
-				_, err = a.store.Enroll(spec)
-			}
-		}
-		if err != nil {
-			return fmt.Errorf("line %d: %w", x.Line, err)
-		}
-	}
-	return nil
-}
-
-func trustpointSpec(cfg *config.Config, name string) tlsproxy.TrustpointSpec {
-	for _, t := range cfg.Trustpoints {
-		if t.Name == name {
-			return tlsproxy.TrustpointSpec{Name: t.Name, Enrollment: t.Enrollment, SubjectName: t.SubjectName, FQDN: t.FQDN, KeyPair: t.KeyPair}
-		}
-	}
-	return tlsproxy.TrustpointSpec{Name: name}
-}
-
 // Stop ends the appliance: new calls are refused, standing ones may end by themselves for the drain time, then get
 // BYE; then the kernel's state is removed. The context ends the waiting early.
 func (a *Appliance) Stop(ctx context.Context, drain time.Duration) error {
@@ -232,21 +219,23 @@ func (a *Appliance) Stop(ctx context.Context, drain time.Duration) error {
 		}
 		c.mu.Unlock()
 	}
-	a.await(ctx, stopGrace, func() bool { return a.ownPending() == 0 })
+	a.await(ctx, stopGrace, func() bool { return a.unanswered() == 0 })
 	a.closeListeners()
+	// First the context: a session that begins from now on ends itself, those that have begun are in the list.
+	a.cancel()
 	list, _ := a.sessions.snapshot()
 	for _, s := range list {
 		s.end("shutdown")
 	}
-	a.cancel()
 	a.wg.Wait()
 	a.applying.Lock()
 	defer a.applying.Unlock()
 	var err error
-	for _, t := range append(a.retired, a.term.Load()) {
-		if t != nil {
-			err = errors.Join(err, t.Close())
-		}
+	if t := a.term.Load(); t != nil {
+		err = t.Close()
+	}
+	for _, f := range a.former {
+		err = errors.Join(err, f.term.Close())
 	}
 	err = errors.Join(err, a.kernel.Remove())
 	if e := a.records.Close(); !errors.Is(e, observe.ErrRecordsClosed) {
@@ -285,12 +274,12 @@ func (a *Appliance) standing() int {
 	return n
 }
 
-// ownPending counts the appliance's own requests that wait for an answer.
-func (a *Appliance) ownPending() int {
+// unanswered counts the requests that wait for an answer: the appliance's own, and those that it has passed on.
+func (a *Appliance) unanswered() int {
 	n := 0
 	for _, c := range a.calls.snapshot() {
 		c.mu.Lock()
-		n += c.d.OwnPending()
+		n += c.d.Unanswered()
 		c.mu.Unlock()
 	}
 	return n
@@ -319,8 +308,8 @@ func newCounters() (*observe.Counters, error) {
 		observe.Family{Area: "sip", What: "dialogs_ended", Help: "Answered calls that ended."},
 		observe.Family{Area: "ticket", What: "verified", Help: "Requests whose ticket passed every check."},
 		observe.Family{Area: "ticket", What: "failures", Help: "Requests refused for their ticket, by check.", Reasons: tickets},
-		observe.Family{Area: "tls", What: "handshake_failures", Help: "TLS handshakes that failed, by reason.", Reasons: handshakeReasons},
-		observe.Family{Area: "tls", What: "sessions_refused", Help: "Signaling sessions refused, by reason.", Reasons: []string{"inbound", "outbound", "stopping"}},
+		observe.Family{Area: "tls", What: "handshake_failures", Help: "TLS handshakes that failed, by reason.", Reasons: handshakeReasons()},
+		observe.Family{Area: "tls", What: "sessions_refused", Help: "Signaling sessions refused, by reason.", Reasons: []string{"inbound", "outbound"}},
 		observe.Family{Area: "tls", What: "connections_refused", Help: "Intercepted connections that belong to no call agent.", Reasons: []string{"not_a_call_agent"}},
 	)
 }

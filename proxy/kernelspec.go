@@ -50,7 +50,7 @@ func (p *plan) spec(listen []*listener) mapping.Spec {
 		s.Interfaces = append(s.Interfaces, mapping.Interface{Link: i.Name, Name: i.Nameif, Level: i.SecurityLevel, Address: i.Address})
 	}
 	for _, r := range p.Routes {
-		s.Routes = append(s.Routes, mapping.Route{Link: r.On.Name, Dst: r.Dst, Gateway: r.Gateway})
+		s.Routes = append(s.Routes, mapping.Route{Link: r.On.Name, Dst: r.Dst, Gateway: r.Gateway, Priority: max(0, r.Metric-1)})
 	}
 	for _, d := range p.Dynamics {
 		s.Dynamics = append(s.Dynamics, mapping.DynamicNAT{RealLink: d.Real.Name, MappedLink: d.Mapped.Name, Real: d.RealPrefix, Mapped: d.MappedAddr})
@@ -71,10 +71,17 @@ func (p *plan) spec(listen []*listener) mapping.Spec {
 		}
 		s.Groups = append(s.Groups, ag)
 	}
+	s.Media = p.mediaRanges()
+	return s
+}
+
+// mediaRanges are the ports of the media termination.
+func (p *plan) mediaRanges() []mapping.MediaRange {
+	var out []mapping.MediaRange
 	if p.proxying() {
 		for _, m := range p.MediaAddresses {
-			s.Media = append(s.Media, mapping.MediaRange{Addr: m.Addr, Lo: p.Media.MinPort, Hi: p.Media.MaxPort})
+			out = append(out, mapping.MediaRange{Addr: m.Addr, Lo: p.Media.MinPort, Hi: p.Media.MaxPort})
 		}
 	}
-	return s
+	return out
 }

@@ -105,6 +105,10 @@ func (m *media) makeOffer(body []byte, from dialog.Side) (*exchange, []byte, err
 		if ml.Port == 0 || x.refused[i] || m.lines[i].stream != nil {
 			continue
 		}
+		if m.term == nil {
+			m.undo(x)
+			return nil, nil, errors.New("no media termination is configured")
+		}
 		st, err := m.term.NewStream(mediaterm.StreamParams{
 			Inside: m.addr[dialog.Inside], Outside: m.addr[dialog.Outside], CallID: m.callID, Media: ml.Kind,
 		})
@@ -142,6 +146,8 @@ func (m *media) checkOffered(ml *sdp.Media, from dialog.Side) error {
 		}
 	case ml.IsSecure():
 		return fmt.Errorf("%w: SRTP on a non-secure trunk", errUnusable)
+	case !ml.IsPlain():
+		return fmt.Errorf("%w: %s, whose keys are agreed on the media path", errUnusable, ml.Proto)
 	}
 	return nil
 }
@@ -151,7 +157,11 @@ func (m *media) checkAddress(ml *sdp.Media, from dialog.Side) error {
 	if ml.Hold {
 		return nil
 	}
-	for _, a := range []netip.Addr{ml.Connection, ml.RTCP.Addr()} {
+	addrs := []netip.Addr{ml.Connection}
+	if ml.RTCP != (netip.AddrPort{}) { // port 65535 leaves none for RTCP
+		addrs = append(addrs, ml.RTCP.Addr())
+	}
+	for _, a := range addrs {
 		a = a.Unmap()
 		switch {
 		case !a.IsValid() || !a.Is4():

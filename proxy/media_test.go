@@ -176,6 +176,38 @@ func TestUnusableDescriptions(t *testing.T) {
 	}
 }
 
+// A phone that would agree on keys by DTLS gets no answer that it can use: better 488 than a call without sound.
+func TestDTLSInside(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		m := testMedia(t, secure, 100)
+		if _, out, err := m.makeOffer(body("192.168.10.21", "m=audio 4000 UDP/TLS/RTP/SAVP 0", "a=fingerprint:sha-1 00"), dialog.Inside); !errors.Is(err, errUnusable) {
+			t.Errorf("secure %v: offer taken: %v\n%s", secure, err, out)
+		}
+		x, _, err := m.makeOffer(body("198.51.100.7", "m=audio 6000 RTP/SAVP 0", key80), dialog.Outside)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out, err := m.makeAnswer(x, body("192.168.10.21", "m=audio 4000 UDP/TLS/RTP/SAVP 0", "a=fingerprint:sha-1 00"), "tag"); !errors.Is(err, errUnusable) {
+			t.Errorf("secure %v: answer taken: %v\n%s", secure, err, out)
+		}
+	}
+}
+
+// The highest port has none after it for RTCP; that is no reason to refuse the sound.
+func TestHighestPort(t *testing.T) {
+	m := testMedia(t, false, 100)
+	x, _, err := m.makeOffer(body("198.51.100.7", "m=audio 65535 RTP/SAVP 0", key80), dialog.Outside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.makeAnswer(x, body("192.168.10.21", "m=audio 65535 RTP/AVP 0"), "tag"); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := m.makeOffer(body("198.51.100.7", "m=audio 65535 RTP/SAVP 0", key80, "a=rtcp:9 IN IP4 media.example"), dialog.Outside); !errors.Is(err, errUnusable) {
+		t.Errorf("RTCP to a name is taken: %v", err)
+	}
+}
+
 func TestHold(t *testing.T) {
 	m := testMedia(t, false, 100)
 	x, _, err := m.makeOffer(body("192.168.10.21", "m=audio 4000 RTP/AVP 0"), dialog.Inside)

@@ -26,10 +26,17 @@ type plan struct {
 	rejectDrop bool
 	agents     map[netip.Addr]*callAgent // by real address
 	statics    []mapping.StaticNAT
+	trunks     map[netip.Addr]trunk // by the call agent's real address
 	classes    []*class
 	insideNets []netip.Prefix // of every interface more secure than the outside
 	own        []netip.Addr   // the appliance's own addresses
 	mediaAddr  [2]netip.Addr  // media termination address by side
+}
+
+// trunk is how the Internet reaches a call agent: the mapped address and port that lead to its real port.
+type trunk struct {
+	mapped netip.AddrPort
+	real   uint16
 }
 
 // class is an inspection class: the traffic that its access list names, and the tls-proxy that takes it.
@@ -62,17 +69,17 @@ func newPlan(cfg *config.Config, old *plan) (*plan, error) {
 	if found.HasErrors() {
 		return nil, found
 	}
-	p := &plan{Resolved: r, cfg: cfg, domain: cfg.DomainName, agents: make(map[netip.Addr]*callAgent)}
+	p := &plan{Resolved: r, cfg: cfg, domain: cfg.DomainName, agents: make(map[netip.Addr]*callAgent), trunks: make(map[netip.Addr]trunk)}
 	p.findAddresses()
 	p.addClasses(r.Inbound, false)
 	p.addClasses(r.Outbound, true)
 	for _, u := range r.UCMs {
-		a := &callAgent{real: u.Addr, hide: u.Source, secure: u.Secure, health: &agentHealth{}}
-		if !a.hide.IsValid() && len(u.Ports) > 0 {
-			a.hide = u.Ports[0].MappedAddr // reached through PAT alone: it makes no calls of its own
+		a := &callAgent{real: u.Addr, hide: u.Source, source: u.Source, secure: u.Secure, health: &agentHealth{}}
+		if t, ok := p.trunks[u.Addr]; ok {
+			a.hide = t.mapped.Addr() // what hides an inside address must lead back to this call agent
 		}
 		if old != nil {
-			if o := old.agents[u.Addr]; o != nil && o.secure == a.secure && o.hide == a.hide {
+			if o := old.agents[u.Addr]; o != nil && o.secure == a.secure && o.hide == a.hide && o.source == a.source {
 				a = o
 			}
 		}
@@ -132,9 +139,21 @@ func (p *plan) findAddresses() {
 	}
 }
 
-// translations are the static ones between the call agents and the Internet.
+// translations are the static ones between the call agents and the Internet that SIP connections can meet. Those of a port come first, as
+// in the kernel: a whole address would hide them.
 func (p *plan) translations() []mapping.StaticNAT {
-	return slices.DeleteFunc(slices.Clone(p.statics), func(s mapping.StaticNAT) bool { return p.Outside == nil || s.MappedLink != p.Outside.Name })
+	out := slices.DeleteFunc(slices.Clone(p.statics), func(s mapping.StaticNAT) bool {
+		return p.Outside == nil || s.MappedLink != p.Outside.Name || s.Proto == "udp"
+	})
+	slices.SortStableFunc(out, func(x, y mapping.StaticNAT) int { return boolInt(x.RealPort == 0) - boolInt(y.RealPort == 0) })
+	return out
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // addClasses turns inspections into classes with their interceptions.
@@ -147,6 +166,9 @@ func (p *plan) addClasses(list []config.Inspection, outbound bool) {
 				i.InLinks, i.Src, i.Dst, i.PortLo, i.PortHi = []string{p.Inside.Name}, netip.PrefixFrom(f.UCM, 32), f.Peer, f.Ports.Lo, f.Ports.Hi
 			} else {
 				i.InLinks, i.Src, i.Dst, i.PortLo, i.PortHi = []string{p.Outside.Name}, f.Peer, netip.PrefixFrom(f.Mapped, 32), f.MappedPorts.Lo, f.MappedPorts.Hi
+				if _, have := p.trunks[f.UCM]; !have {
+					p.trunks[f.UCM] = trunk{netip.AddrPortFrom(f.Mapped, f.MappedPorts.Lo), f.Ports.Lo}
+				}
 			}
 			c.intercepts = append(c.intercepts, i)
 		}
@@ -217,22 +239,18 @@ func (p *plan) realOf(ap netip.AddrPort) (netip.Addr, uint16, bool) {
 	return netip.Addr{}, 0, false
 }
 
-// trunkPort is the port at which the Internet reaches a call agent.
+// trunkPort is the port at which the Internet reaches a call agent; 5061 (RFC 3261 section 19.1.2) for one that makes calls and takes none.
 func (p *plan) trunkPort(a *callAgent) uint16 {
-	for _, c := range p.classes {
-		for _, i := range c.intercepts {
-			if !c.outbound && i.Dst.Contains(a.hide) && i.PortLo != 0 {
-				return i.PortLo
-			}
-		}
+	if t, ok := p.trunks[a.real]; ok {
+		return t.mapped.Port()
 	}
 	return 5061
 }
 
 // agentPort is the port at which a call agent listens for the trunk.
 func (p *plan) agentPort(a *callAgent) uint16 {
-	if real, port, ok := p.realOf(netip.AddrPortFrom(a.hide, p.trunkPort(a))); ok && real == a.real {
-		return port
+	if t, ok := p.trunks[a.real]; ok {
+		return t.real
 	}
 	return 5060
 }
@@ -252,12 +270,13 @@ func (a *Appliance) ownDomains(cl *class) []string {
 	return id.Names
 }
 
-// tlsPolicy is what the configuration says of a class's handshakes.
-func (a *Appliance) tlsPolicy(cl *class) tlsproxy.Policy {
+// tlsPolicy is what the configuration says of handshakes in one role. `client cipher-suite` is for those in which we are the client; the
+// rest, and a tls-proxy without it, follow `ssl encryption`.
+func (a *Appliance) tlsPolicy(cl *class, client bool) tlsproxy.Policy {
 	cfg := a.plan.Load().cfg
-	ciphers := cl.proxy.ClientCipherSuites
-	if len(ciphers) == 0 {
-		ciphers = cfg.SSLEncryption
+	ciphers := cfg.SSLEncryption
+	if client && len(cl.proxy.ClientCipherSuites) > 0 {
+		ciphers = cl.proxy.ClientCipherSuites
 	}
 	return tlsproxy.Policy{ClientMin: tlsVersion(cfg.SSLClientVersion), ServerMin: tlsVersion(cfg.SSLServerVersion), Ciphers: ciphers, KeyLog: a.opt.KeyLog}
 }

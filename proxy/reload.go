@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"imeproxy/mediaterm"
 	"imeproxy/proxy/config"
@@ -24,69 +25,38 @@ func (a *Appliance) Reload(cfg *config.Config) error {
 	if err := a.checkTrustpoints(p); err != nil {
 		return err
 	}
-	oldListen := a.listen
-	a.listen = nil
-	if err := a.openListeners(p); err != nil {
-		a.listen = oldListen
+	listen, err := a.openListeners(p, a.listen)
+	if err != nil {
 		return err
 	}
-	newListen := a.listen
-	if err := a.kernel.Update(p.spec(newListen)); err != nil {
-		a.closeListeners()
-		a.listen = oldListen
+	former := a.former
+	if t := a.term.Load(); t != nil && !(p.proxying() && sameMedia(old, p)) {
+		former = append(slices.Clone(former), old.former(t))
+	}
+	if err := a.kernel.Update(withFormer(p.spec(listen), former)); err != nil {
+		closeFresh(listen)
 		return err
 	}
 	switch {
 	case !p.proxying():
-		a.retire(a.term.Swap(nil))
+		a.term.Store(nil)
 	case !sameMedia(old, p):
 		t, err := mediaterm.New(p.mediaConfig(a.log, a.now))
 		if err != nil {
-			back := a.kernel.Update(old.spec(oldListen))
-			a.closeListeners()
-			a.listen = oldListen
+			back := a.kernel.Update(withFormer(old.spec(a.listen), a.former))
+			closeFresh(listen)
 			return errors.Join(err, back)
 		}
-		a.retire(a.term.Swap(t))
+		a.term.Store(t)
 	}
+	a.former = former
 	a.plan.Store(p)
 	a.limiter.SetMax(p.maxSessions())
-	for _, l := range newListen {
-		a.wg.Go(func() { a.accept(l) })
-	}
-	for _, l := range oldListen {
-		_ = l.Close()
-	}
+	a.serveListeners(listen, a.listen)
 	return nil
 }
 
 func sameMedia(old, p *plan) bool {
 	return old.proxying() && old.mediaAddr == p.mediaAddr && old.Media.MinPort == p.Media.MinPort && old.Media.MaxPort == p.Media.MaxPort &&
 		old.UCIME.NoRTCP == p.UCIME.NoRTCP
-}
-
-// retire keeps a media termination until its streams have ended.
-func (a *Appliance) retire(t *mediaterm.Terminator) {
-	if t != nil {
-		a.retired = append(a.retired, t)
-	}
-}
-
-// sweepTerminators closes media terminations of earlier configurations when their last stream has ended.
-func (a *Appliance) sweepTerminators() {
-	if !a.applying.TryLock() {
-		return // a change is under way: the next second will do
-	}
-	defer a.applying.Unlock()
-	keep := a.retired[:0]
-	for _, t := range a.retired {
-		if t.Counters().Streams > 0 {
-			keep = append(keep, t)
-			continue
-		}
-		if err := t.Close(); err != nil {
-			a.log.Warn("former media termination did not close cleanly", "err", err)
-		}
-	}
-	a.retired = keep
 }

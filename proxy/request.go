@@ -11,6 +11,7 @@ import (
 	"imeproxy/proxy/observe"
 	"imeproxy/sipalg"
 	"imeproxy/sipalg/dialog"
+	"imeproxy/tlsproxy"
 )
 
 // handle moves one checked message. False ends the connection it came on.
@@ -82,21 +83,37 @@ func (s *session) unreachable(m *sipalg.Message, from dialog.Side, err error) {
 		cause = "call_agent_unreachable"
 	case errors.Is(err, errLimit):
 		cause = "session_limit"
-	case errors.Is(err, errWrongDomain):
+	case errors.Is(err, errWrongDomain), refusedFor(err) == tlsproxy.ReasonWrongDomain:
 		cause = "wrong_domain"
 	}
 	s.a.count("sip", "messages_refused", cause)
 	observe.WithCall(s.a.log, m.CallID()).Warn("other side cannot be opened", "method", m.Method, "from", from.String(), "remote", s.remote.String(), "cause", cause, "err", err)
 	if from == dialog.Inside {
-		s.answer(m, from, 503, "Service Unavailable", reason(503, err.Error()))
+		s.answer(m, from, 503, "Service Unavailable", reason(503, reasonText(err)))
 		return
 	}
 	s.answer(m, from, 503, "Service Unavailable")
 }
 
+// refusedFor is why a handshake failed, "" when the error is of another kind.
+func refusedFor(err error) tlsproxy.Reason {
+	if h := new(tlsproxy.HandshakeError); errors.As(err, &h) {
+		return h.Reason
+	}
+	return ""
+}
+
+// reasonText is an error in the words of a Reason header, which has room for a line: why a certificate was refused comes before whose it is.
+func reasonText(err error) string {
+	if p := new(tlsproxy.PeerError); errors.As(err, &p) {
+		return "the far end's certificate is refused: " + p.Text
+	}
+	return err.Error()
+}
+
 // openingRequest deals with a request outside a dialog. False ends the connection.
 func (s *session) openingRequest(m *sipalg.Message, from dialog.Side) bool {
-	if s.a.stopping.Load() {
+	if s.a.stopping.Load() || !s.served() {
 		s.refuse(m, from, 503, "Service Unavailable", "stopping", sipalg.Header{Name: "Retry-After", Value: "60"})
 		return true
 	}
@@ -114,7 +131,7 @@ func (s *session) openingRequest(m *sipalg.Message, from dialog.Side) bool {
 		s.refuse(m, from, 503, "Service Unavailable", "wrong_domain", reason(503, "the Request-URI names no domain"))
 		return true
 	}
-	if c := s.a.calls.forRequest(m, from); c != nil {
+	if c := s.a.calls.forRequest(m, from); c != nil && c.agent.real == s.agent.real {
 		s.judge(c, m, from)
 		return true
 	}
@@ -132,8 +149,21 @@ func (s *session) openingRequest(m *sipalg.Message, from dialog.Side) bool {
 		s.refuse(m, from, 503, "Service Unavailable", "too_many_calls", sipalg.Header{Name: "Retry-After", Value: "10"})
 		return true
 	}
+	if s.a.stopping.Load() {
+		// The stop began while the other side was opened: whoever hangs up all calls may have looked already.
+		s.a.calls.remove(c)
+		s.give()
+		s.refuse(m, from, 503, "Service Unavailable", "stopping", sipalg.Header{Name: "Retry-After", Value: "60"})
+		return true
+	}
 	s.judge(c, m, from)
 	return true
+}
+
+// served tells whether the configuration in force still has the session's call agent: its calls go on after that is gone, new ones do not begin.
+func (s *session) served() bool {
+	p := s.a.plan.Load()
+	return p.proxying() && p.agents[s.agent.real] != nil
 }
 
 func (s *session) take() bool {
@@ -198,8 +228,8 @@ func requestUser(m *sipalg.Message) string {
 // dialogRequest deals with a request inside a dialog, an ACK or a CANCEL.
 func (s *session) dialogRequest(m *sipalg.Message, from dialog.Side) {
 	c := s.a.calls.forRequest(m, from)
-	if c != nil && from == dialog.Outside && !s.holds(c.domain) {
-		// Another enterprise's connection: it must not even learn that the dialog exists.
+	if c != nil && (c.agent.real != s.agent.real || from == dialog.Outside && !s.holds(c.domain)) {
+		// Another call agent's connection, or another enterprise's: it must not even learn that the dialog exists.
 		c = nil
 	}
 	if c == nil {
@@ -287,8 +317,8 @@ func (s *session) forwardRequest(c *call, m *sipalg.Message, from dialog.Side, a
 }
 
 // rejectTx gives the appliance's own final answer to a request that the call has taken in.
-func (s *session) rejectTx(c *call, m *sipalg.Message, from dialog.Side, act dialog.Action, status int, phrase, cause string) {
-	s.refuse(m, from, status, phrase, cause)
+func (s *session) rejectTx(c *call, m *sipalg.Message, from dialog.Side, act dialog.Action, status int, phrase, cause string, extra ...sipalg.Header) {
+	s.refuse(m, from, status, phrase, cause, extra...)
 	if act.Tx == nil {
 		return
 	}
@@ -309,7 +339,11 @@ func (s *session) unusableRequest(c *call, m *sipalg.Message, from dialog.Side, 
 		s.rejectTx(c, m, from, act, 488, "Not Acceptable Here", "unusable_offer")
 		return
 	}
-	s.rejectTx(c, m, from, act, 503, "Service Unavailable", "no_media_port")
+	extra := []sipalg.Header{{Name: "Retry-After", Value: "10"}}
+	if from == dialog.Inside {
+		extra = append(extra, reason(503, "no media port is free"))
+	}
+	s.rejectTx(c, m, from, act, 503, "Service Unavailable", "no_media_port", extra...)
 }
 
 // translate rewrites a message for the other side.

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"time"
 
 	"imeproxy/sipalg"
@@ -11,7 +12,7 @@ import (
 // when that is gone, on this session's.
 func (s *session) response(m *sipalg.Message, from dialog.Side) {
 	c, owner := s.a.calls.forResponse(m, from)
-	if c == nil || from == dialog.Outside && !s.holds(c.domain) {
+	if c == nil || c.agent.real != s.agent.real || from == dialog.Outside && !s.holds(c.domain) {
 		s.a.count("sip", "messages_refused", string(dialog.CauseNoTransaction))
 		return
 	}
@@ -88,10 +89,14 @@ func (s *session) noteResponse(c *call, m, out *sipalg.Message, from dialog.Side
 }
 
 // unusableResponse ends what a response with an unusable session description began: towards its sender ACK
-// and BYE (or CANCEL while it rings), towards the other end 488 (DESIGN, "How the edge decides").
+// and BYE (or CANCEL while it rings), towards the other end 488 (DESIGN, "How the edge decides"), or 503 where no media port is free.
 func (s *session) unusableResponse(c *call, m *sipalg.Message, from dialog.Side, owner *session, act dialog.Action, err error) {
 	c.log.Warn("session description refused", "status", m.Status, "from", from.String(), "err", err)
-	s.a.count("sip", "messages_refused", "unusable_answer")
+	status, phrase, cause := 488, "Not Acceptable Here", "unusable_answer"
+	if !errors.Is(err, errUnusable) {
+		status, phrase, cause = 503, "Service Unavailable", "no_media_port"
+	}
+	s.a.count("sip", "messages_refused", cause)
 	tx := act.Tx
 	if act.Dialog != nil {
 		probe := m.Clone()
@@ -107,18 +112,18 @@ func (s *session) unusableResponse(c *call, m *sipalg.Message, from dialog.Side,
 		s.a.sendCancel(c, tx, from)
 	default:
 		// UPDATE or PRACK: the two ends would hold different ideas of the media.
-		defer s.a.hangUp(c, "unusable_answer")
+		defer s.a.hangUp(c, cause)
 	}
-	owner.answer(tx.Request, from.Other(), 488, "Not Acceptable Here")
+	owner.answer(tx.Request, from.Other(), status, phrase)
 	if tx.Tag != "" && tx.Method == "INVITE" {
 		s.a.sendBye(c, act.Dialog, from.Other())
 	}
-	ended := c.d.Reject(tx, 488, s.a.now())
+	ended := c.d.Reject(tx, status, s.a.now())
 	if act.Dialog != nil && m.Status >= 200 && tx.Method == "INVITE" {
 		ended = c.d.EndDialog(act.Dialog, s.a.now()) || ended
 	}
 	if ended {
-		s.a.finish(c, "unusable_answer", dialog.Side(from), 488)
+		s.a.finish(c, cause, dialog.Side(from), status)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"imeproxy/proxy/observe"
 	"imeproxy/sipalg"
 	"imeproxy/sipalg/dialog"
 	"imeproxy/tlsproxy"
@@ -135,20 +136,27 @@ func (s *session) dialOutside(ctx context.Context, domain string) (*conn, error)
 	return k, nil
 }
 
+// source is the address that the session's outside connection comes from.
+func (s *session) source() netip.Addr {
+	if s.agent.source.IsValid() {
+		return s.agent.source
+	}
+	return s.mapped.Addr()
+}
+
 func (s *session) dialTLS(ctx context.Context, domain string) (*conn, error) {
-	cfg, err := s.a.store.ClientConfig(s.class.outsideTrustpoint(), domain, s.a.tlsPolicy(s.class))
+	cfg, err := s.a.store.ClientConfig(s.class.outsideTrustpoint(), domain, s.a.tlsPolicy(s.class, true))
 	if err != nil {
 		return nil, err
 	}
-	raw, err := tlsproxy.DialTransparent(ctx, s.mapped.Addr(), s.remote, 0)
+	raw, err := tlsproxy.DialTransparent(ctx, s.source(), s.remote, 0)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", s.remote, err)
 	}
 	t := tls.Client(raw, cfg)
-	if err := t.HandshakeContext(ctx); err != nil {
-		raw.Close()
-		s.a.count("tls", "handshake_failures", handshakeReason(err))
-		return nil, fmt.Errorf("tls to %s: %w", s.remote, err)
+	if err := tlsproxy.Handshake(ctx, t, openTimeout); err != nil {
+		s.a.handshakeFailed(err)
+		return nil, fmt.Errorf("%s: %w", s.remote, err)
 	}
 	return newConn(t), nil
 }
@@ -166,16 +174,19 @@ func (s *session) dialInside(ctx context.Context) (*conn, error) {
 		s.a.agentUp(s.agent)
 		return newConn(raw), nil
 	}
-	cfg, err := s.a.store.ClientConfig(s.class.insideTrustpoint(), "", s.a.tlsPolicy(s.class))
+	policy := s.a.tlsPolicy(s.class, true)
+	// A call agent is known by its address and its authority; its certificate need not hold a SIP domain.
+	policy.AnyName = true
+	cfg, err := s.a.store.ClientConfig(s.class.insideTrustpoint(), "", policy)
 	if err != nil {
 		raw.Close()
 		return nil, err
 	}
 	t := tls.Client(raw, cfg)
-	if err := t.HandshakeContext(ctx); err != nil {
-		raw.Close()
+	if err := tlsproxy.Handshake(ctx, t, openTimeout); err != nil {
+		s.a.handshakeFailed(err)
 		s.a.agentDown(s.agent, err)
-		return nil, fmt.Errorf("tls to call agent %s: %w", to, err)
+		return nil, fmt.Errorf("call agent %s: %w", to, err)
 	}
 	s.a.agentUp(s.agent)
 	return newConn(t), nil
@@ -242,7 +253,11 @@ func endReason(err error, side dialog.Side) string {
 // violation answers and counts a message that goes no further.
 func (s *session) violation(k *conn, v *sipalg.Violation) {
 	s.a.count("sip", "messages_refused", string(v.Cause))
-	s.a.log.Warn("message refused", "cause", string(v.Cause), "phrase", v.Phrase, "from", k.RemoteAddr().String(), "session", s.id)
+	log := s.a.log
+	if v.Message != nil && v.Message.CallID() != "" {
+		log = observe.WithCall(log, v.Message.CallID())
+	}
+	log.Warn("message refused", "cause", string(v.Cause), "phrase", v.Phrase, "from", k.RemoteAddr().String(), "session", s.id)
 	if v.Status == 0 || v.Message == nil || !v.Message.IsRequest() || v.Message.Method == "ACK" {
 		return
 	}
@@ -311,7 +326,7 @@ func (t *sessions) snapshot() (list []*session, most int) {
 func (t *sessions) between(agent *callAgent, remote netip.Addr, side dialog.Side) *session {
 	list, _ := t.snapshot()
 	for _, s := range list {
-		if s.agent == agent && s.remote.Addr() == remote && s.conn(side) != nil {
+		if s.agent.real == agent.real && s.remote.Addr() == remote && s.conn(side) != nil {
 			return s
 		}
 	}

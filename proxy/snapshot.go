@@ -20,6 +20,19 @@ import (
 // Hostname is the configured one, for the prompt.
 func (a *Appliance) Hostname() string { return a.plan.Load().hostname() }
 
+// Banner is the configured one: motd, login and exec lines in that order, as an ASA shows them to who logs in and gets its prompt.
+func (a *Appliance) Banner() string {
+	var b strings.Builder
+	for _, kind := range []string{"motd", "login", "exec"} {
+		for _, x := range a.plan.Load().cfg.Banners {
+			if x.Kind == kind {
+				b.WriteString(x.Text + "\n")
+			}
+		}
+	}
+	return b.String()
+}
+
 // SignalingSessions lists the sessions with the calls that last used them.
 func (a *Appliance) SignalingSessions() observe.SignalingSessions {
 	list, most := a.sessions.snapshot()

@@ -18,7 +18,8 @@ func (a *Appliance) sweep() {
 		case <-tick.C:
 			a.sweepCalls(a.now())
 			a.sweepSessions(a.now())
-			a.sweepTerminators()
+			a.sweepFormer()
+			a.sweepCertificates(a.now())
 		}
 	}
 }

@@ -44,6 +44,13 @@ type Rewriter struct {
 	// (the zero value lets Map.Hide stand there), and stands for foreigners'
 	// addresses that look like ours (the zero value lets them pass).
 	SourceRemote netip.AddrPort
+	// SourceInside is the inside end's own address and port as it connected to us. It stands in
+	// "rport" of answers in place of the port that the peer saw (the zero value keeps that one).
+	SourceInside netip.AddrPort
+	// KnownCall tells whether a Call-ID is that of a call which crosses the border, so that both sides
+	// know it as it is. The Call-IDs of other calls get a token in headers that refer to them (Replaces)
+	// when they hold an inside address; nil keeps all.
+	KnownCall func(callID string) bool
 	// HidePort is written for the port of a hidden host in URIs, so that the
 	// outside connects to a port that is open; 0 keeps the written port.
 	HidePort uint16
@@ -111,25 +118,29 @@ func (rw *Rewriter) run(m *Message, out bool) error {
 type headerClass uint8
 
 const (
-	classText     headerClass = iota // address literals anywhere
-	classKeep                        // unchanged
-	classVia                         // Via elements
-	classLeg                         // addresses whose transport follows the leg
-	classAddress                     // other addresses
-	classAuth                        // Digest credentials: the uri parameter
-	classReplaces                    // a word to keep (a Call-ID, an event) with parameters
+	classText    headerClass = iota // address literals anywhere
+	classKeep                       // unchanged
+	classVia                        // Via elements
+	classLeg                        // addresses whose transport follows the leg
+	classAddress                    // other addresses
+	classAuth                       // Digest credentials: the uri parameter
+	classEvent                      // a word to keep with parameters
+	classCallID                     // Call-IDs of calls that may be other ones, with parameters
+	classType                       // a media type
 )
 
 var headerClasses = func() map[string]headerClass {
 	t := map[string]headerClass{}
 	for class, names := range map[headerClass]string{
-		classKeep: "Call-ID In-Reply-To Content-Length Content-Type CSeq Max-Forwards " + HeaderTicket,
+		classKeep: "Call-ID Content-Length CSeq Max-Forwards " + HeaderTicket,
 		classVia:  "Via",
 		classLeg:  "Contact Route Record-Route Path Service-Route",
 		classAddress: "From To Reply-To P-Asserted-Identity P-Preferred-Identity Remote-Party-ID Refer-To " +
 			"Referred-By Diversion History-Info Call-Info Alert-Info Error-Info P-Called-Party-ID P-Associated-URI",
-		classAuth:     "Authorization Proxy-Authorization",
-		classReplaces: "Replaces Join Target-Dialog Event",
+		classAuth:   "Authorization Proxy-Authorization",
+		classEvent:  "Event",
+		classCallID: "Replaces Join Target-Dialog In-Reply-To",
+		classType:   "Content-Type",
 	} {
 		for _, name := range strings.Fields(names) {
 			t[strings.ToLower(name)] = class
@@ -154,10 +165,55 @@ func (p *pass) header(class headerClass, value string) string {
 		return eachElement(value, func(s string) string { return p.address(s, uriRole{token: true}) })
 	case classAuth:
 		return p.credentials(value)
-	case classReplaces:
-		if i := strings.IndexByte(value, ';'); i >= 0 {
-			return value[:i] + p.params(value[i:])
+	case classEvent:
+		word, params := cutParams(value)
+		return word + p.params(params)
+	case classCallID:
+		return eachElement(value, func(s string) string {
+			id, params := cutParams(s)
+			return p.callID(id) + p.params(params)
+		})
+	case classType:
+		return p.typeHeader(value)
+	}
+	return p.sweep(value)
+}
+
+// cutParams cuts a value before its first semicolon.
+func cutParams(s string) (word, params string) {
+	if i := strings.IndexByte(s, ';'); i >= 0 {
+		return s[:i], s[i:]
+	}
+	return s, ""
+}
+
+// callIDMark begins a Call-ID that stands for another one.
+const callIDMark = tokenParam + "-"
+
+// callID translates a Call-ID that refers to a call. That of a call which both sides know must stay (RFC 3891 section
+// 3: it is matched as it is); another one that holds an inside address becomes a token, which the way back opens.
+func (p *pass) callID(s string) string {
+	id := trim(s)
+	if p.out {
+		if p.KnownCall == nil || p.sweep(id) == id || p.KnownCall(id) {
+			return s
 		}
+		return blanks(s) + callIDMark + p.Seal.Seal(string(p.mark(markCall, true))+id)
+	}
+	token, ok := strings.CutPrefix(id, callIDMark)
+	if !ok {
+		return s
+	}
+	if was, ok := p.Seal.Open(token); ok && was != "" && was[0] == p.mark(markCall, false) {
+		return blanks(s) + was[1:]
+	}
+	return s
+}
+
+// typeHeader sweeps the parameters of a media type (RFC 2017: a URL); the boundary of a multipart body is part of the
+// body and stays. The value may end with its line end.
+func (p *pass) typeHeader(value string) string {
+	if kind, _, ok := mediaType(strings.TrimRight(value, "\r\n")); ok && strings.HasPrefix(kind, "multipart/") {
 		return value
 	}
 	return p.sweep(value)

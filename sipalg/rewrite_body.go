@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // maxMultipart bounds how deep multipart bodies may nest; what is deeper stays as
@@ -43,6 +44,8 @@ func (p *pass) part(contentType string, body []byte, depth int) ([]byte, bool) {
 			return body, false
 		}
 		return p.multipart(body, boundary, depth)
+	case p.out && kind != "application/sdp" && !strings.HasPrefix(kind, "multipart/") && isText(body):
+		now = p.sweep(string(body)) // whatever it is, an inside address in it helps nobody outside
 	default:
 		return body, false
 	}
@@ -70,6 +73,16 @@ func (p *pass) fragment(s string) string {
 		b.WriteString(p.sweep(line))
 	}
 	return b.String()
+}
+
+// isText tells text of any type from binary content, in which four numbers and three dots may be anything.
+func isText(body []byte) bool {
+	for _, c := range body {
+		if c < 0x20 && c != '\t' && c != '\r' && c != '\n' || c == 0x7f {
+			return false
+		}
+	}
+	return utf8.Valid(body)
 }
 
 // xml sweeps XML but for the call-id attributes of dialog information (RFC 4235),
@@ -160,6 +173,9 @@ func delimiter(body []byte, from int, boundary string) (start, next int, last bo
 
 // bodyPart translates headers and body of one part.
 func (p *pass) bodyPart(part []byte, depth int) ([]byte, bool) {
+	if bytes.HasPrefix(part, []byte("\r\n")) || bytes.HasPrefix(part, []byte("\n")) {
+		return p.part("text/plain", part, depth+1) // no headers
+	}
 	var head, body []byte
 	if i := bytes.Index(part, []byte("\r\n\r\n")); i >= 0 {
 		head, body = part[:i+4], part[i+4:]
@@ -167,9 +183,6 @@ func (p *pass) bodyPart(part []byte, depth int) ([]byte, bool) {
 		head, body = part[:i+2], part[i+2:]
 	} else {
 		return part, false
-	}
-	if bytes.HasPrefix(part, []byte("\r\n")) || bytes.HasPrefix(part, []byte("\n")) {
-		return part, false // no headers: text/plain
 	}
 	contentType, plain := "", true
 	for line := range strings.Lines(string(head)) {
@@ -194,6 +207,8 @@ func (p *pass) bodyPart(part []byte, depth int) ([]byte, bool) {
 			b.WriteString(name + ": " + strconv.Itoa(len(newBody)) + "\r\n")
 		case classOf(trim(name)) == classKeep:
 			b.WriteString(line)
+		case classOf(trim(name)) == classType:
+			b.WriteString(name + ":" + p.typeHeader(line[len(name)+1:]))
 		default:
 			b.WriteString(p.sweep(line))
 		}

@@ -394,7 +394,14 @@ func TestBodies(t *testing.T) {
 		{"xml", "application/dialog-info+xml", xml, xmlOut},
 		{"waiting messages", "application/simple-message-summary", "Message-Account: sip:1@192.168.10.30\r\n", "Message-Account: sip:1@209.165.200.227\r\n"},
 		{"sdp", "application/sdp", "v=0\r\nc=IN IP4 192.168.10.50\r\n", "v=0\r\nc=IN IP4 192.168.10.50\r\n"},
-		{"text", "text/plain", "192.168.10.50", "192.168.10.50"},
+		{"text", "text/plain", "at 192.168.10.50", "at 209.165.200.227"},
+		{"unknown text", "application/x-phone", "ip=192.168.10.50\n", "ip=209.165.200.227\n"},
+		{"binary", "application/isup", "\x01192.168.10.50", "\x01192.168.10.50"},
+		{"part without header", "multipart/mixed;boundary=b1", "--b1\r\n\r\n192.168.10.50\r\n--b1--", "--b1\r\n\r\n209.165.200.227\r\n--b1--"},
+		{
+			"types with addresses", "multipart/mixed;boundary=b1", "--b1\r\nContent-Type: message/external-body;URL=\"http://192.168.10.50/\"\r\n\r\n\r\n--b1--",
+			"--b1\r\nContent-Type: message/external-body;URL=\"http://209.165.200.227/\"\r\n\r\n\r\n--b1--",
+		},
 		{
 			"multipart", `multipart/mixed;boundary="b1"`, "pre\r\n" + part("application/x+xml", xml) + part("application/sdp", "v=0\r\nc=IN IP4 192.168.10.50") + "--b1--\r\nend",
 			"pre\r\n" + strings.Replace(part("application/x+xml", xmlOut), "<1@192.168.10.30>", "<1@209.165.200.227>", 1) +

@@ -137,13 +137,14 @@ const (
 	markURI  = 0
 	markBare = 1
 	markVia  = 2
+	markCall = 3
 )
 
 func (p *pass) mark(which int, made bool) byte {
 	if p.out == made {
-		return "ubv"[which]
+		return "ubvc"[which]
 	}
-	return "UBV"[which]
+	return "UBVC"[which]
 }
 
 // uriSecret writes what the way back must restore: host and port, the user part

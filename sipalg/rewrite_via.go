@@ -27,8 +27,8 @@ func (p *pass) via(s string, top bool) string {
 	}
 	addr, isAddr := v.Addr()
 	if p.restoreVia(&v, addr) {
-		if top && p.out && p.response {
-			p.peerReceived(&v)
+		if top && p.response {
+			p.seenFrom(&v)
 		}
 		return blanks(s) + v.String()
 	}
@@ -51,8 +51,8 @@ func (p *pass) via(s string, top bool) string {
 	if top {
 		v.Transport = p.viaTransport(v.Transport)
 	}
-	if kind == foreign && top && p.out && p.response {
-		p.peerReceived(&v)
+	if top && p.response && (!p.out || kind == foreign) {
+		p.seenFrom(&v)
 	}
 	for i := range v.Params {
 		param := &v.Params[i]
@@ -109,23 +109,29 @@ func (p *pass) viaTransport(word string) string {
 	return to
 }
 
-// peerReceived keeps the address of our inside end, which the call agent may have
-// noted in the peer's Via (RFC 3261 18.2.1, RFC 3581), from the peer.
-func (p *pass) peerReceived(v *Via) {
+// seenFrom translates what the answering end noted of the address that it got the request from (RFC 3261 18.2.1, RFC
+// 3581): it saw one of our connections, and the end that the answer goes to must find its own.
+func (p *pass) seenFrom(v *Via) {
+	self := p.SourceRemote
+	if !p.out {
+		self = p.SourceInside
+	}
+	if !self.IsValid() || p.noToken {
+		return
+	}
+	if port, ok := v.Param("rport"); ok && port != "" {
+		v.SetParam("rport", strconv.Itoa(int(self.Port())))
+	}
 	value, ok := v.Param("received")
-	if !ok || !p.SourceRemote.IsValid() {
+	if !ok {
 		return
 	}
 	a, err := netip.ParseAddr(strings.Trim(value, "[]"))
 	if err != nil {
 		return
 	}
-	if _, _, kind := p.translate(a.Unmap(), 0); kind == foreign {
-		return
-	}
-	v.SetParam("received", p.SourceRemote.Addr().Unmap().String())
-	if port, ok := v.Param("rport"); ok && port != "" {
-		v.SetParam("rport", strconv.Itoa(int(p.SourceRemote.Port())))
+	if _, _, kind := p.translate(a.Unmap(), 0); kind != foreign {
+		v.SetParam("received", self.Addr().Unmap().String())
 	}
 }
 

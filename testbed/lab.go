@@ -62,6 +62,9 @@ type Side struct {
 	Config func(text string) string
 	// Cert may change what the edge's certificate is made of.
 	Cert func(*CertSpec)
+	// Confined runs the proxy with the capabilities of image/imeproxy.service alone, and as another user where this machine
+	// has one to give.
+	Confined bool
 }
 
 // Enterprise is one of the two companies of the lab.

@@ -13,9 +13,9 @@ func TestLoadLeavesNothing(t *testing.T) {
 	if r := lab.Load(t, LoadOptions{Rate: 10, Calls: 10, Hold: 100 * time.Millisecond}); r.Succeeded != 10 {
 		t.Fatalf("first calls: %+v", r)
 	}
-	fds := make(map[*Enterprise]int)
+	fds, routines := make(map[*Enterprise]int), make(map[*Enterprise]int)
 	for _, e := range lab.Enterprises() {
-		fds[e] = openFiles(t, e.Proxy)
+		fds[e], routines[e] = openFiles(t, e.Proxy), goroutines(t, e.Proxy)
 	}
 	r := lab.Load(t, LoadOptions{Rate: 100, Calls: 6000, Hold: 2 * time.Second})
 	t.Logf("%d calls, %.1f/s, at most %d at a time; %+v", r.Succeeded, r.Rate, r.MostCalls, r.Edges)
@@ -26,7 +26,21 @@ func TestLoadLeavesNothing(t *testing.T) {
 		Until(t, 10*time.Second, "proxy "+e.Letter+" frees all media", func() bool { return mediaInUse(t, e.Proxy) == 0 })
 		Until(t, 10*time.Second, "proxy "+e.Letter+" frees its dialogs", func() bool { return dialogs(t, e.Proxy) == 0 })
 		Until(t, 10*time.Second, "proxy "+e.Letter+" closes its files", func() bool { return openFiles(t, e.Proxy) <= fds[e]+4 })
+		Until(t, 10*time.Second, "proxy "+e.Letter+" ends its goroutines", func() bool { return goroutines(t, e.Proxy) <= routines[e]+8 })
 	}
+}
+
+// goroutines counts those of a proxy's daemon.
+func goroutines(t T, p *Proxy) int {
+	t.Helper()
+	var v struct {
+		Goroutines int `json:"goroutines"`
+	}
+	p.Show(t, "version", &v)
+	if v.Goroutines == 0 {
+		t.Fatalf("show version tells no goroutines")
+	}
+	return v.Goroutines
 }
 
 // openFiles counts a proxy's file descriptors.

@@ -1,6 +1,12 @@
 package testbed
 
 import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -8,12 +14,17 @@ import (
 // make on either side: two ends of our own making would hide shared errors.
 func TestMainJob(t *testing.T) {
 	for name, o := range map[string]Options{
-		"two proxies":            {},
+		"two proxies":            {A: Side{Confined: true}, B: Side{Confined: true}},
 		"foreign edge called":    {B: Side{Edge: EdgeForeign}},
 		"foreign edge is caller": {A: Side{Edge: EdgeForeign}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			lab := Start(t, o)
+			for _, e := range lab.Enterprises() {
+				if e.side.Confined {
+					isConfined(t, e.Proxy)
+				}
+			}
 			r := MainJob(t, lab, MainJobOptions{Say: t.Logf})
 			for _, p := range r.Problems {
 				t.Error(p)
@@ -22,5 +33,41 @@ func TestMainJob(t *testing.T) {
 				t.Errorf("%d directions in the report, want 4", len(r.Calls))
 			}
 		})
+	}
+}
+
+// isConfined demands that the daemon has the two capabilities of the systemd unit and no other, and cannot get one.
+func isConfined(t T, p *Proxy) {
+	t.Helper()
+	status := strings.Fields(readAll(fmt.Sprintf("/proc/%d/status", p.Process().Pid())))
+	const netAdminAndRaw = "0000000000003000" // bits 12 and 13, capabilities(7)
+	for _, set := range []string{"CapPrm:", "CapEff:", "CapBnd:"} {
+		if i := slices.Index(status, set); i < 0 || status[i+1] != netAdminAndRaw {
+			t.Errorf("proxy %s: %s is not %s in %q", p.e.Letter, set, netAdminAndRaw, status)
+		}
+	}
+	if i := slices.Index(status, "Uid:"); !Entered() && status[i+1] == "0" {
+		t.Errorf("proxy %s runs as root", p.e.Letter)
+	}
+}
+
+// The service gives the daemon what the confined labs give it.
+func TestServiceUnit(t *testing.T) {
+	unit := readAll(filepath.Join(Root(), "image", "imeproxy.service"))
+	for _, line := range []string{
+		"AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW", "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW", "User=imeproxy", "NoNewPrivileges=yes",
+	} {
+		if !slices.Contains(strings.Split(unit, "\n"), line) {
+			t.Errorf("the unit has no line %q", line)
+		}
+	}
+	// systemd must understand every line; it looks for the binary too.
+	file := filepath.Join(t.TempDir(), "imeproxy.service")
+	text := strings.ReplaceAll(unit, "/usr/local/bin/imeproxy", Binary())
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := run(exec.CommandContext, "systemd-analyze", "verify", file); err != nil || out != "" {
+		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
 	}
 }

@@ -22,6 +22,8 @@ type Proxy struct {
 	ConfigFile, StateDir, Control string
 	// KeyLog is the file of TLS keys for Capture.TLSMessages.
 	KeyLog string
+	// Args are given to its next start in addition.
+	Args []string
 
 	e    *Enterprise
 	lab  *Lab
@@ -183,9 +185,15 @@ func (p *Proxy) Start(t T) {
 	if _, err := os.Stat(p.StateDir); os.IsNotExist(err) {
 		p.ImportCertificates(t)
 	}
-	before := strings.Count(readAll(filepath.Join(p.lab.Dir, "proxy-"+p.e.Letter+".out")), "ready\n")
-	proc, err := p.e.EdgeHost.Start("proxy-"+p.e.Letter, StartOptions{}, Binary(), "run", "--config", p.ConfigFile,
-		"--state-dir", p.StateDir, "--control", p.Control, "--tls-keylog", p.KeyLog)
+	out := filepath.Join(p.lab.Dir, "proxy-"+p.e.Letter+".out")
+	before := readyLines(out)
+	var args []string
+	if p.e.side.Confined {
+		args = p.confine(t)
+	}
+	args = append(args, Binary(), "run", "--config", p.ConfigFile, "--state-dir", p.StateDir, "--control", p.Control, "--tls-keylog", p.KeyLog)
+	args = append(args, p.Args...)
+	proc, err := p.e.EdgeHost.Start("proxy-"+p.e.Letter, StartOptions{}, args...)
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -193,11 +201,21 @@ func (p *Proxy) Start(t T) {
 	p.lab.track(proc)
 	p.lab.onClose(func() { p.end(p.lab.T, proc) })
 	Until(t, 30*time.Second, "proxy "+p.e.Letter+" is ready", func() bool {
-		return strings.Count("\n"+readAll(proc.OutFile), "\nready\n") > before || !proc.Running()
+		return readyLines(out) > before || !proc.Running()
 	})
 	if !proc.Running() {
 		t.Fatalf("proxy %s ended at once: %v\n%s", p.e.Letter, proc.Wait(0), tail(proc.Log(), 4000))
 	}
+}
+
+// readyLines counts how often the daemon has said that it is ready.
+func readyLines(file string) (n int) {
+	for line := range strings.Lines(readAll(file)) {
+		if line == "ready\n" {
+			n++
+		}
+	}
+	return n
 }
 
 // Stop ends the daemon in order; it must end within 10 s with exit status 0.

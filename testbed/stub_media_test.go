@@ -33,6 +33,11 @@ type StubCrypto struct {
 	Tag   int
 	Suite string
 	Key   []byte // master key and salt
+	// Params follow the key in the line, as "|2^31|9:4"; MKI is what they then mean.
+	Params string
+	MKI    []byte
+	// Bare leaves the padding of the base64 out.
+	Bare bool
 }
 
 // NewStubCrypto makes a line with a fresh key.
@@ -40,12 +45,16 @@ func NewStubCrypto(tag int, suite string) StubCrypto {
 	p := srtpProfiles[suite]
 	k := make([]byte, p.key+p.salt)
 	rand.Read(k)
-	return StubCrypto{tag, suite, k}
+	return StubCrypto{Tag: tag, Suite: suite, Key: k}
 }
 
 // Line is the attribute with "a=".
 func (c StubCrypto) Line() string {
-	return fmt.Sprintf("a=crypto:%d %s inline:%s", c.Tag, c.Suite, base64.StdEncoding.EncodeToString(c.Key))
+	key := base64.StdEncoding.EncodeToString(c.Key)
+	if c.Bare {
+		key = strings.TrimRight(key, "=")
+	}
+	return fmt.Sprintf("a=crypto:%d %s inline:%s%s", c.Tag, c.Suite, key, c.Params)
 }
 
 var cryptoLine = regexp.MustCompile(`(?m)^a=crypto:(\d+) (\S+) inline:([^|\s]+)`)
@@ -60,7 +69,7 @@ func CryptosOf(t T, body string) []StubCrypto {
 			t.Fatalf("key in %q: %v", m[0], err)
 		}
 		tag, _ := strconv.Atoi(m[1])
-		out = append(out, StubCrypto{tag, m[2], key})
+		out = append(out, StubCrypto{Tag: tag, Suite: m[2], Key: key})
 	}
 	return out
 }
@@ -106,6 +115,14 @@ func MediaLines(t T, body string) []netip.AddrPort {
 	return out
 }
 
+// srtpEnd transforms the packets of one direction.
+type srtpEnd interface {
+	EncryptRTP(dst, plain []byte, h *rtp.Header) ([]byte, error)
+	DecryptRTP(dst, sealed []byte, h *rtp.Header) ([]byte, error)
+	EncryptRTCP(dst, plain []byte, h *rtcp.Header) ([]byte, error)
+	DecryptRTCP(dst, sealed []byte, h *rtcp.Header) ([]byte, error)
+}
+
 // MediaStub is one end of an RTP or SRTP stream: a pair of sockets, with
 // pion/srtp as the reference where keys are set.
 type MediaStub struct {
@@ -116,9 +133,10 @@ type MediaStub struct {
 	Time uint32
 
 	rtp, rtcp *net.UDPConn
+	came      chan struct{} // holds something when something has come
 
 	mu         sync.Mutex
-	send, recv *srtp.Context
+	send, recv srtpEnd
 	got        []*rtp.Packet
 	reports    [][]byte // RTCP in the clear
 	muxed      int      // RTCP that came on the RTP port
@@ -128,7 +146,7 @@ type MediaStub struct {
 // NewMediaStub opens the pair of ports.
 func NewMediaStub(t T, h *Host, addr netip.AddrPort) *MediaStub {
 	t.Helper()
-	m := &MediaStub{Addr: addr, SSRC: 0x1111 + uint32(addr.Port()), Seq: 1}
+	m := &MediaStub{Addr: addr, SSRC: 0x1111 + uint32(addr.Port()), Seq: 1, came: make(chan struct{}, 1)}
 	var err error
 	if m.rtp, err = h.ListenUDP(addr.String()); err == nil {
 		m.rtcp, err = h.ListenUDP(netip.AddrPortFrom(addr.Addr(), addr.Port()+1).String())
@@ -150,7 +168,11 @@ func (m *MediaStub) SetKeys(t T, local, remote StubCrypto) {
 		if !ok || len(c.Key) != p.key+p.salt {
 			t.Fatalf("key of %s has %d bytes", c.Suite, len(c.Key))
 		}
-		ctx, err := srtp.CreateContext(c.Key[:p.key], c.Key[p.key:], p.profile)
+		opts := []srtp.ContextOption{srtp.SRTPReplayProtection(1024), srtp.SRTCPReplayProtection(1024)}
+		if len(c.MKI) > 0 {
+			opts = append(opts, srtp.MasterKeyIndicator(c.MKI))
+		}
+		ctx, err := srtp.CreateContext(c.Key[:p.key], c.Key[p.key:], p.profile, opts...)
 		if err != nil {
 			t.Fatalf("%v", err)
 		}
@@ -161,30 +183,47 @@ func (m *MediaStub) SetKeys(t T, local, remote StubCrypto) {
 	m.send, m.recv = mk(local), mk(remote)
 }
 
-// Send sends n packets of RTP to an address, each with its number as payload.
-func (m *MediaStub) Send(t T, to netip.AddrPort, n int) {
-	t.Helper()
-	for range n {
-		p := &rtp.Packet{
-			Header:  rtp.Header{Version: 2, PayloadType: m.PT, SequenceNumber: m.Seq, Timestamp: m.Time, SSRC: m.SSRC},
-			Payload: []byte(fmt.Sprintf("payload of packet %05d of %08x", m.Seq, m.SSRC)),
-		}
-		m.Seq++
-		m.Time += 160
-		b, err := p.Marshal()
-		if err != nil {
-			t.Fatalf("%v", err)
-		}
-		m.mu.Lock()
-		if m.send != nil {
-			b, err = m.send.EncryptRTP(nil, b, nil)
-		}
-		m.mu.Unlock()
-		if err != nil {
-			t.Fatalf("%v", err)
-		}
-		m.SendRaw(t, to, b)
+// Packet makes the stub's next packet, with its number as payload; change may alter it.
+func (m *MediaStub) Packet(change ...func(*rtp.Packet)) *rtp.Packet {
+	p := &rtp.Packet{
+		Header:  rtp.Header{Version: 2, PayloadType: m.PT, SequenceNumber: m.Seq, Timestamp: m.Time, SSRC: m.SSRC},
+		Payload: fmt.Appendf(nil, "payload of packet %05d of %08x", m.Seq, m.SSRC),
 	}
+	m.Seq++
+	m.Time += 160
+	for _, f := range change {
+		f(p)
+	}
+	return p
+}
+
+// Send sends n packets of RTP to an address and returns them.
+func (m *MediaStub) Send(t T, to netip.AddrPort, n int, change ...func(*rtp.Packet)) []*rtp.Packet {
+	t.Helper()
+	var sent []*rtp.Packet
+	for range n {
+		p := m.Packet(change...)
+		m.SendRaw(t, to, m.Seal(t, p))
+		sent = append(sent, p)
+	}
+	return sent
+}
+
+// Seal gives a packet as the stub puts it on the wire.
+func (m *MediaStub) Seal(t T, p *rtp.Packet) []byte {
+	t.Helper()
+	b, err := p.Marshal()
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.send != nil {
+		if b, err = m.send.EncryptRTP(nil, b, nil); err != nil {
+			t.Fatalf("%v", err)
+		}
+	}
+	return b
 }
 
 // SendRaw sends a datagram from the RTP port.
@@ -198,10 +237,17 @@ func (m *MediaStub) SendRaw(t T, to netip.AddrPort, b []byte) {
 // SendReport sends a sender report; from the RTP port with mux. to is where it goes.
 func (m *MediaStub) SendReport(t T, to netip.AddrPort, mux bool, packets uint32) {
 	t.Helper()
-	b, err := rtcp.Marshal([]rtcp.Packet{&rtcp.SenderReport{SSRC: m.SSRC, PacketCount: packets, RTPTime: m.Time}})
+	m.SendRTCP(t, to, mux, &rtcp.SenderReport{SSRC: m.SSRC, PacketCount: packets, RTPTime: m.Time})
+}
+
+// SendRTCP sends a compound packet and returns it in the clear.
+func (m *MediaStub) SendRTCP(t T, to netip.AddrPort, mux bool, packets ...rtcp.Packet) []byte {
+	t.Helper()
+	plain, err := rtcp.Marshal(packets)
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
+	b := plain
 	m.mu.Lock()
 	if m.send != nil {
 		b, err = m.send.EncryptRTCP(nil, b, nil)
@@ -217,6 +263,7 @@ func (m *MediaStub) SendReport(t T, to netip.AddrPort, mux bool, packets uint32)
 	if _, err := c.WriteToUDPAddrPort(b, to); err != nil {
 		t.Fatalf("%v", err)
 	}
+	return plain
 }
 
 func (m *MediaStub) read(c *net.UDPConn, onRTP bool) {
@@ -233,6 +280,12 @@ func (m *MediaStub) read(c *net.UDPConn, onRTP bool) {
 func (m *MediaStub) take(b []byte, onRTP bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	defer func() {
+		select {
+		case m.came <- struct{}{}:
+		default: // somebody will look anyway
+		}
+	}()
 	var err error
 	if isRTCP(b) {
 		if m.recv != nil {

@@ -3,9 +3,12 @@ package tlsproxy
 import (
 	"crypto"
 	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
+	"strings"
 
 	"software.sslmate.com/src/go-pkcs12"
 )
@@ -17,7 +20,7 @@ const (
 )
 
 // ImportPKCS12 answers crypto ca import NAME pkcs12: key, identity certificate and authorities from one file, as openssl pkcs12 -export writes it
-// today (AES, SHA-256) or with -legacy (3DES, RC2). The key becomes the key pair labelled like the trustpoint, unless a key pair of that label belongs to something else; the
+// today (AES, SHA-256) or with -legacy (3DES, RC2), binary or in base64 as an ASA exports it (with BEGIN PKCS12 or without, a closing "quit" allowed). The key becomes the key pair labelled like the trustpoint, unless a key pair of that label belongs to something else; the
 // certificate uses its own key in any case. Authorities of the file are authenticated with it. A second import replaces the first.
 // Errors: those of [Store.ImportCertificate], and [ErrPassphrase]. Neither key nor passphrase is ever part of an error.
 func (s *Store) ImportPKCS12(trustpoint string, data []byte, passphrase string) error {
@@ -92,6 +95,9 @@ func decodeBundle(data []byte, passphrase string) (key crypto.Signer, leaf *x509
 	if len(data) > maxBundle {
 		return nil, nil, nil, fmt.Errorf("%w: more than %d bytes of PKCS#12", ErrTooLarge, maxBundle)
 	}
+	if data, err = unwrapBundle(data); err != nil {
+		return nil, nil, nil, err
+	}
 	if err := checkRounds(data, maxRounds); err != nil {
 		return nil, nil, nil, err
 	}
@@ -103,6 +109,8 @@ func decodeBundle(data []byte, passphrase string) (key crypto.Signer, leaf *x509
 	}()
 	private, first, rest, err := pkcs12.DecodeChain(data, passphrase)
 	switch {
+	case passphrase == "" && (errors.Is(err, pkcs12.ErrIncorrectPassword) || errors.Is(err, pkcs12.ErrDecryption)):
+		return nil, nil, nil, fmt.Errorf("%w: this PKCS#12 file opens by its passphrase alone, and none was given", ErrPassphrase)
 	case errors.Is(err, pkcs12.ErrIncorrectPassword), errors.Is(err, pkcs12.ErrDecryption):
 		return nil, nil, nil, fmt.Errorf("%w for this PKCS#12 file", ErrPassphrase)
 	case err != nil:
@@ -156,13 +164,39 @@ func (s *Store) ExportPKCS12(trustpoint, passphrase string) ([]byte, error) {
 	return data, nil
 }
 
+// unwrapBundle gives the binary form of a file that may be base64 text.
+func unwrapBundle(data []byte) ([]byte, error) {
+	if len(data) == 0 || (data[0] == 0x30 && (len(data) < 2 || data[1] >= 0x80)) { // a DER sequence of 128 bytes or more, or of indefinite length
+		return data, nil
+	}
+	text := strings.TrimSpace(string(data))
+	if rest, ok := strings.CutSuffix(text, "quit"); ok {
+		text = strings.TrimSpace(rest)
+	}
+	if strings.Contains(text, "-----BEGIN") {
+		block, _ := pem.Decode([]byte(text + "\n"))
+		switch {
+		case block == nil:
+			return nil, fmt.Errorf("%w: a PEM block is cut off or damaged; copy it again from its BEGIN line to its END line", ErrMalformed)
+		case block.Type != "PKCS12":
+			return nil, fmt.Errorf("%w: the input is PEM (%s), not PKCS#12; a certificate alone is imported as PEM, key and certificate by: openssl pkcs12 -export -inkey KEY -in CERTIFICATE -out FILE", ErrMalformed, block.Type)
+		}
+		return block.Bytes, nil
+	}
+	raw, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(text), ""))
+	if err != nil || len(raw) == 0 || raw[0] != 0x30 {
+		return nil, fmt.Errorf("%w: not a PKCS#12 file, neither binary nor in base64", ErrMalformed)
+	}
+	return raw, nil
+}
+
 // checkRounds looks through the readable part of the file for password rounds out of all proportion: the parser would compute for hours.
 func checkRounds(data []byte, most int64) error {
 	if len(data) == 0 {
 		return fmt.Errorf("%w: the PKCS#12 file is empty", ErrMalformed)
 	}
 	if data[0] != 0x30 {
-		return fmt.Errorf("%w: not a PKCS#12 file (binary DER is due)", ErrMalformed)
+		return fmt.Errorf("%w: not a PKCS#12 file", ErrMalformed)
 	}
 	if len(data) > 1 && data[1] == 0x80 {
 		return fmt.Errorf("%w: PKCS#12 in indefinite-length BER; write it anew with: openssl pkcs12 -in OLD -nodes | openssl pkcs12 -export -out NEW", ErrMalformed)

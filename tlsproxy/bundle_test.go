@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/elliptic"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"strings"
 	"testing"
@@ -46,6 +47,38 @@ func TestPKCS12FromOpenssl(t *testing.T) {
 					t.Errorf("%s %v: passphrase %q gives %v, want ErrPassphrase", name, variant, wrong, err)
 				}
 			}
+		}
+	}
+}
+
+// TestPKCS12AsText imports what an ASA prints and takes: base64 lines, with and without the lines around them.
+func TestPKCS12AsText(t *testing.T) {
+	good := newAuthority(t, "CA").issue("a.example")
+	data := good.p12(t, "secret-word")
+	lines := strings.SplitAfter(string(pem.EncodeToMemory(&pem.Block{Type: "PKCS12", Bytes: data})), "\n")
+	bare := strings.Join(lines[1:len(lines)-2], "")
+	for name, text := range map[string]string{
+		"PEM": strings.Join(lines, ""), "PEM and quit": strings.Join(lines, "") + "quit\n", "bare": bare, "bare and quit": bare + "quit",
+		"one line": strings.ReplaceAll(bare, "\n", ""), "CRLF": strings.ReplaceAll(bare, "\n", "\r\n") + "quit\r\n", "indented": "  " + strings.ReplaceAll(bare, "\n", "\n  "),
+	} {
+		s := openStore(t)
+		if err := s.ImportPKCS12("tp", []byte(text), "secret-word"); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if id, err := s.Identity("tp"); err != nil || !id.Certificate.Leaf.Equal(good.cert) {
+			t.Errorf("%s: Identity: %v", name, err)
+		}
+	}
+	for text, want := range map[string]string{
+		"-----BEGIN PKCS12-----\nMIIB\n":                    "cut off or damaged",
+		string(encodeCertificates(good.cert)):               "openssl pkcs12 -export",
+		"hello, this is no file of key material":            "neither binary nor in base64",
+		"aGVsbG8sIHdvcmxkISBoZWxsbywgd29ybGQhCg==":          "neither binary nor in base64",
+		strings.ReplaceAll(bare, "\n", "")[:400] + "\nquit": "not a PKCS#12 file that holds",
+	} {
+		if err := openStore(t).ImportPKCS12("tp", []byte(text), "secret-word"); !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.30q: %v, want %s", text, err, want)
 		}
 	}
 }

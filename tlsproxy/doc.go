@@ -21,5 +21,7 @@
 //	trustpoints/NAME/ca.pem          what authenticate stored: authorities or pinned certificates of peers
 //	trustpoints/NAME/bundle.pem      authorities that came in a PKCS#12 file
 //	trustpoints/NAME/meta.json       how the trustpoint was enrolled
+//	trustpoints/NAME/request.pem     the request that waits for its certificate
+//	trustpoints/NAME/certificate.pem the identity certificate for a peer to pick up
 //	.crypto/lock, generation, tmp/   lock between processes, change mark, temporary files
 package tlsproxy

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -20,8 +21,8 @@ const selfSignedFor = 10 * 365 * 24 * time.Hour
 // renewBefore: a self-signed certificate with less time left is made anew by Enroll.
 const renewBefore = 30 * 24 * time.Hour
 
-// Enroll answers crypto ca enroll. With enrollment terminal it returns a PKCS#10 request in PEM for the key pair and remembers key pair and names; nothing
-// else changes. With enrollment self it makes the self-signed certificate and returns nil; where the trustpoint has
+// Enroll answers crypto ca enroll. With enrollment terminal it returns a PKCS#10 request in PEM for the key pair, keeps it (see [Store.Request]) and
+// remembers key pair and names; nothing else changes. With enrollment self it makes the self-signed certificate and returns nil; where the trustpoint has
 // one already for the same key, subject and names, with 30 days left or more, that one stays, so that enrolling again does not break peers that hold it.
 //
 // The request's subject alternative names are the FQDN and the subject's common name, each where it is a domain name: a certificate with
@@ -64,7 +65,12 @@ func (s *Store) enroll(tx *change, tp TrustpointSpec) ([]byte, error) {
 		if err := s.writeMeta(tx, tp.Name, m); err != nil {
 			return nil, err
 		}
-		return makeRequest(key, subject, names)
+		request, err := makeRequest(key, subject, names)
+		if err != nil {
+			return nil, err
+		}
+		tx.write(s.dir.trustpointFile(tp.Name, requestFile), request)
+		return request, nil
 	}
 	if old := tx.snap.trustpoints[tp.Name]; old != nil && old.leaf != nil && selfSigned(old.leaf) && fitsKey(old.leaf, key) &&
 		bytes.Equal(old.leaf.RawSubject, subject) && slices.Equal(old.leaf.DNSNames, names) &&
@@ -112,7 +118,7 @@ func subjectAndNames(tp TrustpointSpec) (subject []byte, names []string, err err
 }
 
 func makeRequest(key crypto.Signer, subject []byte, names []string) ([]byte, error) {
-	usage, err := usageExtensions()
+	usage, err := usageExtensions(key)
 	if err != nil {
 		return nil, err
 	}
@@ -124,13 +130,17 @@ func makeRequest(key crypto.Signer, subject []byte, names []string) ([]byte, err
 }
 
 // usageExtensions asks the authority for both TLS roles: the appliance is client outbound and server inbound with one certificate.
-func usageExtensions() ([]pkix.Extension, error) {
+func usageExtensions(key crypto.Signer) ([]pkix.Extension, error) {
 	extended, err := asn1.Marshal([]asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 1}, {1, 3, 6, 1, 5, 5, 7, 3, 2}})
 	if err != nil {
 		return nil, err
 	}
 	// digitalSignature and keyEncipherment are bits 0 and 2 (RFC 5280 section 4.2.1.3).
-	basic, err := asn1.Marshal(asn1.BitString{Bytes: []byte{0xa0}, BitLength: 3})
+	bits := asn1.BitString{Bytes: []byte{0x80}, BitLength: 1}
+	if keyUsage(key)&x509.KeyUsageKeyEncipherment != 0 {
+		bits = asn1.BitString{Bytes: []byte{0xa0}, BitLength: 3}
+	}
+	basic, err := asn1.Marshal(bits)
 	if err != nil {
 		return nil, err
 	}
@@ -138,6 +148,14 @@ func usageExtensions() ([]pkix.Extension, error) {
 		{Id: asn1.ObjectIdentifier{2, 5, 29, 15}, Critical: true, Value: basic},
 		{Id: asn1.ObjectIdentifier{2, 5, 29, 37}, Value: extended},
 	}, nil
+}
+
+// keyUsage: only an RSA key can encipher (RFC 8813 section 3 forbids to say so of an elliptic-curve key).
+func keyUsage(key crypto.Signer) x509.KeyUsage {
+	if _, ok := key.Public().(*rsa.PublicKey); ok {
+		return x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment
+	}
+	return x509.KeyUsageDigitalSignature
 }
 
 func makeSelfSigned(key crypto.Signer, subject []byte, names []string, now time.Time) (*x509.Certificate, error) {
@@ -149,7 +167,7 @@ func makeSelfSigned(key crypto.Signer, subject []byte, names []string, now time.
 		SerialNumber: serial.Add(serial, big.NewInt(1)), RawSubject: subject, DNSNames: names,
 		// An hour back, because the peer's clock may be slow.
 		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(selfSignedFor),
-		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
+		KeyUsage:    keyUsage(key),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		// No authority: whoever authenticates this certificate trusts it alone.
 		BasicConstraintsValid: true,

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -37,11 +38,17 @@ func TestEnrollTerminal(t *testing.T) {
 		shown := string(openssl(t, csr, "req", "-verify", "-noout", "-text", "-nameopt", "RFC2253"))
 		for _, want := range []string{
 			`CN=Enterprise-A.example,O=Example\, Corp`, "DNS:box.enterprise-a.example, DNS:enterprise-a.example",
-			"TLS Web Server Authentication, TLS Web Client Authentication", "Digital Signature, Key Encipherment",
+			"TLS Web Server Authentication, TLS Web Client Authentication", "Digital Signature",
 		} {
 			if !strings.Contains(shown, want) {
 				t.Errorf("%s: openssl req does not show %q:\n%s", kind, want, shown)
 			}
+		}
+		if got := strings.Contains(shown, "Key Encipherment"); got != (kind == "rsa") {
+			t.Errorf("%s: the request asks for key encipherment: %v (RFC 8813)", kind, got)
+		}
+		if kept, err := os.ReadFile(s.Request("local_ent")); err != nil || string(kept) != string(csr) {
+			t.Errorf("%s: the request is not kept: %v", kind, err)
 		}
 		if _, err := s.Identity("local_ent"); !errors.Is(err, ErrNoCertificate) {
 			t.Errorf("%s: before the import Identity = %v, want ErrNoCertificate", kind, err)
@@ -51,6 +58,9 @@ func TestEnrollTerminal(t *testing.T) {
 		must(t, err)
 		if want := []string{"box.enterprise-a.example", "enterprise-a.example"}; !slices.Equal(id.Names, want) {
 			t.Errorf("%s: domains %v, want %v", kind, id.Names, want)
+		}
+		if s.Request("local_ent") != "" {
+			t.Errorf("%s: the answered request is still there", kind)
 		}
 		if len(id.Certificate.Certificate) != 1 {
 			t.Errorf("%s: the self-signed root is sent to peers", kind)

@@ -41,17 +41,53 @@ func (d stateDir) create() error {
 		return fmt.Errorf("create state directory: %w", err)
 	}
 	for _, sub := range []string{"keys", "trustpoints", ".crypto", filepath.Join(".crypto", "tmp")} {
-		if err := os.MkdirAll(d.path(sub), dirMode); err != nil {
+		if err := d.mkdir(sub); err != nil {
 			return fmt.Errorf("create state directory: %w", err)
 		}
 	}
 	return nil
 }
 
+// mkdir makes a directory below the state directory, with those between them.
+func (d stateDir) mkdir(rel string) error {
+	if rel == "." {
+		return nil
+	}
+	if err := d.mkdir(filepath.Dir(rel)); err != nil {
+		return err
+	}
+	if err := os.Mkdir(d.path(rel), dirMode); err == nil {
+		return d.give(d.path(rel))
+	} else if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// give makes what root has made the property of the state directory's owner: a daemon that is not root could not read
+// the keys that an administrator imports for it.
+func (d stateDir) give(path string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(string(d), &st); err != nil {
+		return err
+	}
+	if st.Uid == 0 {
+		return nil
+	}
+	return os.Lchown(path, int(st.Uid), int(st.Gid))
+}
+
 // lock takes the lock between processes (and between stores of one process: each call opens the file anew).
 func (d stateDir) lock(how int, patience time.Duration) (unlock func(), err error) {
 	f, err := os.OpenFile(d.path(".crypto", "lock"), os.O_RDWR|os.O_CREATE, fileMode)
 	if err != nil {
+		return nil, fmt.Errorf("lock state directory: %w", err)
+	}
+	if err := d.give(f.Name()); err != nil {
+		f.Close()
 		return nil, fmt.Errorf("lock state directory: %w", err)
 	}
 	deadline := time.Now().Add(patience)
@@ -76,7 +112,7 @@ func (d stateDir) lock(how int, patience time.Duration) (unlock func(), err erro
 func (d stateDir) write(rel string, data []byte) (err error) {
 	target := d.path(rel)
 	dir := filepath.Dir(target)
-	if err := os.MkdirAll(dir, dirMode); err != nil {
+	if err := d.mkdir(filepath.Dir(rel)); err != nil {
 		return fmt.Errorf("write %s: %w", rel, err)
 	}
 	f, err := os.CreateTemp(d.path(".crypto", "tmp"), "new-*")
@@ -91,6 +127,9 @@ func (d stateDir) write(rel string, data []byte) (err error) {
 		}
 	}()
 	if err := f.Chmod(fileMode); err != nil {
+		return err
+	}
+	if err := d.give(f.Name()); err != nil {
 		return err
 	}
 	if _, err := f.Write(data); err != nil {

@@ -54,6 +54,9 @@ func (s *Store) importCertificate(tx *change, tp TrustpointSpec, certs []*x509.C
 		return err
 	}
 	tx.write(s.dir.trustpointFile(tp.Name, "identity.pem"), data)
+	if s.Request(tp.Name) != "" {
+		tx.remove(s.dir.trustpointFile(tp.Name, requestFile)) // it is answered
+	}
 	return nil
 }
 

@@ -25,6 +25,13 @@ func (l *Limiter) Acquire() bool {
 	return true
 }
 
+// Full tells whether Acquire would fail now. It is no promise: another caller may take the last session in between.
+func (l *Limiter) Full() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.inUse >= l.max
+}
+
 // Release gives a session back. One Release too many is ignored: the count must not wrap to let more in.
 func (l *Limiter) Release() {
 	l.mu.Lock()

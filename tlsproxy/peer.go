@@ -33,6 +33,14 @@ const (
 	ReasonOther          Reason = "other"
 )
 
+// Reasons lists every [Reason], for whoever counts them.
+func Reasons() []Reason {
+	return []Reason{
+		ReasonNoCertificate, ReasonUnknownIssuer, ReasonExpired, ReasonNotYetValid, ReasonKeyUsage, ReasonWeak, ReasonWrongDomain, ReasonBadCertificate,
+		ReasonTimeout, ReasonClosed, ReasonNotTLS, ReasonPeerRefused, ReasonVersion, ReasonCipherSuite, ReasonOwnCertificate, ReasonOther,
+	}
+}
+
 // PeerError says which certificate of the peer was refused and why, in one line for a log.
 type PeerError struct {
 	Reason      Reason

@@ -32,7 +32,7 @@ type Store struct {
 // TrustpointSpec is a trustpoint as configured: Enrollment "terminal" or "self" (empty = terminal), X.500 subject name, FQDN, key label (empty = the trustpoint's name).
 type TrustpointSpec struct{ Name, Enrollment, SubjectName, FQDN, KeyPair string }
 
-// Identity is what the appliance presents for a trustpoint.
+// Identity is what the appliance presents for a trustpoint. It is shared: do not change it.
 type Identity struct {
 	Certificate tls.Certificate // Leaf is set; intermediates included
 	Names       []string        // SIP domains of the certificate, see [Domains]
@@ -55,6 +55,10 @@ type trustpoint struct {
 	authenticated []*x509.Certificate
 	bundled       []*x509.Certificate
 	idErr, caErr  error
+
+	// Linking the chain checks its signatures, and the identity is asked for with every ticket: once is enough.
+	linked   sync.Once
+	identity *Identity
 }
 
 // meta remembers how a trustpoint was enrolled, so that a certificate can be imported before any configuration exists.
@@ -259,11 +263,14 @@ func (sn *snapshot) identity(name string, now time.Time) (*Identity, error) {
 	if err := checkIdentity(tp.leaf, now); err != nil {
 		return nil, fmt.Errorf("trustpoint %q: %w", name, err)
 	}
-	cert := tls.Certificate{PrivateKey: tp.key, Leaf: tp.leaf, Certificate: [][]byte{tp.leaf.Raw}}
-	for _, c := range tp.sentChain() {
-		cert.Certificate = append(cert.Certificate, c.Raw)
-	}
-	return &Identity{Certificate: cert, Names: Domains(tp.leaf)}, nil
+	tp.linked.Do(func() {
+		cert := tls.Certificate{PrivateKey: tp.key, Leaf: tp.leaf, Certificate: [][]byte{tp.leaf.Raw}}
+		for _, c := range tp.sentChain() {
+			cert.Certificate = append(cert.Certificate, c.Raw)
+		}
+		tp.identity = &Identity{Certificate: cert, Names: Domains(tp.leaf)}
+	})
+	return tp.identity, nil
 }
 
 // sentChain adds the trustpoint's own authorities where they are intermediates: a peer that knows the root alone needs them.

@@ -44,8 +44,8 @@ var libraries = map[string][]string{
 
 type goPackage struct {
 	ImportPath, Dir, Name string
-	Imports         []string
-	GoFiles         []string
+	Imports               []string
+	GoFiles               []string
 }
 
 func packages(t *testing.T) []goPackage {

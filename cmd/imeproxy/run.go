@@ -69,10 +69,7 @@ func loadConfig(file string, stdin io.Reader) (*config.Config, config.Diagnostic
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg, diags := config.Parse(name, text)
-	if !diags.HasErrors() {
-		diags = append(diags, cfg.Check()...)
-	}
+	cfg, diags := config.Load(name, text)
 	return cfg, diags, nil
 }
 
@@ -109,6 +106,9 @@ func runAppliance(ctx context.Context, f runFlags, stdout, stderr io.Writer) err
 	}
 	cfg, err := goodConfig(f.config, stderr, log)
 	if err != nil {
+		return err
+	}
+	if err := shell.CheckSocket(f.control); err != nil {
 		return err
 	}
 	opt := proxy.Options{Config: cfg, File: f.config, StateDir: f.stateDir, Log: log, Version: version, Commit: commit}

@@ -17,10 +17,11 @@ const (
 
 var base64Line = regexp.MustCompile(`^[A-Za-z0-9+/]+=*$`)
 
-// certificate reads the certificates that follow a command: PEM up to the last END line, or bare base64 up to quit. The lines of
-// a body are never shown in a diagnostic, because people paste private keys there.
+// certificate reads the certificates that follow a command: PEM up to the last END line, or bare base64 up to quit. None need follow: on
+// an ASA they are pasted at a prompt, and here `imeproxy crypto` stores them. The lines of a body are never shown in a diagnostic,
+// because people paste private keys there.
 func (p *parser) certificate(x CryptoAction) {
-	command, words, masked, shown := p.next, p.words, p.masked, p.shown
+	command, words, masked, shown := p.next, p.words, p.masked, p.shown // the body's lines must not take their place
 	x.Pos = p.pos()
 	fail := func(line int, message, hint string) {
 		p.report(Diagnostic{Line: line, Col: 1, Message: message, Hint: hint})
@@ -33,12 +34,6 @@ func (p *parser) certificate(x CryptoAction) {
 		return
 	case b.bad > 0:
 		fail(b.bad, "this is not a line of a certificate", "PEM or base64 is expected, up to a line with quit or "+endCertificate)
-		return
-	case len(b.ders) == 0:
-		p.report(Diagnostic{
-			Line: command, Col: x.Col, Source: shown, Message: "no certificate follows the command",
-			Hint: "its PEM or base64 lines are expected, then quit; or store it by `imeproxy crypto` and leave this line out",
-		})
 		return
 	case len(b.ders) > maxCertificates:
 		fail(command+1, "too many certificates", "at most 16 are allowed in one command")

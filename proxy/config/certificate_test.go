@@ -61,6 +61,25 @@ func TestCertificatesInTheText(t *testing.T) {
 	}
 }
 
+// TestCommandsWithoutCertificate reads what an ASA takes before it asks for the certificate: the state directory holds it here.
+func TestCommandsWithoutCertificate(t *testing.T) {
+	for _, behind := range []string{"hostname x\n", "quit\nhostname x\n", "", "\n! nothing\n"} {
+		for _, command := range []string{"crypto ca authenticate t", "crypto ca import t certificate"} {
+			c, found := Load("f", []byte("crypto ca trustpoint t\n keypair k\n exit\n"+command+"\n"+behind))
+			if len(found) != 1 || found[0].Severity != Warning || found[0].Line != 4 || !strings.Contains(found[0].Hint, "imeproxy crypto") {
+				t.Errorf("%q: %s", command+"\n"+behind, found.Error())
+			}
+			if strings.Contains(behind, "hostname") && c.Hostname != "x" {
+				t.Errorf("%q: the command behind it was swallowed", command)
+			}
+			if got := c.String(); !strings.Contains(got+"\n", "\n"+command+"\n") || strings.Contains(got, "quit") {
+				t.Errorf("%q is printed as\n%s", command, got)
+			}
+			fixedPoint(t, c)
+		}
+	}
+}
+
 func TestBrokenCertificates(t *testing.T) {
 	cert := string(testCertificate())
 	half := cert[:len(cert)/2]
@@ -69,9 +88,6 @@ func TestBrokenCertificates(t *testing.T) {
 		line int
 		want string
 	}{
-		"nothing":            {"hostname x\n", 1, "no certificate follows the command"},
-		"quit at once":       {"quit\nhostname x\n", 1, "no certificate follows the command"},
-		"end of the text":    {"", 1, "no certificate follows the command"},
 		"cut off":            {half, 0, "this is not a line of a certificate"},
 		"a damaged line":     {strings.Replace(cert, "\n", "\n***\n", 1) + "hostname x\n", 3, "this is not a line of a certificate"},
 		"base64 of no use":   {"aGVsbG8sIHdvcmxkISBoZWxsbywgd29ybGQh\nquit\nhostname x\n", 2, "this is not a certificate"},

@@ -78,7 +78,7 @@ func missing[T any](k *checker, pos Pos, what, name string, all []T, nameOf func
 	if what == "nameif" {
 		label = "interface"
 	}
-	k.at(pos, name, fmt.Sprintf("%s %q does not exist", label, clip(name)), hint).missing = true
+	k.at(pos, name, fmt.Sprintf("%s %q does not exist", label, clip(name)), hint).needs = []string{name}
 }
 
 // clip keeps a message short when a name is long.
@@ -111,7 +111,8 @@ func (k *checker) interfaces() {
 	for n, i := range k.c.Interfaces {
 		if i.Nameif == "" {
 			if i.Address.IsValid() || i.SecurityLevel > 0 {
-				k.fail(i.Pos, i.Name, fmt.Sprintf("interface %s has an address or a security level but no nameif, so nothing can use it", i.Name), "add nameif")
+				k.at(i.Pos, i.Name, fmt.Sprintf("interface %s has an address or a security level but no nameif, so nothing can use it", i.Name),
+					"add nameif").needs = []string{"nameif"}
 			}
 		} else if old := names[i.Nameif]; old != nil {
 			k.fail(place(i.Where, "nameif", i.Pos), i.Nameif, fmt.Sprintf("nameif %q is given twice", i.Nameif), fmt.Sprintf("line %d gives it to %s", old.Line, old.Name))
@@ -137,7 +138,7 @@ func (k *checker) routes() {
 		gateway := r.Gateway.String()
 		switch {
 		case !i.Address.IsValid():
-			k.fail(r.Pos, r.Interface, fmt.Sprintf("interface %s has no address", r.Interface), "add ip address to it")
+			k.at(r.Pos, r.Interface, fmt.Sprintf("interface %s has no address", r.Interface), "add ip address to it").needs = []string{"ip"}
 		case !i.Address.Masked().Contains(r.Gateway):
 			k.fail(r.Pos, gateway, fmt.Sprintf("the gateway is not in the subnet of interface %s", r.Interface), "an address in "+i.Address.Masked().String()+" is expected")
 		case i.Address.Addr() == r.Gateway:
@@ -159,11 +160,11 @@ func (k *checker) interfaceOf(a netip.Addr) *Interface {
 			return i
 		}
 	}
-	best, bits := (*Interface)(nil), -1
+	best, bits, metric := (*Interface)(nil), -1, 0
 	for _, r := range k.c.Routes {
-		if r.Dst.Contains(a) && r.Dst.Bits() > bits {
+		if r.Dst.Contains(a) && (r.Dst.Bits() > bits || (r.Dst.Bits() == bits && r.Metric < metric)) {
 			if i := k.c.InterfaceByNameif(r.Interface); i != nil {
-				best, bits = i, r.Dst.Bits()
+				best, bits, metric = i, r.Dst.Bits(), r.Metric
 			}
 		}
 	}
@@ -235,10 +236,13 @@ func (k *checker) translation(o *NetworkObject) {
 		missing(k, n.Pos, "object network", n.MappedObject, k.c.Objects, func(o *NetworkObject) string { return o.Name })
 		return
 	case !n.MappedInterface && !mapped.IsValid():
-		k.fail(n.Pos, word, fmt.Sprintf("the mapped object %q is not one host", n.MappedObject), "give it an address by host")
+		d := k.at(n.Pos, word, fmt.Sprintf("the mapped object %q is not one host", n.MappedObject), "give it an address by host")
+		if !k.c.Object(n.MappedObject).Prefix.IsValid() {
+			d.needs = []string{"host"}
+		}
 		return
 	case !o.Prefix.IsValid():
-		k.at(n.Pos, "", fmt.Sprintf("object %q has no address to translate", o.Name), "add host or subnet to it").missing = true
+		k.at(n.Pos, "", fmt.Sprintf("object %q has no address to translate", o.Name), "add host or subnet to it").needs = []string{"host", "subnet"}
 		return
 	case !n.Dynamic && o.Prefix.Bits() != 32:
 		k.fail(n.Pos, "static", fmt.Sprintf("object %q is a subnet; a static translation is of one host", o.Name), "make an object for each host, or use dynamic")

@@ -34,7 +34,7 @@ func (k *checker) endpoint(e ACE, end Endpoint) {
 	case o == nil:
 		missing(k, e.Pos, "object network", end.Object, k.c.Objects, func(o *NetworkObject) string { return o.Name })
 	case !o.Prefix.IsValid():
-		k.at(e.Pos, end.Object, fmt.Sprintf("object %q has no address", end.Object), "add host or subnet to it").missing = true
+		k.at(e.Pos, end.Object, fmt.Sprintf("object %q has no address", end.Object), "add host or subnet to it").needs = []string{"host", "subnet"}
 	}
 }
 

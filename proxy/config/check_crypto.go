@@ -22,10 +22,12 @@ func (k *checker) crypto() {
 		t := k.trustpoint(x.Pos, x.Trustpoint)
 		switch {
 		case t == nil:
-		case x.Kind == Enroll && t.Enrollment != "self":
-			k.fail(x.Pos, x.Trustpoint, fmt.Sprintf("trustpoint %q is not self-signed: enrolling it prints a request and configures nothing", t.Name), "use `imeproxy crypto enroll`, then `crypto ca import`")
+		case x.Kind == Enroll && t.Enrollment != "self" && (t.KeyPair == "" || t.SubjectName+t.FQDN == ""):
+			k.warn(x.Pos, x.Trustpoint, fmt.Sprintf("trustpoint %q lacks what a request is made of", t.Name), "add keypair and subject-name to it")
 		case x.Kind == ImportCertificate && t.Enrollment == "self":
 			k.fail(x.Pos, x.Trustpoint, fmt.Sprintf("trustpoint %q makes its own certificate", t.Name), "use enrollment terminal for a certificate of an authority")
+		case (x.Kind == Authenticate || x.Kind == ImportCertificate) && len(x.PEM) == 0:
+			k.warn(x.Pos, x.Trustpoint, "no certificate follows the command", "what the state directory holds counts: store it there by `imeproxy crypto`, or add its lines and quit")
 		case x.Kind == ImportCertificate && t.KeyPair == "":
 			k.fail(x.Pos, x.Trustpoint, fmt.Sprintf("trustpoint %q has no keypair that the certificate could fit", t.Name), "add keypair to it")
 		}
@@ -36,10 +38,10 @@ func (k *checker) crypto() {
 		}
 		pos := place(t.Where, "enrollment", t.Pos)
 		if t.KeyPair == "" {
-			k.at(pos, "self", fmt.Sprintf("the self-signed trustpoint %q has no keypair", t.Name), "add keypair to it").missing = true
+			k.at(pos, "self", fmt.Sprintf("the self-signed trustpoint %q has no keypair", t.Name), "add keypair to it").needs = []string{"keypair"}
 		}
 		if t.SubjectName == "" {
-			k.at(pos, "self", fmt.Sprintf("the self-signed trustpoint %q has no subject-name", t.Name), "add subject-name cn=DOMAIN to it").missing = true
+			k.at(pos, "self", fmt.Sprintf("the self-signed trustpoint %q has no subject-name", t.Name), "add subject-name cn=DOMAIN to it").needs = []string{"subject-name"}
 		} else if commonName(t.SubjectName) == "" {
 			k.fail(place(t.Where, "subject-name", t.Pos), "", fmt.Sprintf("the subject name of trustpoint %q has no cn", t.Name), "add cn=DOMAIN to it")
 		}

@@ -28,7 +28,7 @@ func (k *checker) callAgents() {
 		}
 		k.r.UCMs = append(k.r.UCMs, r)
 		if r.Interface == nil {
-			k.at(u.Pos, addr, fmt.Sprintf("no interface leads to the call agent %s", addr), "add its subnet to an interface, or a route").missing = true
+			k.at(u.Pos, addr, fmt.Sprintf("no interface leads to the call agent %s", addr), "add its subnet to an interface, or a route").needs = []string{"*"}
 			continue
 		}
 		if k.r.Inside == nil {
@@ -43,11 +43,11 @@ func (k *checker) callAgents() {
 	k.r.Outside = k.outside()
 	switch out := k.r.Outside; {
 	case out == nil:
-		k.at(k.r.Inside.Pos, "", "there is no outside interface", "two interfaces with a nameif and an address are needed").missing = true
+		k.at(k.r.Inside.Pos, "", "there is no outside interface", "two interfaces with a nameif and an address are needed").needs = []string{"*"}
 	case k.r.Inside.SecurityLevel <= out.SecurityLevel:
-		k.fail(k.c.UCIME.UCMs[0].Pos, k.c.UCIME.UCMs[0].Addr.String(),
+		k.at(k.c.UCIME.UCMs[0].Pos, k.c.UCIME.UCMs[0].Addr.String(),
 			fmt.Sprintf("the call agents are behind interface %s (security level %d), which is not above %s (security level %d)", k.r.Inside.Nameif, k.r.Inside.SecurityLevel, out.Nameif, out.SecurityLevel),
-			"give the interface of the call agents the higher security-level")
+			"give the interface of the call agents the higher security-level").needs = []string{"security-level", "nameif", "ip"}
 	}
 	for _, i := range []*Interface{k.r.Inside, k.r.Outside} {
 		if i != nil && i.Shutdown {
@@ -124,7 +124,8 @@ func (k *checker) media() {
 				}
 			}
 		case global == 0 && len(m.Addresses) < 2 && used:
-			k.fail(m.Pos, m.Name, fmt.Sprintf("media-termination %q has addresses on %d interfaces", m.Name, len(m.Addresses)), "at least two are needed, inside and outside, or one global address")
+			k.at(m.Pos, m.Name, fmt.Sprintf("media-termination %q has addresses on %d interfaces", m.Name, len(m.Addresses)),
+				"at least two are needed, inside and outside, or one global address").needs = []string{"address"}
 		}
 		if used {
 			k.r.Media = m
@@ -143,7 +144,7 @@ func (k *checker) mediaAddress(a MediaAddress, used bool) {
 		net := i.Address.Masked()
 		switch {
 		case !i.Address.IsValid():
-			k.at(a.Pos, a.Interface, fmt.Sprintf("interface %q has no address", a.Interface), "add ip address to it").missing = true
+			k.at(a.Pos, a.Interface, fmt.Sprintf("interface %q has no address", a.Interface), "add ip address to it").needs = []string{"ip"}
 			return
 		case !net.Contains(a.Addr):
 			k.fail(a.Pos, addr, fmt.Sprintf("%s is not in the subnet of interface %s", addr, a.Interface), "an unused address in "+net.String()+" is expected")
@@ -210,7 +211,7 @@ func (k *checker) proxy() {
 	pos := place(u.Where, "media-termination", u.Pos)
 	switch m := k.c.MediaTermination(u.MediaTermination); {
 	case u.MediaTermination == "":
-		k.at(u.Pos, u.Name, "the uc-ime has no media-termination", "add media-termination NAME to it").missing = true
+		k.at(u.Pos, u.Name, "the uc-ime has no media-termination", "add media-termination NAME to it").needs = []string{"media-termination"}
 	case m == nil:
 		missing(k, pos, "media-termination", u.MediaTermination, k.c.MediaTerminations, func(m *MediaTermination) string { return m.Name })
 	case m.Line > pos.Line:
@@ -219,18 +220,23 @@ func (k *checker) proxy() {
 		k.bothSides(m)
 	}
 	if len(u.UCMs) == 0 {
-		k.at(u.Pos, u.Name, "the uc-ime has no call agent", "add ucm address REAL-ADDRESS trunk-security-mode non-secure").missing = true
+		k.at(u.Pos, u.Name, "the uc-ime has no call agent", "add ucm address REAL-ADDRESS trunk-security-mode non-secure").needs = []string{"ucm"}
 	}
 	switch {
 	case u.TicketEpoch == 0:
-		k.at(u.Pos, u.Name, "the uc-ime has no ticket epoch and password", "add ticket epoch N password PASSWORD").missing = true
+		k.at(u.Pos, u.Name, "the uc-ime has no ticket epoch and password", "add ticket epoch N password PASSWORD").needs = []string{"ticket"}
 	case u.TicketPassword.Masked():
 		k.fail(place(u.Where, "ticket", u.Pos), "password", "the password is masked", "type the real one; a printed configuration shows ***** in its place")
 	}
 	if s := u.Mapping; s != nil {
 		k.nameif(s.Pos, s.ListenInterface)
 		k.nameif(s.Pos, s.UCIMEInterface)
-		k.warn(s.Pos, "mapping-service", "the off-path mapping service is not in this release", "the line is kept and has no effect yet")
+		k.fail(s.Pos, "mapping-service", "the off-path mapping service is not in this release: the line would have no effect", "leave it out; an in-line deployment needs none")
+	}
+	for _, setting := range []string{"monitoring", "hold-down", "sensitivity-file"} {
+		if at, set := u.Where[setting]; set {
+			k.warn(at, "fallback", "quality is not monitored in this release: the setting is kept and has no effect yet", "calls stay on the Internet however bad it is")
+		}
 	}
 }
 
@@ -241,7 +247,7 @@ func (k *checker) bothSides(m *MediaTermination) {
 		a netip.Addr
 	}{{k.r.Inside, k.r.MediaInside}, {k.r.Outside, k.r.MediaOutside}} {
 		if !side.a.IsValid() {
-			k.at(m.Pos, m.Name, fmt.Sprintf("media-termination %q has no address on interface %s", m.Name, side.i.Nameif), "add address A.B.C.D interface "+side.i.Nameif).missing = true
+			k.at(m.Pos, m.Name, fmt.Sprintf("media-termination %q has no address on interface %s", m.Name, side.i.Nameif), "add address A.B.C.D interface "+side.i.Nameif).needs = []string{"address", "nameif", "ip"}
 		}
 	}
 }

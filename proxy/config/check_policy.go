@@ -7,7 +7,7 @@ func (k *checker) policies() {
 		pos := place(m.Where, "match", m.Pos)
 		switch {
 		case m.AccessList == "":
-			k.at(m.Pos, m.Name, fmt.Sprintf("class-map %q matches nothing", m.Name), "add match access-list NAME to it").missing = true
+			k.at(m.Pos, m.Name, fmt.Sprintf("class-map %q matches nothing", m.Name), "add match access-list NAME to it").needs = []string{"match"}
 		case k.c.AccessList(m.AccessList) == nil:
 			missing(k, pos, "access-list", m.AccessList, k.c.AccessLists, func(l *AccessList) string { return l.Name })
 		}
@@ -22,7 +22,7 @@ func (k *checker) policies() {
 		k.servicePolicy(s, applied)
 	}
 	for _, m := range k.c.PolicyMaps {
-		if !applied[m.Name] {
+		if _, enabled := applied[m.Name]; !enabled {
 			k.warn(m.Pos, m.Name, fmt.Sprintf("policy-map %q is not enabled", m.Name), fmt.Sprintf("add service-policy %s global", clip(m.Name)))
 		}
 	}
@@ -66,15 +66,25 @@ func (k *checker) servicePolicy(s ServicePolicy, applied map[string]bool) {
 		missing(k, s.Pos, "policy-map", s.Policy, k.c.PolicyMaps, func(m *PolicyMap) string { return m.Name })
 		return
 	}
-	first := !applied[m.Name]
+	if on != nil && k.r.Inside != nil && on != k.r.Inside && on != k.r.Outside {
+		k.warn(s.Pos, s.Interface, fmt.Sprintf("no inspected call passes interface %q", s.Interface), "enable the policy map globally, or on an interface that calls pass")
+		if _, enabled := applied[m.Name]; !enabled {
+			applied[m.Name] = false // enabled, but not in the way of a call
+		}
+		return
+	}
+	// Calls pass two interfaces: a policy that is enabled on both of them is carried out once.
+	if applied[m.Name] {
+		return
+	}
 	applied[m.Name] = true
 	for _, pc := range m.Classes {
-		k.inspection(m, pc, on, first)
+		k.inspection(m, pc, on)
 	}
 }
 
-// inspection resolves one inspected class. Only its first use is judged, so that a policy on two interfaces is not reported twice.
-func (k *checker) inspection(m *PolicyMap, pc *PolicyClass, on *Interface, judge bool) {
+// inspection resolves one inspected class.
+func (k *checker) inspection(m *PolicyMap, pc *PolicyClass, on *Interface) {
 	class := k.c.ClassMap(pc.Class)
 	if pc.Inspect == nil || class == nil || k.c.UCIME == nil || len(k.r.UCMs) == 0 {
 		return
@@ -83,7 +93,6 @@ func (k *checker) inspection(m *PolicyMap, pc *PolicyClass, on *Interface, judge
 	if l == nil || proxy == nil {
 		return
 	}
-	before := len(k.found)
 	in := Inspection{Pos: pc.Inspect.Pos, Policy: m.Name, Class: pc.Class, Interface: on, TLSProxy: proxy}
 	out := in
 	for _, r := range k.rules(l) {
@@ -104,9 +113,6 @@ func (k *checker) inspection(m *PolicyMap, pc *PolicyClass, on *Interface, judge
 	if len(out.Flows) > 0 {
 		k.r.Outbound = append(k.r.Outbound, out)
 		k.identities(pc.Inspect, proxy, false)
-	}
-	if !judge {
-		k.found = k.found[:before]
 	}
 }
 
@@ -140,7 +146,7 @@ func (k *checker) flows(r Rule) (inbound bool, out []Flow) {
 	case len(src) > 0 && len(dst) > 0:
 		k.fail(r.Pos, destination(r), "the entry names call agents on both sides", "inbound has the call agent as destination, outbound as source")
 	case len(src)+len(dst) == 0:
-		k.at(r.Pos, destination(r), "the entry of an inspected class names no call agent of the uc-ime", "inbound: permit tcp any host "+k.r.UCMs[0].Addr.String()+" eq PORT").missing = true
+		k.at(r.Pos, destination(r), "the entry of an inspected class names no call agent of the uc-ime", "inbound: permit tcp any host "+k.r.UCMs[0].Addr.String()+" eq PORT").needs = []string{"ucm"}
 	case r.DstPorts.Any():
 		k.fail(r.Pos, destination(r), "the entry of an inspected class names no port, so all connections would be taken for SIP", "add eq PORT or range PORT PORT")
 	case len(dst) > 0:
@@ -176,7 +182,7 @@ func (k *checker) inboundFlows(r Rule, to []ResolvedUCM) (out []Flow) {
 		}
 		if !found && !k.natFailed {
 			k.at(r.Pos, u.Addr.String(), fmt.Sprintf("no static translation makes %s reachable on this port", u.Addr),
-				"add nat (REAL,MAPPED) static to an object network with host "+u.Addr.String()).missing = true
+				"add nat (REAL,MAPPED) static to an object network with host "+u.Addr.String()).needs = []string{"nat", "host", "object"}
 		}
 	}
 	return out
@@ -189,7 +195,7 @@ func (k *checker) outboundFlows(r Rule, from []ResolvedUCM) (out []Flow) {
 		}
 		if !u.Source.IsValid() {
 			k.at(r.Pos, u.Addr.String(), fmt.Sprintf("no translation hides %s on the way out", u.Addr),
-				"add nat (REAL,MAPPED) static or dynamic to an object network that holds "+u.Addr.String()).missing = true
+				"add nat (REAL,MAPPED) static or dynamic to an object network that holds "+u.Addr.String()).needs = []string{"nat", "host", "subnet", "object"}
 			continue
 		}
 		out = append(out, Flow{Pos: r.Pos, UCM: u.Addr, Peer: r.Dst, Ports: r.DstPorts, Mapped: u.Source})
@@ -210,7 +216,7 @@ func (k *checker) identities(i *InspectSIP, t *TLSProxy, inbound bool) {
 		direction = "inbound"
 	}
 	if names[outer] == "" {
-		k.at(i.Pos, t.Name, fmt.Sprintf("tls-proxy %q has no %s trust-point, which %s calls need", t.Name, outer, direction), fmt.Sprintf("add %s trust-point NAME to it", outer)).missing = true
+		k.at(i.Pos, t.Name, fmt.Sprintf("tls-proxy %q has no %s trust-point, which %s calls need", t.Name, outer, direction), fmt.Sprintf("add %s trust-point NAME to it", outer)).needs = []string{outer}
 	}
 	secure := false
 	for _, u := range k.r.UCMs {
@@ -219,7 +225,7 @@ func (k *checker) identities(i *InspectSIP, t *TLSProxy, inbound bool) {
 	switch {
 	case !secure:
 	case names[inner] == "":
-		k.at(i.Pos, t.Name, fmt.Sprintf("tls-proxy %q has no %s trust-point, which a secure trunk needs towards the call agent", t.Name, inner), fmt.Sprintf("add %s trust-point NAME to it", inner)).missing = true
+		k.at(i.Pos, t.Name, fmt.Sprintf("tls-proxy %q has no %s trust-point, which a secure trunk needs towards the call agent", t.Name, inner), fmt.Sprintf("add %s trust-point NAME to it", inner)).needs = []string{inner}
 	case names[inner] == names[outer]:
 		k.fail(place(t.Where, inner, t.Pos), names[inner], fmt.Sprintf("tls-proxy %q has one trustpoint for both sides", t.Name), "a secure trunk needs different trustpoints for the client and the server")
 	}

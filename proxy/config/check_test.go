@@ -2,6 +2,7 @@ package config
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,6 +36,14 @@ func edit(t *testing.T, pairs ...string) string {
 	return text
 }
 
+// notMonitored begins the warning of each fallback command, which the in-line example has.
+const notMonitored = "quality is not monitored"
+
+// monitored leaves those warnings out.
+func monitored(found Diagnostics) Diagnostics {
+	return slices.DeleteFunc(slices.Clone(found), func(d Diagnostic) bool { return strings.HasPrefix(d.Message, notMonitored) })
+}
+
 const secureTrunk = `crypto key generate rsa label inner
 crypto ca trustpoint local-asa
  enroll self
@@ -66,7 +75,7 @@ func TestGoodConfigurations(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, found := Load("f", []byte(text))
-			if len(found) > 0 {
+			if found = monitored(found); len(found) > 0 {
 				t.Fatal(found.Error())
 			}
 			fixedPoint(t, c)
@@ -124,7 +133,9 @@ var mistakes = []struct {
 	{"trustpoint unknown", []string{"server trust-point local-ent", "server trust-point local_ent"}},
 	{"no key pair", []string{" keypair local-ent-key\n", ""}},
 	{"cn is no domain", []string{"cn=enterprise-a.example", "cn=Ent-local-domain-name**"}},
-	{"enroll terminal", []string{"ssl encryption", "crypto ca enroll local-ent\nssl encryption"}},
+	{"enroll without a key", []string{"ssl encryption", "crypto ca trustpoint r\n enroll terminal\n exit\ncrypto ca enroll r\nssl encryption"}},
+	{"export unknown", []string{"ssl encryption", "crypto ca export local_ent identity-certificate\nssl encryption"}},
+	{"certificate to come", []string{"ssl encryption", "crypto ca import local-ent certificate\ncrypto ca authenticate local-ent\nssl encryption"}},
 	{"enroll unknown", []string{"ssl encryption", "crypto ca enroll remote-ent\nssl encryption"}},
 	{"self without key", []string{"ssl encryption", "crypto ca trustpoint s\n enrollment self\nssl encryption"}},
 	{"self without cn", []string{"ssl encryption", "crypto ca trustpoint s\n enrollment self\n keypair k\n subject-name o=x\nssl encryption"}},
@@ -161,6 +172,7 @@ var mistakes = []struct {
 	{"secure, one trustpoint", []string{"mode nonsecure", "mode secure"}},
 	{"secure, the same", []string{"mode nonsecure", "mode secure", " client trust-point local-ent\n", " client trust-point local-ent\n server trust-point local-ent\n", "tls-proxy remote_to_local-ent\n server", "tls-proxy remote_to_local-ent\n client trust-point local-ent\n server"}},
 	{"interface shut down", []string{" nameif outside\n", " nameif outside\n shutdown\n"}},
+	{"policy where no call passes", []string{"route outside", "interface edmz\n nameif dmz\n security-level 50\n ip address 10.9.9.1 255.255.255.0\nroute outside", "service-policy ime-policy global", "service-policy ime-policy interface dmz"}},
 	{"policy on two, one mistake", []string{"service-policy ime-policy global", "service-policy ime-policy interface inside\nservice-policy ime-policy interface outside", " client trust-point local-ent\n", ""}},
 }
 
@@ -174,6 +186,7 @@ func TestCheck(t *testing.T) {
 	for _, c := range mistakes {
 		t.Run(c.name, func(t *testing.T) {
 			cfg, found := Load("f", []byte(edit(t, c.edits...)))
+			found = monitored(found)
 			fresh.WriteString("## " + c.name + "\n" + found.Error() + "\n\n")
 			if d := cmp.Diff(golden[c.name], found.Error()); d != "" && !*update {
 				t.Error(d)

@@ -18,24 +18,27 @@ func cryptoGlobals(m *mode) {
 		}
 		p.removeActions(func(x CryptoAction) bool { return x.Trustpoint == a.Text("trustpoint") })
 	})
-	m.add("crypto ca enroll <trustpoint:NAME128>", "Make the certificate of a self-signed trustpoint", func(p *parser, a args) {
+	m.add("crypto ca enroll <trustpoint:NAME128>", "Make the self-signed certificate, or the request to an authority", func(p *parser, a args) {
 		p.action(CryptoAction{Kind: Enroll, Trustpoint: a.Text("trustpoint")})
 	}, noAction(Enroll))
-	m.add("crypto ca authenticate <trustpoint:NAME128>", "Trust an authority's certificate, which follows", func(p *parser, a args) {
+	m.add("crypto ca authenticate <trustpoint:NAME128>", "Trust a certificate, which follows or is in the state directory", func(p *parser, a args) {
 		p.certificate(CryptoAction{Kind: Authenticate, Trustpoint: a.Text("trustpoint")})
 	}, noAction(Authenticate))
-	m.add("crypto ca import <trustpoint:NAME128> certificate", "Take the box's certificate, which follows", func(p *parser, a args) {
+	m.add("crypto ca import <trustpoint:NAME128> certificate", "Take the box's certificate, which follows or is in the state directory", func(p *parser, a args) {
 		p.certificate(CryptoAction{Kind: ImportCertificate, Trustpoint: a.Text("trustpoint")})
 	}, noAction(ImportCertificate))
-	m.add("crypto ca import <trustpoint:NAME128> pkcs12 [<passphrase:LINE>]", "Not in a file", func(p *parser, _ args) {
+	m.refuse("crypto ca import <trustpoint:NAME128> pkcs12 [<passphrase:LINE>]", func(p *parser, _ args) {
 		p.fail(p.words[2].Col, "PKCS#12 cannot be imported from a configuration: its passphrase would stand in the text", "use `imeproxy crypto import`")
-	}, nil)
-	m.add("crypto ca export <trustpoint:NAME128> {identity-certificate|pkcs12 [<passphrase:LINE>]}", "Not in a file", func(p *parser, _ args) {
-		p.fail(p.words[2].Col, "crypto ca export prints a certificate and configures nothing", "use `imeproxy crypto export`")
-	}, nil)
-	m.add("crypto key zeroize [<rest:LINE>]", "Not in a file", func(p *parser, _ args) {
+	})
+	m.add("crypto ca export <trustpoint:NAME128> identity-certificate", "Put the identity certificate where it can be picked up", func(p *parser, a args) {
+		p.action(CryptoAction{Kind: ExportIdentity, Trustpoint: a.Text("trustpoint")})
+	}, noAction(ExportIdentity))
+	m.refuse("crypto ca export <trustpoint:NAME128> pkcs12 [<passphrase:LINE>]", func(p *parser, _ args) {
+		p.fail(p.words[2].Col, "PKCS#12 cannot be exported from a configuration: its passphrase would stand in the text", "use `imeproxy crypto export`")
+	})
+	m.refuse("crypto key zeroize [<rest:LINE>]", func(p *parser, _ args) {
 		p.fail(p.words[2].Col, "crypto key zeroize destroys a key at once and configures nothing", "remove the line that generates the key, and the key from the state directory")
-	}, nil)
+	})
 }
 
 func generateKey(p *parser, a args) {

@@ -25,9 +25,9 @@ func imeGlobals(m *mode) {
 		}
 		p.c.UCIME = nil
 	})
-	m.add("timeout <rest:LINE>", "Not supported", func(p *parser, _ args) {
+	m.refuse("timeout <rest:LINE>", func(p *parser, _ args) {
 		p.fail(p.pos().Col, "timeout is not supported: it would have no effect", "leave it out; dialogs end by BYE, by their session timer (RFC 4028) or by silence")
-	}, nil)
+	})
 }
 
 func enterMedia(p *parser, a args) {
@@ -106,6 +106,7 @@ func enterUCIME(p *parser, a args) {
 		p.ime = old
 	default:
 		p.fail(a.arg("name").Col, "only one uc-ime can be configured", fmt.Sprintf("line %d configures %q", old.Line, old.Name))
+		p.lost = true
 	}
 }
 
@@ -143,17 +144,30 @@ func imeCommands(m *mode) {
 func fallbackCommands(m *mode) {
 	m.add("fallback monitoring timer <milliseconds:10-600>", "Time between two samples of the media, in milliseconds", func(p *parser, a args) {
 		p.ime.MonitoringTimer = time.Duration(a.Int("milliseconds")) * time.Millisecond
+		p.ime.Where["monitoring"] = p.pos()
 	}, nil)
-	m.addNo("fallback monitoring timer [<milliseconds:10-600>]", func(p *parser, _ args) { p.ime.MonitoringTimer = DefaultMonitoringTimer })
+	m.addNo("fallback monitoring timer [<milliseconds:10-600>]", func(p *parser, _ args) {
+		p.ime.MonitoringTimer = DefaultMonitoringTimer
+		delete(p.ime.Where, "monitoring")
+	})
 	m.add("fallback hold-down timer <seconds:10-360>", "Time before a call falls back to the PSTN, in seconds", func(p *parser, a args) {
 		p.ime.HoldDownTimer = time.Duration(a.Int("seconds")) * time.Second
+		p.ime.Where["hold-down"] = p.pos()
 	}, nil)
-	m.addNo("fallback hold-down timer [<seconds:10-360>]", func(p *parser, _ args) { p.ime.HoldDownTimer = DefaultHoldDownTimer })
+	m.addNo("fallback hold-down timer [<seconds:10-360>]", func(p *parser, _ args) {
+		p.ime.HoldDownTimer = DefaultHoldDownTimer
+		delete(p.ime.Where, "hold-down")
+	})
 	m.add("fallback sensitivity-file <file:FBS>", "File that says when quality is bad", func(p *parser, a args) {
 		p.ime.SensitivityFile = a.Text("file")
 		p.ime.Where["sensitivity-file"] = p.pos()
 	}, nil)
-	m.addNo("fallback sensitivity-file [<file:FBS>]", func(p *parser, a args) { p.unset(&p.ime.SensitivityFile, a.Text("file"), a, "file") })
+	m.addNo("fallback sensitivity-file [<file:FBS>]", func(p *parser, a args) {
+		p.unset(&p.ime.SensitivityFile, a.Text("file"), a, "file")
+		if p.ime.SensitivityFile == "" {
+			delete(p.ime.Where, "sensitivity-file")
+		}
+	})
 }
 
 func setUCM(p *parser, a args) {

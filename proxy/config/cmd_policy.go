@@ -29,10 +29,10 @@ func policyGlobals(m *mode) {
 			p.absent(a.arg("name").Col, "policy map")
 		}
 	})
-	m.add("policy-map type inspect sip <name:NAME64>", "Not supported", func(p *parser, _ args) {
+	m.refuse("policy-map type inspect sip <name:NAME64>", func(p *parser, _ args) {
 		p.fail(p.words[1].Col, "inspection policy maps are not supported: their settings would have no effect",
 			"leave it out; malformed messages are always refused")
-	}, nil)
+	})
 	m.add("service-policy <policy:NAME64> {global|interface <interface:NAMEIF>}", "Enable a policy map", addServicePolicy, removeServicePolicy)
 }
 

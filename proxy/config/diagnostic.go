@@ -31,8 +31,10 @@ type Diagnostic struct {
 	Hint      string // what would be right
 	Source    string // the line, secrets masked; empty where it must not be shown
 
-	caret   int  // column in Source, which a masked secret may have made shorter
-	missing bool // something that this refers to does not exist
+	caret int // column in Source, which a masked secret may have made shorter
+	// needs names what would make this diagnostic groundless: the name of a thing, or the keyword of a setting. When a mistaken
+	// line mentions one of them, that line is the cause, and this one only follows. "*" means any mistaken line.
+	needs []string
 }
 
 // Error gives FILE:LINE:COLUMN: SEVERITY: MESSAGE, then the line, a caret under the first wrong word, and the hint.

@@ -127,11 +127,31 @@ f:1:41: error: invalid bits "1024"
 crypto key generate rsa label k modulus 1024
                                         ^
 a key of less than 2048 bits is weak and refused; the allowed range is 2048-8192`},
-	"export": {"crypto ca export local-asa identity-certificate", `
-f:1:11: error: crypto ca export prints a certificate and configures nothing
-crypto ca export local-asa identity-certificate
+	"export": {"crypto ca export local-asa pkcs12 geheim", `
+f:1:11: error: PKCS#12 cannot be exported from a configuration: its passphrase would stand in the text
+crypto ca export local-asa pkcs12 *****
           ^
 use ` + "`imeproxy crypto export`"},
+	"a command of another mode": {"uc-ime x\n security-level 7", `
+f:2:2: error: unknown keyword "security-level"
+ security-level 7
+ ^
+no such command in uc-ime mode; it belongs to interface mode`},
+	"a command of two other modes": {"description x", `
+f:1:1: error: unknown keyword "description"
+description x
+^
+no such command in configuration mode; it belongs to interface or object network mode`},
+	"no command at all": {"tls-proxy x\n foo", `
+f:2:2: error: unknown keyword "foo"
+ foo
+ ^
+no such command in tls-proxy mode, which has client and server`},
+	"a class with a word too many": {"policy-map p\n class c d\n  inspect sip uc-ime u tls-proxy t", `
+f:2:10: error: unexpected word "d"
+ class c d
+         ^
+the command ends before it`},
 	"pkcs12": {"crypto ca import t pkcs12 geheim", `
 f:1:11: error: PKCS#12 cannot be imported from a configuration: its passphrase would stand in the text
 crypto ca import t pkcs12 *****

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -54,8 +55,8 @@ keypair local-ent-key
 enroll terminal
 exit
 crypto ca enroll remote-ent
-? crypto ca import remote-ent certificate => no certificate follows
-? crypto ca authenticate remote-ent => no certificate follows
+crypto ca import remote-ent certificate
+crypto ca authenticate remote-ent
 tls-proxy local_to_remote-ent
 client trust-point local-ent
 client cipher-suite aes128-sha1 aes256-sha1 3des-sha1
@@ -89,15 +90,28 @@ keypair key-local-asa
 subject-name cn=Ent-local-domain-name**., o="Example Corp"
 exit
 crypto ca enroll local-asa
-? crypto ca export local-asa identity-certificate => prints a certificate
+crypto ca export local-asa identity-certificate
 crypto ca trustpoint local-ent-ucm
 enroll terminal
 exit
-? crypto ca authenticate local-ent-ucm => no certificate follows
+crypto ca authenticate local-ent-ucm
 tls-proxy local_to_remote-ent
 server trust-point local-asa
+client trust-point local-ent
+exit
+tls-proxy remote_to_local-ent
+server trust-point local-ent
+client trust-point local-asa
+exit
 uc-ime local-ent-ime
 ucm address 192.168.10.30 trunk-security-mode secure
+object network outside-any
+subnet 0.0.0.0 0.0.0.0
+nat (outside, inside) dynamic interface
+exit
+uc-ime local-ent-ime
+mapping-service listening-interface inside listening-port 8060 uc-ime-interface outside
+mapping-service listening-interface inside uc-ime-interface outside
 `
 
 func TestGuideLines(t *testing.T) {
@@ -122,7 +136,7 @@ func TestGuideLines(t *testing.T) {
 		t.Errorf("line %d is accepted, although %s", line, w)
 	}
 	fixedPoint(t, c)
-	if !c.UCIME.UCMs[0].Secure || c.TLSProxy("local_to_remote-ent").ServerTrustpoint != "local-asa" || len(c.CryptoActions) != 3 {
+	if !c.UCIME.UCMs[0].Secure || c.TLSProxy("local_to_remote-ent").ServerTrustpoint != "local-asa" || c.UCIME.Mapping == nil || len(c.CryptoActions) != 7 {
 		t.Errorf("the last lines are lost: %s", c)
 	}
 	// The lines hold in upper case, indented, and with Windows line ends too.
@@ -134,5 +148,43 @@ func TestGuideLines(t *testing.T) {
 	c2, found2 := Parse("guide", []byte(strings.Join(text, "\n")))
 	if len(found2) != len(found) || c2.String() != c.String() {
 		t.Errorf("written otherwise: %s", found2.Error())
+	}
+}
+
+// TestGuideDeployment reads the guide's commands as one configuration with a secure trunk. Where the guide calls one thing by two names
+// (uc-ime-media-term, local_ent, local-ent-key) or prints values out of range, testdata/guide.cfg has one name and a good value.
+func TestGuideDeployment(t *testing.T) {
+	c, found := Load("guide.cfg", []byte(read(t, "testdata/guide.cfg")))
+	if found.HasErrors() {
+		t.Fatal(found.Errors().Error())
+	}
+	fixedPoint(t, c)
+	var warned []string
+	for _, d := range monitored(found) {
+		warned = append(warned, d.Message)
+	}
+	want := []string{
+		"no certificate follows the command", // of the enterprise's own, which imeproxy crypto imports
+		"no certificate follows the command", // of the remote enterprise
+		"no certificate follows the command", // of the call agent
+		"null-sha1 is never negotiated",
+		"null-sha1 is never negotiated",
+		`cn "Ent-local-domain-name**" of trustpoint "local-ent" is not a domain name`,
+		`cn "Ent-local-domain-name**." of trustpoint "local-asa" is not a domain name`,
+	}
+	for _, w := range want {
+		i := slices.Index(warned, w)
+		if i < 0 {
+			t.Errorf("no warning: %s", w)
+			continue
+		}
+		warned = slices.Delete(warned, i, i+1)
+	}
+	if len(warned) > 0 {
+		t.Errorf("further warnings: %q", warned)
+	}
+	r, _ := c.Resolve()
+	if len(r.Inbound) != 1 || len(r.Outbound) != 1 || len(r.Inbound[0].Flows) != 1 || r.Outbound[0].Flows[0].Mapped.String() != "209.165.200.227" {
+		t.Errorf("calls do not go both ways: %+v %+v", r.Inbound, r.Outbound)
 	}
 }

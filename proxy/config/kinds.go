@@ -30,7 +30,7 @@ var (
 	dotted    = regexp.MustCompile(`^[0-9.]+$`)
 )
 
-func defineKinds(t *keyword.Tree[handler]) {
+func defineKinds(t *keyword.Tree[command]) {
 	define := func(name, label string, check func(string) error) {
 		t.Define(name, keyword.Kind{Label: label, Check: check})
 	}

@@ -10,7 +10,8 @@ import (
 // mode is a set of commands that are known together.
 type mode struct {
 	name string
-	tree keyword.Tree[handler]
+	tree keyword.Tree[command]
+	all  []command // in the order in which they were added
 	// natPair joins the words of a pair such as "(inside, outside)".
 	natPair bool
 }
@@ -44,6 +45,11 @@ type allModes struct {
 	global, intf, object, media, ime, trustpoint, tls, classMap, policyMap, policyClass *mode
 }
 
+// list is every mode, the outermost first.
+func (a *allModes) list() []*mode {
+	return []*mode{a.global, a.intf, a.object, a.media, a.ime, a.trustpoint, a.tls, a.classMap, a.policyMap, a.policyClass}
+}
+
 var (
 	buildModes sync.Once
 	builtModes *allModes
@@ -74,10 +80,31 @@ func newMode(name string, parts ...func(m *mode)) *mode {
 	for _, part := range parts {
 		part(m)
 	}
-	m.tree.Add("exit", "Leave this mode", leave)
-	m.tree.Add("quit", "Leave this mode", leave)
-	m.tree.Add("end", "Leave configuration", func(p *parser, _ args) { p.modes = p.modes[:1] })
+	m.put("exit", "Leave this mode", leave)
+	m.put("quit", "Leave this mode", leave)
+	m.put("end", "Leave configuration", func(p *parser, _ args) { p.modes = p.modes[:1] })
 	return m
+}
+
+// command is a pattern of a mode with what it does.
+type command struct {
+	pattern, help string
+	run           handler
+	refused       bool // known, to say why it is refused
+}
+
+func (m *mode) put(pattern, help string, run handler) {
+	m.register(command{pattern: pattern, help: help, run: run})
+}
+
+// refuse adds a command of an ASA that has no place here; run reports the reason.
+func (m *mode) refuse(pattern string, run handler) {
+	m.register(command{pattern: pattern, help: "Not here", run: run, refused: true})
+}
+
+func (m *mode) register(c command) {
+	m.all = append(m.all, c)
+	m.tree.Add(c.pattern, c.help, c)
 }
 
 // leave goes one mode outwards; at the outermost there is nothing to do.
@@ -89,19 +116,22 @@ func leave(p *parser, _ args) {
 
 // add adds a command and its `no` form under the same pattern.
 func (m *mode) add(pattern, help string, run, undo handler) {
-	m.tree.Add(pattern, help, run)
+	m.put(pattern, help, run)
 	if undo != nil {
-		m.tree.Add("no "+pattern, "Undo: "+help, undo)
+		m.put("no "+pattern, "Undo: "+help, undo)
 	}
 }
 
 // addNo adds a `no` form that is shorter than its command.
 func (m *mode) addNo(pattern string, undo handler) {
-	m.tree.Add("no "+pattern, "Undo: "+pattern, undo)
+	m.put("no "+pattern, "Undo: "+pattern, undo)
 }
 
 // enter begins a sub-mode of the mode that the command was found in.
-func (p *parser) enter(m *mode) { p.modes = append(p.modes, m) }
+func (p *parser) enter(m *mode) {
+	p.modes = append(p.modes, m)
+	p.lost = p.lost && len(p.modes) > 2
+}
 
 // enterMistaken enters the mode that a mistaken line was meant to enter, on an object that is thrown away, so that the lines
 // behind it are judged by themselves instead of all being unknown.
@@ -122,6 +152,9 @@ func (p *parser) enterMistaken() {
 		{"class", all.policyClass},
 	} {
 		want := strings.Fields(x.words)
+		if x.m == all.classMap && strings.EqualFold(p.words[0].Text, "class") {
+			continue // the command of a policy map, not an abbreviation
+		}
 		if len(p.words) < len(want) || (p.modes[len(p.modes)-1] == all.ime && x.m == all.media) {
 			continue
 		}
@@ -139,6 +172,7 @@ func (p *parser) enterMistaken() {
 			p.modes = append(p.modes, all.policyMap)
 		}
 		p.enter(x.m)
+		p.lost = true
 		return
 	}
 }

@@ -17,13 +17,18 @@ const (
 	maxDiagnostics = 1000
 )
 
-// Load parses a text and checks it: what `imeproxy check` does. When the text has mistakes, references to things that do not
-// exist are not reported, because the mistaken line may be the one that defines them. The Config is never nil.
+// Load parses a text and checks it: what `imeproxy check` does. All mistakes are reported, those between commands too; but of something
+// that a mistaken line may define or set it is not said that it is missing. Warnings are given for a text without mistakes alone.
+// The Config is never nil.
 func Load(file string, text []byte) (*Config, Diagnostics) {
 	c, found := Parse(file, text)
-	failed := found.HasErrors()
-	for _, d := range c.Check() {
-		if !failed || !d.missing {
+	if !found.HasErrors() {
+		found = append(found, c.Check()...)
+		found.sort()
+		return c, found
+	}
+	for _, d := range c.Check().Errors() {
+		if !c.doubted(d.needs) {
 			found = append(found, d)
 		}
 	}
@@ -33,9 +38,12 @@ func Load(file string, text []byte) (*Config, Diagnostics) {
 
 // Parse reads a text and reports every mistake in it that shows in one command alone. The Config is never nil, and holds all
 // commands that were right.
-func Parse(file string, text []byte) (*Config, Diagnostics) {
+func Parse(file string, text []byte) (*Config, Diagnostics) { return parse(file, text, nil) }
+
+// parse tells watch, which may be nil, of each command that it carries out.
+func parse(file string, text []byte, watch func(*mode, command)) (*Config, Diagnostics) {
 	c := &Config{file: file, Where: Places{}}
-	p := &parser{c: c, modes: []*mode{modes().global}}
+	p := &parser{c: c, modes: []*mode{modes().global}, watch: watch}
 	if len(text) > maxText {
 		p.report(Diagnostic{Line: 1, Col: 1, Message: fmt.Sprintf("the text has %d bytes", len(text)), Hint: "at most 1 MiB is allowed"})
 		return c, p.found
@@ -65,6 +73,8 @@ type parser struct {
 	words  []keyword.Word // of the line that is read
 	masked []bool
 	shown  string
+	lost   bool // the mode's own line was mistaken, so what is set in it goes nowhere
+	watch  func(*mode, command)
 
 	// The objects that sub-modes work on.
 	intf  *Interface
@@ -97,6 +107,7 @@ func (p *parser) report(d Diagnostic) {
 		d.Severity = Error
 	}
 	p.found = append(p.found, d)
+	p.doubt()
 }
 
 // fail reports a mistake at a column of the line that is read.
@@ -201,10 +212,16 @@ func (p *parser) command() {
 	var first *keyword.Error
 	for i := len(p.modes) - 1; i >= 0; i-- {
 		m := p.modes[i]
-		run, a, err := m.tree.Match(m.prepare(p.words))
+		cmd, a, err := m.tree.Match(m.prepare(p.words))
 		if err == nil {
 			p.modes = p.modes[:i+1]
-			run(p, args{a})
+			if p.lost = p.lost && i > 0; p.lost {
+				p.doubt()
+			}
+			if p.watch != nil {
+				p.watch(m, cmd)
+			}
+			cmd.run(p, args{a})
 			return
 		}
 		if first == nil || err.Index > first.Index {
@@ -238,14 +255,50 @@ func (p *parser) mismatch(e *keyword.Error) {
 			return
 		}
 		hint := "expected " + keyword.List(e.Expected)
-		if e.Index == 0 && len(e.Expected) > 12 {
+		best := nearest(e.Word, e.Expected)
+		switch {
+		case e.Index == 0 && best == "":
+			hint = p.misplaced()
+		case e.Index == 0:
 			hint = fmt.Sprintf("no such command in %s mode", p.modes[len(p.modes)-1].name)
 		}
-		if best := nearest(e.Word, e.Expected); best != "" && !secret {
+		if best != "" && !secret {
 			hint = fmt.Sprintf("did you mean %q? %s", best, hint)
 		}
 		p.fail(e.Col, "unknown keyword "+word, hint)
 	}
+}
+
+// misplaced says of a line that begins with no command of its mode where it belongs, or else what the mode has.
+func (p *parser) misplaced() string {
+	here := p.modes[len(p.modes)-1]
+	hint := fmt.Sprintf("no such command in %s mode", here.name)
+	var fits []string
+	furthest := 1
+	for _, m := range modes().list() {
+		_, _, err := m.tree.Match(m.prepare(p.words))
+		reached := len(p.words) + 1
+		if err != nil {
+			reached = err.Index
+		}
+		switch {
+		case reached < furthest:
+		case reached > furthest:
+			furthest, fits = reached, []string{m.name}
+		default:
+			fits = append(fits, m.name)
+		}
+	}
+	if len(fits) > 0 {
+		return fmt.Sprintf("%s; it belongs to %s mode", hint, strings.Join(fits, " or "))
+	}
+	var own []keyword.Candidate
+	for _, c := range here.tree.Help("") {
+		if c.Text != "exit" && c.Text != "quit" && c.Text != "end" && c.Text != "no" {
+			own = append(own, c)
+		}
+	}
+	return hint + ", which has " + strings.ReplaceAll(keyword.List(own), " or ", " and ")
 }
 
 func argumentName(name string) string {

@@ -280,7 +280,7 @@ func TestInlineExample(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, found := Load("inline.cfg", text)
-	if len(found) > 0 {
+	if len(monitored(found)) > 0 || len(found) != 3 {
 		t.Fatal(found.Error())
 	}
 	fixedPoint(t, c)

@@ -240,10 +240,20 @@ func writeCrypto(c *Config, w *writer) {
 		case Enroll:
 			w.line("crypto ca enroll %s", x.Trustpoint)
 		case Authenticate:
-			w.line("crypto ca authenticate %s\n%squit", x.Trustpoint, x.PEM)
+			w.line("crypto ca authenticate %s", x.Trustpoint)
+			w.certificates(x.PEM)
 		case ImportCertificate:
-			w.line("crypto ca import %s certificate\n%squit", x.Trustpoint, x.PEM)
+			w.line("crypto ca import %s certificate", x.Trustpoint)
+			w.certificates(x.PEM)
+		case ExportIdentity:
+			w.line("crypto ca export %s identity-certificate", x.Trustpoint)
 		}
+	}
+}
+
+func (w *writer) certificates(pem []byte) {
+	if len(pem) > 0 {
+		w.line("%squit", pem)
 	}
 }
 

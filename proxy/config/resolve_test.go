@@ -107,8 +107,13 @@ func TestResolveForwardingOnly(t *testing.T) {
 
 func TestResolveOnInterfaces(t *testing.T) {
 	r := resolve(t, edit(t, "service-policy ime-policy global", "service-policy ime-policy interface inside\nservice-policy ime-policy interface outside"))
-	if len(r.Inbound) != 2 || r.Inbound[0].Interface != r.Inside || r.Inbound[1].Interface != r.Outside {
-		t.Errorf("inbound: %+v", r.Inbound)
+	if len(r.Inbound) != 1 || len(r.Outbound) != 1 || r.Inbound[0].Interface != r.Inside {
+		t.Errorf("a call is inspected on both its interfaces: %+v %+v", r.Inbound, r.Outbound)
+	}
+	r = resolve(t, edit(t, "route outside", "interface edmz\n nameif dmz\n security-level 50\n ip address 10.9.9.1 255.255.255.0\nroute outside",
+		"service-policy ime-policy global", "service-policy ime-policy interface dmz\nservice-policy ime-policy interface outside"))
+	if len(r.Inbound) != 1 || len(r.Outbound) != 1 {
+		t.Errorf("a policy on two interfaces, one of them in no call's way: %+v %+v", r.Inbound, r.Outbound)
 	}
 }
 

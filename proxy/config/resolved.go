@@ -116,7 +116,9 @@ func (c *Config) Resolve() (*Resolved, Diagnostics) {
 	k.policies()
 	k.found.sort()
 	// One thing that is used twice is reported once.
-	k.found = slices.CompactFunc(k.found, func(a, b Diagnostic) bool { return a == b })
+	k.found = slices.CompactFunc(k.found, func(a, b Diagnostic) bool {
+		return a.Line == b.Line && a.Col == b.Col && a.Severity == b.Severity && a.Message == b.Message
+	})
 	if k.found.HasErrors() {
 		return nil, k.found
 	}

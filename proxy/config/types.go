@@ -34,7 +34,8 @@ type Config struct {
 	Where                              Places // single settings of the whole box
 
 	file   string
-	source []string // the lines as they may be shown: secrets masked
+	source []string   // the lines as they may be shown: secrets masked
+	doubts [][]string // the words of mistaken lines, and of those that a mistaken line took with it; no secrets
 }
 
 // Defaults of settings that the text leaves out.
@@ -209,10 +210,12 @@ const (
 	GenerateKey CryptoKind = iota + 1
 	Authenticate
 	ImportCertificate
-	Enroll
+	Enroll         // self: makes the certificate; terminal: makes a request as long as there is no certificate
+	ExportIdentity // puts the identity certificate where it can be picked up
 )
 
-// CryptoAction is a line that makes or stores keys or certificates. Each is done where what it makes is absent.
+// CryptoAction is a line that makes or stores keys or certificates. Keys, self-signed certificates and requests are made where they are
+// absent. An Authenticate or ImportCertificate without PEM means what the state directory holds.
 type CryptoAction struct {
 	Pos
 	Kind       CryptoKind
@@ -220,7 +223,7 @@ type CryptoAction struct {
 	Label      string // GenerateKey only
 	Bits       int    // modulus or curve; GenerateKey only
 	Trustpoint string // all but GenerateKey
-	PEM        []byte // certificates; Authenticate and ImportCertificate only
+	PEM        []byte // certificates that follow the command; Authenticate and ImportCertificate only, may be empty
 }
 
 // TLSProxy holds the identities and cipher suites of one direction.

@@ -6,6 +6,7 @@ import "imeproxy/proxy/observe"
 // snapshot that nobody changes afterwards.
 type Backend interface {
 	Hostname() string // for the prompt
+	Banner() string   // what a terminal shows before the first prompt, with line feeds; may be empty
 	SignalingSessions() observe.SignalingSessions
 	Statistics() observe.Statistics
 	MediaSessions() observe.MediaSessions

@@ -45,6 +45,11 @@ func (con Console) lines(ctx context.Context, c *Client) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	next, ended := con.read(ctx)
+	if con.Terminal && c.Greeting() != "" {
+		if _, err := io.WriteString(con.Out, c.Greeting()); err != nil {
+			return fmt.Errorf("output: %w", err)
+		}
+	}
 	for {
 		if con.Terminal {
 			if _, err := io.WriteString(con.Out, c.Prompt()); err != nil {

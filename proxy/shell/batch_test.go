@@ -13,6 +13,7 @@ import (
 )
 
 func TestRunConsole(t *testing.T) {
+	const banner = "Enterprise A\nKeep ?out\n"
 	const upLine = "asa-a up 0:01:00\n"
 	const invalid = "show foo\n     ^\nERROR: % Invalid input detected at '^' marker.\n"
 	path, _ := start(t, &Server{})
@@ -32,8 +33,8 @@ func TestRunConsole(t *testing.T) {
 		{name: "lines stop at the first error", in: "show foo\nshow ver | i up\n", err: invalid, failed: true},
 		{name: "lines stop at exit", in: "quit\nshow foo\n"},
 		{name: "no lines"},
-		{name: "terminal", in: "show foo\nshow ver | i up\n", terminal: true, out: "asa-a# " + invalid + "asa-a# " + upLine + "asa-a# \n"},
-		{name: "terminal exit", in: "exit\nshow foo\n", terminal: true, out: "asa-a# "},
+		{name: "terminal", in: "show foo\nshow ver | i up\n", terminal: true, out: banner + "asa-a# " + invalid + "asa-a# " + upLine + "asa-a# \n"},
+		{name: "terminal exit", in: "exit\nshow foo\n", terminal: true, out: banner + "asa-a# "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var out, errs strings.Builder
@@ -93,6 +94,10 @@ func TestDialErrors(t *testing.T) {
 		if !errors.Is(err, ErrNoDaemon) || !strings.Contains(err.Error(), "imeproxy run") || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v", path, err)
 		}
+	}
+	long := filepath.Join(dir, strings.Repeat("x", 108))
+	if _, err := Dial(context.Background(), long); err == nil || !strings.Contains(err.Error(), "path is longer than 107 bytes") {
+		t.Errorf("a long path: %v", err)
 	}
 	if os.Getuid() != 0 { // root may open anything
 		closed := filepath.Join(dir, "closed")

@@ -17,8 +17,8 @@ const dialTime = 5 * time.Second
 
 // Client is one connection to a daemon's control socket. Not safe for concurrent use.
 type Client struct {
-	conn   net.Conn
-	prompt string
+	conn             net.Conn
+	greeting, prompt string
 }
 
 // Result is how a command ended.
@@ -30,6 +30,9 @@ type Result struct {
 
 // Dial connects to a daemon and takes its greeting. The error says what the operator can do.
 func Dial(ctx context.Context, socketPath string) (*Client, error) {
+	if len(socketPath) > maxSocketPath {
+		return nil, fmt.Errorf("control socket %s: path is longer than %d bytes", socketPath, maxSocketPath)
+	}
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
 	var d net.Dialer
@@ -51,9 +54,12 @@ func Dial(ctx context.Context, socketPath string) (*Client, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("control socket %s: %w", socketPath, err), conn.Close())
 	}
-	c.prompt = a.Prompt
+	c.greeting, c.prompt = a.Output, a.Prompt
 	return c, nil
 }
+
+// Greeting is what a terminal shows before the first prompt.
+func (c *Client) Greeting() string { return c.greeting }
 
 // Prompt is what stands before the next line.
 func (c *Client) Prompt() string { return c.prompt }

@@ -7,7 +7,7 @@
 // Parts: an Executor makes one Session a connection, so that modes can live there; the commands stand in one table on the keyword trie of
 // proxy/config/keyword, which gives abbreviations, `?` and error places; Serve answers on the socket; Dial and Run are its other end.
 //
-// Control protocol: frames of a 4-byte length (big-endian) and that many bytes of JSON. The server greets with {"prompt": ...} (or refuses
+// Control protocol: frames of a 4-byte length (big-endian) and that many bytes of JSON. The server greets with {"output": BANNER, "prompt": ...} (or refuses
 // with {"done": true, "exit": 1, "error": ...}). A request is {"command": "LINE"}. The answer is any number of {"output": "..."} and one
 // {"done": true, "exit": 0 or 1, "error": "...", "prompt": "...", "close": bool}. Requests of one connection are answered in order.
 //

@@ -10,7 +10,7 @@ import (
 
 // Errors of the socket and its two ends.
 var (
-	ErrInUse     = errors.New("another daemon answers on the control socket")
+	ErrInUse     = errors.New("another imeproxy runs already and answers on the control socket")
 	ErrNoDaemon  = errors.New("no imeproxy daemon answers")
 	ErrForbidden = errors.New("only root and the daemon's own user may use the control socket")
 	ErrTooLong   = errors.New("request is too long")

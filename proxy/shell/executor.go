@@ -27,6 +27,8 @@ type Executor interface {
 
 // Session is one operator's dialogue; its methods are called by one goroutine at a time.
 type Session interface {
+	// Greeting is what a terminal shows before the first prompt; empty or ended by a line feed.
+	Greeting() string
 	// Prompt is what stands before the next line, "hostname# ".
 	Prompt() string
 	// Run carries one line out and writes its output. A *CommandError is a line that is wrong; ErrExit ends the session.
@@ -67,6 +69,14 @@ func newExecutor(b Backend, now func() time.Time) *executor {
 func (x *executor) NewSession(Caller) Session { return &session{x: x} }
 
 type session struct{ x *executor }
+
+func (s *session) Greeting() string {
+	var b strings.Builder
+	for line := range strings.Lines(s.x.backend.Banner()) {
+		b.WriteString(observe.Clean(strings.TrimRight(line, "\n")) + "\n")
+	}
+	return b.String()
+}
 
 func (s *session) Prompt() string {
 	name := s.x.backend.Hostname()

@@ -15,6 +15,8 @@ type fake struct{ cleared, reset atomic.Int32 }
 
 func (f *fake) Hostname() string { return "asa-a" }
 
+func (f *fake) Banner() string { return "Enterprise A\nKeep \x1bout" }
+
 func (f *fake) SignalingSessions() observe.SignalingSessions {
 	return observe.SignalingSessions{InUse: 1, MostUsed: 3, Sessions: []observe.SignalingSession{
 		{Inside: "192.168.10.30:39608", Outside: "209.165.202.129:5070", Direction: "outbound", State: "active"},

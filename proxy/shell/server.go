@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -163,7 +164,7 @@ func (s *Server) connection(ctx context.Context, c *net.UnixConn) {
 	defer context.AfterFunc(ctx, func() { c.Close() })()
 	log := s.Log.With("uid", who.UID, "pid", who.PID)
 	session := s.Executor.NewSession(who)
-	if err := s.send(c, answer{Prompt: session.Prompt()}); err != nil {
+	if err := s.send(c, answer{Output: session.Greeting(), Prompt: session.Prompt()}); err != nil {
 		return
 	}
 	for {
@@ -204,7 +205,9 @@ func (s *Server) carryOut(ctx context.Context, c net.Conn, session Session, q re
 			log.Error("command failed inside", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			end = answer{Done: true, Exit: 1, Error: "ERROR: % Internal error, see the log"}
 		}
-		log.Info("command", "line", auditLine(q.Command), "exit", end.Exit)
+		if line := strings.TrimSpace(q.Command); line != "" && line[0] != '!' { // nothing was done: nothing to tell
+			log.Info("command", "line", auditLine(q.Command), "exit", end.Exit)
+		}
 	}()
 	err := session.Run(ctx, q.Command, out)
 	if err == nil {

@@ -151,12 +151,16 @@ func TestConversation(t *testing.T) {
 	if want := fmt.Sprintf("uid=%d pid=%d line=\"show foo\" exit=1", os.Getuid(), os.Getpid()); !strings.Contains(log.String(), want) {
 		t.Errorf("no line %q in the log:\n%s", want, log.String())
 	}
+	if strings.Contains(log.String(), `line=""`) {
+		t.Errorf("an empty line is told as a command:\n%s", log.String())
+	}
 }
 
 // special is an executor whose sessions do what real commands should not.
 type special struct{ big string }
 
 func (s special) NewSession(Caller) Session { return s }
+func (s special) Greeting() string          { return "" }
 func (s special) Prompt() string            { return "> " }
 
 func (s special) Run(ctx context.Context, line string, w io.Writer) error {
@@ -373,7 +377,13 @@ func TestOtherUserIsRefused(t *testing.T) {
 
 func TestSocketFile(t *testing.T) {
 	dir := t.TempDir()
-	serve := func(path string) error {
+	serve := func(path string) (err error) {
+		checked := CheckSocket(path)
+		defer func() {
+			if (checked == nil) != (err == nil) || (err != nil && checked.Error() != err.Error()) {
+				t.Errorf("CheckSocket said %v, Serve %v", checked, err)
+			}
+		}()
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		s := &Server{Path: path, Executor: special{}, Ready: make(chan struct{})}

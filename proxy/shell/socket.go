@@ -27,24 +27,11 @@ type listener struct {
 // listen makes the socket with mode 0600, and its directory with mode 0750 where that is missing. A file left by a dead daemon is removed;
 // one that another process answers on is not, nor is a file that is no socket.
 func listen(path string) (*listener, error) {
-	if len(path) > maxSocketPath {
-		return nil, fmt.Errorf("control socket %s: path is longer than %d bytes", path, maxSocketPath)
-	}
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return nil, fmt.Errorf("control socket: %w", err)
-	}
-	if err := checkDirectory(dir); err != nil {
-		return nil, err
-	}
-	unlock, err := lockDirectory(dir)
+	unlock, err := prepare(path)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	if err := removeStale(path); err != nil {
-		return nil, err
-	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
@@ -60,6 +47,39 @@ func listen(path string) (*listener, error) {
 		return nil, errors.Join(fmt.Errorf("control socket: %w", err), l.Close())
 	}
 	return &listener{UnixListener: l, path: path, file: info}, nil
+}
+
+// CheckSocket says what would keep Serve from listening on a path: a daemon asks it before it touches anything else, so that a second one on the
+// same socket does not get as far as the kernel. A file that a dead daemon left is removed.
+func CheckSocket(path string) error {
+	unlock, err := prepare(path)
+	if err != nil {
+		return err
+	}
+	unlock()
+	return nil
+}
+
+// prepare makes the way free for a socket and keeps others of us out of its directory until unlock.
+func prepare(path string) (unlock func(), err error) {
+	if len(path) > maxSocketPath {
+		return nil, fmt.Errorf("control socket %s: path is longer than %d bytes", path, maxSocketPath)
+	}
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	if err := checkDirectory(dir); err != nil {
+		return nil, err
+	}
+	if unlock, err = lockDirectory(dir); err != nil {
+		return nil, err
+	}
+	if err := removeStale(path); err != nil {
+		unlock()
+		return nil, err
+	}
+	return unlock, nil
 }
 
 // Close stops listening and removes the socket's file.

@@ -309,12 +309,12 @@ func TestOwnRequests(t *testing.T) {
 	}
 	bye, _ := message(t, "in BYE cseq=2 branch=own")
 	c.AddOwn(bye, Outside, start)
-	if c.OwnPending() != 1 {
+	if c.Unanswered() != 1 {
 		t.Error("an own request is not waited for")
 	}
 	m, side := message(t, "out 200 of=BYE cseq=2 branch=own")
-	if got := describe(c.Response(m, side, start)); got != "absorb" || c.OwnPending() != 0 {
-		t.Errorf("answer to an own request: %s, %d pending", got, c.OwnPending())
+	if got := describe(c.Response(m, side, start)); got != "absorb" || c.Unanswered() != 0 {
+		t.Errorf("answer to an own request: %s, %d pending", got, c.Unanswered())
 	}
 }
 

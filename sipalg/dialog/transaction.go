@@ -86,11 +86,11 @@ func (c *Call) AddOwn(m *sipalg.Message, to Side, now time.Time) {
 	}
 }
 
-// OwnPending counts the requests of the appliance's own that have no final response yet.
-func (c *Call) OwnPending() int {
+// Unanswered counts the requests that have no final response yet, those of the appliance's own included.
+func (c *Call) Unanswered() int {
 	n := 0
 	for _, t := range c.txs {
-		if t.Own {
+		if t.Final == 0 {
 			n++
 		}
 	}

@@ -77,6 +77,12 @@ func (m *Media) IsSecure() bool {
 	return p == "RTP/SAVP" || p == "RTP/SAVPF"
 }
 
+// IsPlain reports RTP/AVP or RTP/AVPF, the transports without encryption.
+func (m *Media) IsPlain() bool {
+	p := strings.ToUpper(m.Proto)
+	return p == "RTP/AVP" || p == "RTP/AVPF"
+}
+
 // SecureProto is the SRTP transport for proto (RTP/AVP gives RTP/SAVP, RTP/AVPF
 // gives RTP/SAVPF); ok is false where proto does not carry RTP.
 func SecureProto(proto string) (secure string, ok bool) {

@@ -1,0 +1,99 @@
+package proxy
+
+import (
+	"fmt"
+	"time"
+
+	"imeproxy/proxy/observe"
+	"imeproxy/tlsproxy"
+)
+
+// expiryEvery is how often the dates of certificates are looked at; a certificate that is replaced leaves the health list by then.
+const expiryEvery = time.Minute
+
+// expirySteps are the days before the end of a certificate at which the log says so.
+var expirySteps = []int{30, 14, 7, 1}
+
+// expiry watches the dates of the certificates. It is the sweeping goroutine's own.
+type expiry struct {
+	next   time.Time
+	raised map[[2]string]bool // health problems of its own, by code and object
+	logged map[string]int     // the last step that was logged, by certificate
+}
+
+// sweepCertificates puts certificates that end soon or cannot be used on the health list.
+func (a *Appliance) sweepCertificates(now time.Time) {
+	e := &a.expiry
+	if now.Before(e.next) {
+		return
+	}
+	e.next = now.Add(expiryEvery)
+	before := e.raised
+	e.raised = make(map[[2]string]bool)
+	if e.logged == nil {
+		e.logged = make(map[string]int)
+	}
+	used := make(map[string]bool)
+	for _, name := range a.plan.Load().trustpoints() {
+		used[name] = true
+	}
+	for _, c := range a.store.Certificates() {
+		if c.Kind == "identity" && !used[c.Trustpoint] {
+			continue // nothing is presented with it
+		}
+		if p, ok := certificateProblem(c, now); ok {
+			a.health.Raise(p)
+			e.raised[[2]string{p.Code, p.Object}] = true
+			a.logExpiry(c, now)
+		}
+	}
+	for k := range before {
+		if !e.raised[k] {
+			a.health.Clear(k[0], k[1])
+		}
+	}
+}
+
+// certificateProblem tells what is wrong with a certificate now, or will be within 30 days.
+func certificateProblem(c tlsproxy.CertificateInfo, now time.Time) (observe.Problem, bool) {
+	p := observe.Problem{
+		Object: c.Trustpoint, Since: now, Severity: observe.Warning, Code: "certificate_expiring",
+		Impact: "from " + c.NotAfter.Format(time.RFC3339) + " on no TLS connection can be made", WhatToDo: "renew it: `imeproxy crypto enroll`, then `imeproxy crypto import`",
+	}
+	if c.Kind != "identity" {
+		p.Object += " " + c.Subject
+		p.Impact = "from " + c.NotAfter.Format(time.RFC3339) + " on peers with certificates of this authority are refused"
+		p.WhatToDo = "authenticate the authority's next certificate: `imeproxy crypto authenticate`"
+	}
+	left := c.NotAfter.Sub(now)
+	switch {
+	case c.Status != "available":
+		p.Code, p.Severity = "certificate_unusable", observe.Critical
+		p.Impact = "it is not used: " + c.Status
+		return p, true
+	case left < 7*24*time.Hour:
+		p.Severity = observe.Major
+		return p, true
+	}
+	return p, left < time.Duration(expirySteps[0])*24*time.Hour
+}
+
+// logExpiry warns once at each step.
+func (a *Appliance) logExpiry(c tlsproxy.CertificateInfo, now time.Time) {
+	step := -1
+	for _, days := range expirySteps {
+		if c.NotAfter.Sub(now) < time.Duration(days)*24*time.Hour {
+			step = days
+		}
+	}
+	if c.Status != "available" {
+		step = 0
+	}
+	key := c.Trustpoint + " " + c.Fingerprint
+	if last, ok := a.expiry.logged[key]; ok && last == step {
+		return
+	}
+	a.expiry.logged[key] = step
+	a.log.Warn("certificate ends soon or cannot be used", "trustpoint", c.Trustpoint, "kind", c.Kind, "subject", c.Subject, "status", c.Status,
+		"not_after", c.NotAfter.Format(time.RFC3339), "days_left", fmt.Sprint(int(c.NotAfter.Sub(now).Hours()/24)))
+}
