@@ -99,7 +99,7 @@ func (a *Appliance) reachable(s *session) bool {
 	h.looked = now
 	ctx, cancel := context.WithTimeout(a.ctx, openTimeout)
 	defer cancel()
-	c, err := tlsproxy.DialTransparent(ctx, s.remote.Addr(), netip.AddrPortFrom(s.agent.real, s.agentPort), 0)
+	c, err := tlsproxy.DialTransparent(ctx, netip.AddrPortFrom(s.remote.Addr(), 0), netip.AddrPortFrom(s.agent.real, s.agentPort), 0)
 	if err == nil {
 		c.Close()
 	}

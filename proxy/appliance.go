@@ -62,6 +62,7 @@ type Appliance struct {
 	health   observe.Health
 	sessions *sessions
 	calls    *calls
+	reached  reached
 	expiry   expiry
 	stopping atomic.Bool
 	listen   []*listener
@@ -274,9 +275,10 @@ func (a *Appliance) standing() int {
 	return n
 }
 
-// unanswered counts the requests that wait for an answer: the appliance's own, and those that it has passed on.
+// unanswered counts the requests that wait for an answer: the appliance's own, those that wait for a connection too, and those that
+// it has passed on.
 func (a *Appliance) unanswered() int {
-	n := 0
+	n := a.reached.waiting()
 	for _, c := range a.calls.snapshot() {
 		c.mu.Lock()
 		n += c.d.Unanswered()

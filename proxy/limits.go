@@ -14,6 +14,8 @@ const (
 	maxCallsPerSession = 20000
 	// maxQueue is how many messages may wait for a slow connection before it is closed.
 	maxQueue = 512
+	// maxReaches bounds the BYEs that wait for a new connection to their end.
+	maxReaches = 20000
 	// ticketFailures within ticketWindow close the connection (ticket.md).
 	ticketFailures = 20
 )

@@ -48,11 +48,20 @@ func (a *Appliance) inDialog(c *call, d *dialog.Dialog, side dialog.Side, method
 	return sipalg.BuildRequest(method, e.Target, s.ownVia(side), e.Peer, e.Party, c.d.ID, cseq, e.Routes, extra...), k
 }
 
-// sendBye ends a dialog at one end.
+// sendBye ends a dialog at one end, over a new connection where none stands.
 func (a *Appliance) sendBye(c *call, d *dialog.Dialog, side dialog.Side, extra ...sipalg.Header) {
 	if d == nil {
 		return
 	}
+	if _, k := a.carrier(c, side); k == nil {
+		a.byeAnew(c, d, side, extra)
+		return
+	}
+	a.queueBye(c, d, side, extra)
+}
+
+// queueBye sends the BYE over a connection that stands.
+func (a *Appliance) queueBye(c *call, d *dialog.Dialog, side dialog.Side, extra []sipalg.Header) {
 	m, k := a.inDialog(c, d, side, "BYE", d.NextCSeq(side.Other()), extra...)
 	if m == nil {
 		return
@@ -191,7 +200,7 @@ func (a *Appliance) finishAs(c *call, why, side string, status int) {
 		"sent", c.rec.PacketsSent, "received", c.rec.PacketsRecvd, "suite", c.rec.SRTPSuite)
 }
 
-// endCall ends a call whose one end is done with it: the other end gets BYE where it can be reached.
+// endCall ends a call whose one end is done with it: the other end gets BYE if it can be reached.
 func (a *Appliance) endCall(c *call, d *dialog.Dialog, why string, by dialog.Side, status int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -149,7 +149,7 @@ func (s *session) dialTLS(ctx context.Context, domain string) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, err := tlsproxy.DialTransparent(ctx, s.source(), s.remote, 0)
+	raw, err := tlsproxy.DialTransparent(ctx, netip.AddrPortFrom(s.source(), 0), s.remote, 0)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", s.remote, err)
 	}
@@ -161,11 +161,11 @@ func (s *session) dialTLS(ctx context.Context, domain string) (*conn, error) {
 	return newConn(t), nil
 }
 
-// dialInside connects to the call agent in the remote's own name, so that the call agent
-// sees the far enterprise's address as it would without the appliance.
+// dialInside connects to the call agent in the remote's own name, so that the call agent sees the far enterprise's address and port as it
+// would without the appliance: it may send requests back over the connection because a Contact names just these.
 func (s *session) dialInside(ctx context.Context) (*conn, error) {
 	to := netip.AddrPortFrom(s.agent.real, s.agentPort)
-	raw, err := tlsproxy.DialTransparent(ctx, s.remote.Addr(), to, 0)
+	raw, err := tlsproxy.DialTransparent(ctx, s.remote, to, 0)
 	if err != nil {
 		s.a.agentDown(s.agent, err)
 		return nil, fmt.Errorf("connect to call agent %s: %w", to, err)

@@ -23,7 +23,7 @@ func (k *talk) refusedPackets(t *testing.T, what string, n int, act func()) {
 	t.Helper()
 	refused := func() int {
 		m := k.shown(t)
-		return m.Outside.Auth + m.Outside.WrongSource + m.Outside.Replays + m.Outside.Dropped + m.Inside.WrongSource + m.Inside.Dropped
+		return m.Outside.Auth + m.Outside.WrongSource + m.Outside.Replays + m.Outside.Dropped + m.Inside.Auth + m.Inside.WrongSource + m.Inside.Replays + m.Inside.Dropped
 	}
 	before := refused()
 	act()

@@ -20,6 +20,8 @@ type StubLab struct {
 	FarID *Identity
 	// Ticket lets B call A's number.
 	Ticket string
+	// AgentTLS is how the call agent of a secure trunk dials; nil: TCP.
+	AgentTLS *tls.Config
 
 	inNets []netip.Prefix
 }
@@ -78,7 +80,7 @@ func (s *StubLab) server(id *Identity) *tls.Config {
 // AgentDial opens a connection of the call agent towards the far end; the proxy intercepts it.
 func (s *StubLab) AgentDial(t T) *StubConn {
 	t.Helper()
-	return s.Agent.Dial(t, s.Far.Addr, nil)
+	return s.Agent.Dial(t, s.Far.Addr, s.AgentTLS)
 }
 
 // Trunk is where the Internet reaches A's call agent.

@@ -42,25 +42,29 @@ func ListenTransparent(ctx context.Context, addr netip.AddrPort) (net.Listener, 
 }
 
 // DialTransparent connects to remote with local as the source address, which need not be an address of this machine; an invalid local leaves the choice to the kernel.
-// mark is the firewall mark of the packets, 0 = none. The kernel chooses the port when it knows the destination, so that one source address has 64 k ports for each.
-// The connection is over ctx's end if that comes first. Needs CAP_NET_ADMIN for a foreign address or a mark.
-func DialTransparent(ctx context.Context, local netip.Addr, remote netip.AddrPort, mark uint32) (net.Conn, error) {
+// The port of local is taken if it is free towards remote; 0, or where it is not free: the kernel chooses one when it knows the destination, so that one source address has 64 k ports for each.
+// mark is the firewall mark of the packets, 0 = none. The connection is over ctx's end if that comes first. Needs CAP_NET_ADMIN for a foreign address or a mark.
+func DialTransparent(ctx context.Context, local, remote netip.AddrPort, mark uint32) (net.Conn, error) {
+	ports := make([]uint16, 0, bindRetries+2)
+	if local.Port() != 0 {
+		ports = append(ports, local.Port())
+	}
+	ports = append(ports, 0)
+	for range bindRetries {
+		// The kernel's port range is used up towards this destination, or a resting connection holds the port that it tried: go outside its range.
+		ports = append(ports, uint16(20000+rand.IntN(12000)))
+	}
 	var err error
-	for try := 0; try <= bindRetries; try++ {
-		var port uint16
-		if try > 0 {
-			// The kernel's port range is used up towards this destination, or a resting connection holds the port that it tried: go outside its range.
-			port = uint16(20000 + rand.IntN(12000))
-		}
+	for _, port := range ports {
 		var conn net.Conn
-		if conn, err = dialOnce(ctx, local, port, remote, mark); err == nil {
+		if conn, err = dialOnce(ctx, local.Addr(), port, remote, mark); err == nil {
 			return conn, nil
 		}
 		if !local.IsValid() || ctx.Err() != nil || !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.EADDRINUSE) {
 			break
 		}
 	}
-	return nil, fmt.Errorf("connect from %s to %s: %w", local, remote, hint(err))
+	return nil, fmt.Errorf("connect from %s to %s: %w", local.Addr(), remote, hint(err))
 }
 
 func dialOnce(ctx context.Context, local netip.Addr, port uint16, remote netip.AddrPort, mark uint32) (net.Conn, error) {

@@ -162,7 +162,7 @@ func TestTransparentInterception(t *testing.T) {
 				dialled <- err
 				return
 			}
-			conn, err := DialTransparent(ctx, netip.MustParseAddr("203.0.113.7"), netip.MustParseAddrPort("192.168.10.30:5060"), 0x1f)
+			conn, err := DialTransparent(ctx, netip.AddrPortFrom(netip.MustParseAddr("203.0.113.7"), 0), netip.MustParseAddrPort("192.168.10.30:5060"), 0x1f)
 			if err == nil {
 				checkOptions(t, "dialled", conn)
 				if got := sockopt(t, conn.(*net.TCPConn), unix.SOL_SOCKET, unix.SO_MARK); got != 0x1f {
@@ -221,7 +221,7 @@ func TestDialTransparentWithoutFreePorts(t *testing.T) {
 		to := l.Addr().(*net.TCPAddr).AddrPort()
 		ports := map[uint16]bool{}
 		for i := range 6 {
-			conn, err := DialTransparent(context.Background(), netip.MustParseAddr("198.51.100.1"), to, 0)
+			conn, err := DialTransparent(context.Background(), netip.AddrPortFrom(netip.MustParseAddr("198.51.100.1"), 0), to, 0)
 			if err != nil {
 				return fmt.Errorf("connection %d: %w", i, err)
 			}
@@ -230,6 +230,17 @@ func TestDialTransparentWithoutFreePorts(t *testing.T) {
 		}
 		if len(ports) != 6 {
 			t.Errorf("%d source ports for 6 connections: %v", len(ports), ports)
+		}
+		// A port that is asked for, and then is not free any more.
+		for i := range 2 {
+			conn, err := DialTransparent(context.Background(), netip.MustParseAddrPort("198.51.100.1:777"), to, 0)
+			if err != nil {
+				return fmt.Errorf("connection with a port of our choice: %w", err)
+			}
+			defer conn.Close()
+			if got := conn.LocalAddr().(*net.TCPAddr).Port; (got == 777) != (i == 0) {
+				t.Errorf("connection %d comes from port %d", i, got)
+			}
 		}
 		return nil
 	})
@@ -241,7 +252,7 @@ func TestDialTransparentErrors(t *testing.T) {
 		if err := run("", "ip", "link", "set", "lo", "up"); err != nil {
 			return err
 		}
-		local := netip.MustParseAddr("127.0.0.1")
+		local := netip.MustParseAddrPort("127.0.0.1:0")
 		_, err := DialTransparent(context.Background(), local, netip.MustParseAddrPort("127.0.0.1:9"), 0)
 		if !errors.Is(err, unix.ECONNREFUSED) || !strings.Contains(err.Error(), "connect from 127.0.0.1 to 127.0.0.1:9") {
 			t.Errorf("nobody listens: %v", err)
@@ -259,14 +270,14 @@ func TestDialTransparentErrors(t *testing.T) {
 		if _, err := ListenTransparent(context.Background(), l.Addr().(*net.TCPAddr).AddrPort()); !errors.Is(err, unix.EADDRINUSE) {
 			t.Errorf("listening twice: %v", err)
 		}
-		conn, err := DialTransparent(context.Background(), netip.MustParseAddr("2001:db8::1"), l.Addr().(*net.TCPAddr).AddrPort(), 0)
+		conn, err := DialTransparent(context.Background(), netip.AddrPortFrom(netip.MustParseAddr("2001:db8::1"), 0), l.Addr().(*net.TCPAddr).AddrPort(), 0)
 		if err == nil {
 			conn.Close()
 			t.Error("a connection from an address without a way back came about")
 		} else if !errors.Is(err, unix.ENETUNREACH) && !errors.Is(err, unix.ETIMEDOUT) {
 			t.Errorf("IPv6 from a foreign address: %v", err)
 		}
-		conn, err = DialTransparent(context.Background(), netip.MustParseAddr("::1"), l.Addr().(*net.TCPAddr).AddrPort(), 0)
+		conn, err = DialTransparent(context.Background(), netip.AddrPortFrom(netip.MustParseAddr("::1"), 0), l.Addr().(*net.TCPAddr).AddrPort(), 0)
 		if err != nil {
 			return fmt.Errorf("IPv6: %w", err)
 		}
