@@ -160,6 +160,8 @@ func TestHoldAndResume(t *testing.T) {
 			send(t, r.phone.rtp, r.our(Inside, portRTP), rtpPacket(1, 1))
 			send(t, r.far.rtp, r.our(Outside, portRTP), far.one('p', rtpPacket(2, 1))) // music on hold
 			expect(t, r.phone.rtp, rtpPacket(2, 1))
+			// The two directions have readers of their own: the phone's packet may not have been looked at yet.
+			r.waitFor(func(st Stats) bool { return st.Leg(Outside).Drops.TxHeld == 1 })
 
 			r.setRemote(Outside, r.far.remote())
 			send(t, r.phone.rtp, r.our(Inside, portRTP), rtpPacket(1, 2))
