@@ -124,6 +124,16 @@ func ports(offset uint32, lo, hi uint16) match {
 	return append(m, &expr.Range{Op: expr.CmpOpEq, Register: 1, FromData: u16(lo), ToData: u16(hi)})
 }
 
+// dportBits matches some bits of the destination port; it is empty for none, and must stand behind a match of the protocol.
+func dportBits(mask, want uint16) match {
+	if mask == 0 {
+		return nil
+	}
+	return match{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: dportOffset, Len: 2}, masked(u16(mask)), eq(u16(want)),
+	}
+}
+
 func icmpType(t byte) match {
 	return append(l4proto(unix.IPPROTO_ICMP),
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1}, eq([]byte{t}))

@@ -45,6 +45,16 @@ func goldenSpecs() map[string]Spec {
 				{RealLink: "eout", MappedLink: "ein", Real: net("0.0.0.0/0")},
 			},
 		},
+		"steering": {
+			Interfaces: []Interface{inside, outside},
+			Media:      []MediaRange{{addr(mediaIn), 16384, 32767}, {addr(mediaOut), 20000, 20009}},
+			Steering:   Steering{Workers: []uint16{40001, 40002}},
+		},
+		"steering-one": {
+			Interfaces: []Interface{inside, outside},
+			Media:      []MediaRange{{addr(mediaOut), 16384, 32767}},
+			Steering:   Steering{Workers: []uint16{40001}},
+		},
 		"access-lists": {
 			Interfaces: []Interface{inside, outside},
 			Groups: []AccessGroup{

@@ -81,6 +81,12 @@ type MediaRange struct {
 	Lo, Hi uint16
 }
 
+// Steering takes the datagrams for media ports to sockets that each serve many streams. Of n workers, number (port>>1)&(n-1) has a
+// destination port: a pair of ports stays together.
+type Steering struct {
+	Workers []uint16 // ports of IP_TRANSPARENT sockets on 127.0.0.1; none, or a power of two
+}
+
 // OpenPort is a port of the appliance that lower-security interfaces may reach.
 type OpenPort struct {
 	Link  string       // "" = all lower-security interfaces
@@ -100,6 +106,7 @@ type Spec struct {
 	Dynamics   []DynamicNAT
 	Groups     []AccessGroup
 	Media      []MediaRange
+	Steering   Steering
 	Open       []OpenPort
 }
 

@@ -138,6 +138,22 @@ func addIntercept(s ruleSet, spec Spec) {
 		s.rule(in, hostDaddr(m.Addr), l4proto(unix.IPPROTO_UDP), dport(m.Lo, m.Hi), notrack())
 		s.rule(out, hostSaddr(m.Addr), l4proto(unix.IPPROTO_UDP), sport(m.Lo, m.Hi), notrack())
 	}
+	addSteering(s, spec)
+}
+
+// addSteering deals the datagrams for media ports out to the workers of the media engine. Without a worker tproxy gives no verdict, and
+// the datagram ends at a port that nobody has: a dead daemon's rules eat nothing that others wait for.
+func addSteering(s ruleSet, spec Spec) {
+	n := len(spec.Steering.Workers)
+	if n == 0 {
+		return
+	}
+	c := s.base("media_steer", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityMangle)
+	for _, m := range spec.Media {
+		for i, port := range spec.Steering.Workers {
+			s.rule(c, hostDaddr(m.Addr), l4proto(unix.IPPROTO_UDP), dport(m.Lo, m.Hi), dportBits(uint16(n-1)<<1, uint16(i)<<1), tproxy(port), accept())
+		}
+	}
 }
 
 // addNAT fills the table that translates forwarded connections. Every rule names both interfaces, as `nat (real,mapped)` does,

@@ -16,6 +16,7 @@ func Validate(spec Spec) error {
 	v.translations()
 	v.groups()
 	v.media()
+	v.steering()
 	v.open()
 	return errors.Join(v.errs...)
 }
@@ -240,6 +241,18 @@ func (v *validator) media() {
 			if d.Mapped == m.Addr || !d.Mapped.IsValid() && i.Address.IsValid() && i.Address.Addr() == m.Addr {
 				v.errorf("%s: the address is that of a dynamic translation", where)
 			}
+		}
+	}
+}
+
+func (v *validator) steering() {
+	n := len(v.spec.Steering.Workers)
+	if n&(n-1) != 0 {
+		v.errorf("%d media workers are no power of two", n)
+	}
+	for _, port := range v.spec.Steering.Workers {
+		if port == 0 {
+			v.errorf("a media worker has no port")
 		}
 	}
 }

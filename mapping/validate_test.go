@@ -57,6 +57,8 @@ func TestValidate(t *testing.T) {
 		"media on a static":      {func(s *Spec) { s.Media[0].Addr = addr(caMapped) }, "static translation"},
 		"media on a dynamic":     {func(s *Spec) { s.Media[0].Addr = addr(patMapped) }, "dynamic translation"},
 		"media on masquerade":    {func(s *Spec) { s.Media[0].Addr = addr(boxOut); s.Dynamics[0].Mapped = netip.Addr{} }, "dynamic translation"},
+		"steering to three":      {func(s *Spec) { s.Steering.Workers = []uint16{1, 2, 3} }, "no power of two"},
+		"steering to port 0":     {func(s *Spec) { s.Steering.Workers = []uint16{0} }, "has no port"},
 		"open protocol":          {func(s *Spec) { s.Open[0].Proto = "ip" }, "none of tcp, udp"},
 		"open port":              {func(s *Spec) { s.Open[0].Port = 0 }, "no port"},
 		"open link":              {func(s *Spec) { s.Open[0].Link = "x" }, "no interface of"},

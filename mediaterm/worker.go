@@ -137,9 +137,6 @@ func (w *worker) openSockets() (err error) {
 	if w.direct, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
 		return fail("packet socket (CAP_NET_RAW)", err)
 	}
-	if err = unix.SetsockoptInt(w.direct, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1); err != nil {
-		return fail("packet socket", err)
-	}
 	setBuffer(w.direct, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, sendBuffer)
 	if w.routed, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW); err != nil {
 		return fail("raw IP socket (CAP_NET_RAW)", err)

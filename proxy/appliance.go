@@ -54,6 +54,7 @@ type Appliance struct {
 	limiter  *tlsproxy.Limiter
 	gate     *tlsproxy.HandshakeGate
 	term     atomic.Pointer[mediaterm.Terminator]
+	engine   mediaEngine
 	former   []formerMedia // of earlier configurations, until their streams end; guarded by applying
 	kernel   *mapping.Kernel
 	sealer   *sipalg.Sealer
@@ -116,12 +117,21 @@ func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 	}
 	undo = append(undo, a.closeListeners)
 	a.probeAddresses(p)
-	if a.kernel, err = mapping.Apply(p.spec(a.listen), opt.StateDir, a.log); err != nil {
+	if p.proxying() {
+		if err = a.engine.open(p.Media, a.log); err != nil {
+			return nil, err
+		}
+		undo = append(undo, func() { _ = a.engine.close() })
+	}
+	if a.kernel, err = mapping.Apply(a.spec(p, a.listen, nil), opt.StateDir, a.log); err != nil {
 		return nil, err
 	}
 	undo = append(undo, func() { _ = a.kernel.Remove() })
 	if p.proxying() {
-		term, err := mediaterm.New(p.mediaConfig(a.log, a.now))
+		if err = a.proveEngine(p, func() mapping.Spec { return a.spec(p, a.listen, nil) }); err != nil {
+			return nil, err
+		}
+		term, err := a.newTerminator(p)
 		if err != nil {
 			return nil, err
 		}
@@ -238,7 +248,7 @@ func (a *Appliance) Stop(ctx context.Context, drain time.Duration) error {
 	for _, f := range a.former {
 		err = errors.Join(err, f.term.Close())
 	}
-	err = errors.Join(err, a.kernel.Remove())
+	err = errors.Join(err, a.kernel.Remove(), a.engine.close())
 	if e := a.records.Close(); !errors.Is(e, observe.ErrRecordsClosed) {
 		err = errors.Join(err, e)
 	}

@@ -101,7 +101,7 @@ func (a *Appliance) sweepFormer() {
 		return
 	}
 	a.former = keep
-	if err := a.kernel.Update(withFormer(a.plan.Load().spec(a.listen), keep)); err != nil {
+	if err := a.kernel.Update(a.spec(a.plan.Load(), a.listen, keep)); err != nil {
 		a.log.Error("media ports of a former configuration stay open", "err", err)
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"slices"
 
-	"imeproxy/mediaterm"
+	"imeproxy/mapping"
 	"imeproxy/proxy/config"
 )
 
@@ -29,23 +29,38 @@ func (a *Appliance) Reload(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
+	hadEngine := a.engine.chosen
+	if p.proxying() {
+		if err := a.engine.open(p.Media, a.log); err != nil {
+			closeFresh(listen)
+			return err
+		}
+	}
 	former := a.former
 	if t := a.term.Load(); t != nil && !(p.proxying() && sameMedia(old, p)) {
 		former = append(slices.Clone(former), old.former(t))
 	}
-	if err := a.kernel.Update(withFormer(p.spec(listen), former)); err != nil {
+	if err := a.kernel.Update(a.spec(p, listen, former)); err != nil {
 		closeFresh(listen)
 		return err
+	}
+	back := func(err error) error {
+		err = errors.Join(err, a.kernel.Update(a.spec(old, a.listen, a.former)))
+		closeFresh(listen)
+		return err
+	}
+	if p.proxying() && !hadEngine {
+		if err := a.proveEngine(p, func() mapping.Spec { return a.spec(p, listen, former) }); err != nil {
+			return back(err)
+		}
 	}
 	switch {
 	case !p.proxying():
 		a.term.Store(nil)
 	case !sameMedia(old, p):
-		t, err := mediaterm.New(p.mediaConfig(a.log, a.now))
+		t, err := a.newTerminator(p)
 		if err != nil {
-			back := a.kernel.Update(withFormer(old.spec(a.listen), a.former))
-			closeFresh(listen)
-			return errors.Join(err, back)
+			return back(err)
 		}
 		a.term.Store(t)
 	}

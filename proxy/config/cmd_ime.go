@@ -36,7 +36,7 @@ func enterMedia(p *parser, a args) {
 	if p.mta = p.c.MediaTermination(name); p.mta != nil {
 		return
 	}
-	p.mta = &MediaTermination{Pos: p.pos(), Name: name, MinPort: DefaultMinPort, MaxPort: DefaultMaxPort, Where: Places{}}
+	p.mta = &MediaTermination{Pos: p.pos(), Name: name, MinPort: DefaultMinPort, MaxPort: DefaultMaxPort, BatchWait: DefaultBatchWait, Where: Places{}}
 	if p.room(len(p.c.MediaTerminations), "media-terminations") {
 		p.c.MediaTerminations = append(p.c.MediaTerminations, p.mta)
 	}
@@ -47,6 +47,17 @@ func mediaCommands(m *mode) {
 	const span = "rtp-min-port <minimum:1024-65535> rtp-max-port=rtp-maxport <maximum:1024-65535>"
 	m.add(span, "Ports for media", setMediaPorts, func(p *parser, _ args) { p.mta.MinPort, p.mta.MaxPort = DefaultMinPort, DefaultMaxPort })
 	m.addNo("rtp-min-port", func(p *parser, _ args) { p.mta.MinPort, p.mta.MaxPort = DefaultMinPort, DefaultMaxPort })
+	m.add("engine {tproxy|sockets}", "What moves the packets", func(p *parser, a args) {
+		p.mta.Engine = "sockets"
+		if a.Has("tproxy") {
+			p.mta.Engine = "tproxy"
+		}
+	}, func(p *parser, _ args) { p.mta.Engine = "" })
+	m.addNo("engine", func(p *parser, _ args) { p.mta.Engine = "" })
+	m.add("batch-wait <microseconds:0-500>", "How long packets wait for others to come, in microseconds", func(p *parser, a args) {
+		p.mta.BatchWait = time.Duration(a.Int("microseconds")) * time.Microsecond
+	}, func(p *parser, _ args) { p.mta.BatchWait = DefaultBatchWait })
+	m.addNo("batch-wait", func(p *parser, _ args) { p.mta.BatchWait = DefaultBatchWait })
 }
 
 func addMediaAddress(p *parser, a args) {

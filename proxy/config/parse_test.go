@@ -210,12 +210,12 @@ func TestOtherValues(t *testing.T) {
 			Routes: []Route{{Interface: "a", Dst: prefix("10.1.0.0/16"), Gateway: addr("10.0.0.1"), Metric: 5}},
 		},
 		"media-termination m\n address 209.165.200.228 interface outside\n address 192.168.10.3 interface inside\n rtp-min-port 1024 rtp-maxport 65535": {
-			MediaTerminations: []*MediaTermination{{Name: "m", MinPort: 1024, MaxPort: 65535, Addresses: []MediaAddress{
+			MediaTerminations: []*MediaTermination{{Name: "m", MinPort: 1024, MaxPort: 65535, BatchWait: DefaultBatchWait, Addresses: []MediaAddress{
 				{Addr: addr("209.165.200.228"), Interface: "outside"}, {Addr: addr("192.168.10.3"), Interface: "inside"},
 			}}},
 		},
 		"media-termination m\n address 10.0.0.9\n rtp-min-port 2000 rtp-max-port 2100\n no rtp-min-port\n no address 10.0.0.9": {
-			MediaTerminations: []*MediaTermination{{Name: "m", MinPort: 16384, MaxPort: 32767}},
+			MediaTerminations: []*MediaTermination{{Name: "m", MinPort: 16384, MaxPort: 32767, BatchWait: DefaultBatchWait}},
 		},
 		"media-termination m\nno media-termination m": {},
 		"crypto key generate rsa label k\ncrypto key gen rsa label l mod 4096\ncrypto key gen ecdsa label m\ncrypto key gen ecdsa label n ell 521": {
@@ -257,7 +257,7 @@ func TestOtherValues(t *testing.T) {
 		"class-map c\npolicy-map p\nno class-map c\nno policy-map p": {},
 		": Saved\n!\n\n \t\nend\nexit\nhostname\u00a0x":              {Hostname: "x"},
 		"\ufeffhostname x":                    {Hostname: "x"},
-		"uc-ime x\n end\nmedia-termination m": {UCIME: newUCIME("x", Pos{}), MediaTerminations: []*MediaTermination{{Name: "m", MinPort: 16384, MaxPort: 32767}}},
+		"uc-ime x\n end\nmedia-termination m": {UCIME: newUCIME("x", Pos{}), MediaTerminations: []*MediaTermination{{Name: "m", MinPort: 16384, MaxPort: 32767, BatchWait: DefaultBatchWait}}},
 		"policy-map p\n class c\n  inspect sip uc-ime u tls-proxy t\nhostname h": {Hostname: "h", PolicyMaps: []*PolicyMap{{Name: "p", Classes: []*PolicyClass{{Class: "c", Inspect: &InspectSIP{UCIME: "u", TLSProxy: "t"}}}}}},
 	} {
 		if d := cmp.Diff(want, mustParse(t, text), noPlaces, cmpopts.IgnoreUnexported(Config{})); d != "" {

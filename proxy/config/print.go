@@ -283,6 +283,8 @@ func writeMedia(c *Config, w *writer) {
 			w.sub(a.Interface != "", "address %s interface %s", a.Addr, a.Interface)
 		}
 		w.sub(m.MinPort != DefaultMinPort || m.MaxPort != DefaultMaxPort, "rtp-min-port %d rtp-max-port %d", m.MinPort, m.MaxPort)
+		w.sub(m.Engine != "", "engine %s", m.Engine)
+		w.sub(m.BatchWait != DefaultBatchWait, "batch-wait %d", m.BatchWait.Microseconds())
 	}
 }
 

@@ -43,6 +43,7 @@ const (
 	DefaultMaxSessions     = 10000
 	DefaultMinPort         = 16384
 	DefaultMaxPort         = 32767
+	DefaultBatchWait       = 500 * time.Microsecond
 	DefaultMonitoringTimer = 100 * time.Millisecond
 	DefaultHoldDownTimer   = 20 * time.Second
 	DefaultMappingPort     = 8060
@@ -150,6 +151,8 @@ type MediaTermination struct {
 	Name             string
 	Addresses        []MediaAddress
 	MinPort, MaxPort uint16
+	Engine           string        // tproxy or sockets; empty: the fastest that the system allows
+	BatchWait        time.Duration // of engine tproxy, 0 to MaxBatchWait
 	Where            Places
 }
 

@@ -110,6 +110,18 @@ func layouts() map[string]View {
 			{Name: "local_to_remote-ent", ClientTrustpoint: "local-ent", ServerTrustpoint: "ent_y_proxy", CipherSuites: []string{"aes128-sha1", "aes256-sha1"}, InUse: 2},
 			{Name: "remote_to_local-ent", ServerTrustpoint: "local-ent"},
 		}},
+		"media_termination": MediaTermination{
+			Name: "uc-ime-media-term", Addresses: []string{"209.165.200.228 outside", "192.168.10.3 inside"}, MinPort: 16384, MaxPort: 32767, Engine: "tproxy",
+			Streams: 2, MostStreams: 9, MaximumStreams: 20000, PortPairs: 16384, PortPairsUsed: 4, PortPairsRest: 6, RefusedForPorts: 1, RefusedForStreams: 2,
+			PortConflicts: 3, Fast: &MediaEngine{
+				Workers: 2, BatchWaitUS: 500, PacketsReceived: 100000, Batches: 4000, DroppedByOverload: 5, DroppedNoStream: 7, SentDirect: 99000, SentRouted: 900,
+				PacketsFragmented: 11, SendErrors: 13,
+			},
+		},
+		"media_termination_sockets": MediaTermination{
+			Name: "m", Addresses: []string{"209.165.200.228"}, MinPort: 2000, MaxPort: 3000, Engine: "sockets", EngineFallback: "packet socket (CAP_NET_RAW): operation not permitted",
+		},
+		"media_termination_empty": MediaTermination{},
 		"tls_proxy_empty": TLSProxySessions{MaximumSessions: 10000},
 		"conn": Conns{InUse: 2, MostUsed: 54, Conns: []Conn{
 			{Protocol: "TCP", OutsideInterface: "internet", Outside: "209.165.202.129:5070", InsideInterface: "lan", Inside: "192.168.10.30:39608", Idle: 7 * sec, Bytes: 1039, Flags: "UIOT"},

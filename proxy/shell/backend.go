@@ -10,6 +10,7 @@ type Backend interface {
 	SignalingSessions() observe.SignalingSessions
 	Statistics() observe.Statistics
 	MediaSessions() observe.MediaSessions
+	MediaTermination() observe.MediaTermination
 	TLSProxy() observe.TLSProxySessions
 	Conns() observe.Conns
 	Certificates() observe.Certificates

@@ -58,6 +58,7 @@ func commands(b Backend, now func() time.Time) []entry {
 			usage: "show running-config [SECTION]", pattern: "show running-config [{" + strings.Join(config.SectionNames(), "|") + "}]",
 			help: "The configuration in force", run: runningConfig(b),
 		},
+		{usage: "show media-termination", help: "The media engine, its ports and packets", run: snapshot(b.MediaTermination)},
 		{usage: "show tls-proxy", help: "TLS proxy sessions and their limit", run: snapshot(b.TLSProxy)},
 		{usage: "show conn", pattern: "show conn=connection", help: "Connections through the appliance", run: snapshot(b.Conns)},
 		{usage: "show crypto ca certificates", help: "Certificates of the trustpoints", run: snapshot(b.Certificates)},
