@@ -59,15 +59,14 @@ type worker struct {
 	routed int // raw IP with headers of ours
 	event  int // eventfd: ends poll
 
-	slots          [batchSize]slot
-	rx             [batchSize]mmsghdr
-	tx             [2][batchSize]mmsghdr // direct, routed
-	txSlot         [2][batchSize]*slot
-	txN            [2]int
-	id             uint16
-	part           []byte // of a fragmented packet
-	started        bool
-	lostFragmented uint64
+	slots   [batchSize]slot
+	rx      [batchSize]mmsghdr
+	tx      [2][batchSize]mmsghdr // direct, routed
+	txSlot  [2][batchSize]*slot
+	txN     [2]int
+	id      uint16
+	part    []byte // of a fragmented packet
+	started bool
 
 	mu    sync.Mutex // guards everything that follows and all streams of the worker; held for a batch, never over a system call
 	table portTable

@@ -122,7 +122,7 @@ func layouts() map[string]View {
 			Name: "m", Addresses: []string{"209.165.200.228"}, MinPort: 2000, MaxPort: 3000, Engine: "sockets", EngineFallback: "packet socket (CAP_NET_RAW): operation not permitted",
 		},
 		"media_termination_empty": MediaTermination{},
-		"tls_proxy_empty": TLSProxySessions{MaximumSessions: 10000},
+		"tls_proxy_empty":         TLSProxySessions{MaximumSessions: 10000},
 		"conn": Conns{InUse: 2, MostUsed: 54, Conns: []Conn{
 			{Protocol: "TCP", OutsideInterface: "internet", Outside: "209.165.202.129:5070", InsideInterface: "lan", Inside: "192.168.10.30:39608", Idle: 7 * sec, Bytes: 1039, Flags: "UIOT"},
 			{Protocol: "UDP", Outside: "209.165.202.130:29824", Inside: "192.168.10.51:19520", Idle: 90061 * sec, Bytes: 7151346, Flags: "m"},
