@@ -44,6 +44,9 @@ type Options struct {
 	// NoPhones leaves the phones out, NoCallAgents these and the phones:
 	// for tests that play the call agent themselves.
 	NoPhones, NoCallAgents bool
+	// Direct leaves everything out that stands between edge A and the two ends of its calls: phone and call agent are one host at the end
+	// of the inside cable, enterprise B is one at the end of the outside one. For measurements.
+	Direct bool
 	// NoStart makes the network and the files but starts no program; use the
 	// Start methods of the parts.
 	NoStart bool
@@ -65,6 +68,8 @@ type Side struct {
 	// Confined runs the proxy with the capabilities of image/imeproxy.service alone, and as another user where this machine
 	// has one to give.
 	Confined bool
+	// Core runs the proxy on this one processor, "" on all.
+	Core string
 }
 
 // Enterprise is one of the two companies of the lab.

@@ -63,6 +63,9 @@ func wire(a *Host, ifA string, b *Host, ifB string) error {
 // The edges that are proxies get cables alone: addresses and routes are the
 // appliance's work.
 func (l *Lab) network() error {
+	if l.opts.Direct {
+		return l.directNetwork()
+	}
 	var err error
 	mk := func(role string) (h *Host) {
 		if err == nil {
@@ -95,6 +98,45 @@ func (l *Lab) network() error {
 		return err
 	}
 	return l.Outsider.ip("addr add 198.51.100.10/24 dev eth0", "route add default via 198.51.100.1")
+}
+
+// directNetwork is Options.Direct.
+func (l *Lab) directNetwork() error {
+	var hosts [3]*Host
+	for i, role := range []string{"phone-a", "proxy-a", "proxy-b"} {
+		h, err := l.newHost(role)
+		if err != nil {
+			return err
+		}
+		hosts[i] = h
+	}
+	phone, edge, far := hosts[0], hosts[1], hosts[2]
+	a, b := l.A, l.B
+	a.PhoneHost, a.UCMHost, a.EdgeHost = phone, phone, edge
+	b.PhoneHost, b.UCMHost, b.EdgeHost = far, far, far
+	l.lan, l.Internet, l.Outsider = phone, &Internet{Host: far}, far
+	if err := wire(phone, "eth0", edge, "ein"); err != nil {
+		return err
+	}
+	if err := wire(edge, "eout", far, "ea"); err != nil {
+		return err
+	}
+	if err := phone.ip(
+		fmt.Sprintf("addr add %s/%d dev eth0", a.PhoneIP, a.Inside.Bits()), fmt.Sprintf("addr add %s/%d dev eth0", a.UCMIP, a.Inside.Bits()),
+		"route add default via "+a.InsideIP.String(),
+	); err != nil {
+		return err
+	}
+	if err := far.ip(
+		fmt.Sprintf("addr add %s/%d dev ea", a.Gateway, a.Outside.Bits()), fmt.Sprintf("addr add %s/32 dev ea", b.Mapped), fmt.Sprintf("addr add %s/32 dev ea", b.MediaOut),
+	); err != nil || a.side.Edge == EdgeImeproxy {
+		return err
+	}
+	return edge.ip(
+		fmt.Sprintf("addr add %s/%d dev ein", a.InsideIP, a.Inside.Bits()), fmt.Sprintf("addr add %s/32 dev ein", a.MediaIn),
+		fmt.Sprintf("addr add %s/%d dev eout", a.OutsideIP, a.Outside.Bits()), fmt.Sprintf("addr add %s/32 dev eout", a.MediaOut),
+		"route add default via "+a.Gateway.String(),
+	)
 }
 
 // wireEnterprise lays the cables and addresses of one side.

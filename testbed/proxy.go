@@ -191,6 +191,9 @@ func (p *Proxy) Start(t T) {
 	if p.e.side.Confined {
 		args = p.confine(t)
 	}
+	if core := p.e.side.Core; core != "" {
+		args = append(args, "taskset", "-c", core)
+	}
 	args = append(args, Binary(), "run", "--config", p.ConfigFile, "--state-dir", p.StateDir, "--control", p.Control, "--tls-keylog", p.KeyLog)
 	args = append(args, p.Args...)
 	proc, err := p.e.EdgeHost.Start("proxy-"+p.e.Letter, StartOptions{}, args...)

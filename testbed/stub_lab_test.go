@@ -27,7 +27,7 @@ type StubLab struct {
 }
 
 // StartStubs builds it; change may alter the options of the lab before.
-func StartStubs(t *testing.T, change ...func(*Options)) *StubLab {
+func StartStubs(t T, change ...func(*Options)) *StubLab {
 	t.Helper()
 	o := Options{NoCallAgents: true, B: Side{Edge: EdgeRouter}}
 	for _, f := range change {

@@ -1,0 +1,317 @@
+package testbed
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"runtime"
+	"sort"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"github.com/pion/rtp"
+	"github.com/pion/srtp/v3"
+	"golang.org/x/sys/unix"
+)
+
+// The load of the media benchmark: packets of G.711 (172 bytes of RTP, 20 ms) for many streams from one socket, and a socket
+// that counts what comes out of the relay. Both work in batches, or they would cost more than what they measure.
+
+const (
+	mediaBatch   = 64
+	mediaPayload = 160
+	mediaHeader  = 12
+	mediaFrame   = mediaHeader + mediaPayload + 32 // room for a tag
+	sampleOf     = 16                              // packets, of which one gets to the socket
+	latencySlots = 1 << 8                          // of the newest packets of a stream
+)
+
+type mmsg struct {
+	hdr unix.Msghdr
+	n   uint32
+	_   [4]byte
+}
+
+// batchSocket sends or receives many datagrams with one system call.
+type batchSocket struct {
+	fd      int
+	conn    *net.UDPConn
+	msgs    [mediaBatch]mmsg
+	vecs    [mediaBatch]unix.Iovec
+	names   [mediaBatch]unix.RawSockaddrInet4
+	bufs    [mediaBatch][mediaFrame + 64]byte
+	control [mediaBatch][64]byte
+}
+
+func newBatchSocket(t T, h *Host, addr netip.AddrPort) *batchSocket {
+	t.Helper()
+	conn, err := h.ListenUDP(addr.String())
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	b := &batchSocket{conn: conn}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	_ = raw.Control(func(fd uintptr) { b.fd = int(fd) })
+	for opt, v := range map[int]int{unix.SO_RCVBUFFORCE: 32 << 20, unix.SO_SNDBUFFORCE: 8 << 20, unix.SO_TIMESTAMPNS: 1} {
+		_ = unix.SetsockoptInt(b.fd, unix.SOL_SOCKET, opt, v) // smaller buffers show as loss
+	}
+	for i := range b.msgs {
+		b.vecs[i].Base = &b.bufs[i][0]
+		h := &b.msgs[i].hdr
+		h.Iov, h.Name = &b.vecs[i], (*byte)(unsafe.Pointer(&b.names[i]))
+		h.SetIovlen(1)
+	}
+	return b
+}
+
+// put fills slot i.
+func (b *batchSocket) put(i int, data []byte, to netip.AddrPort) {
+	n := copy(b.bufs[i][:], data)
+	b.vecs[i].SetLen(n)
+	port := to.Port()
+	b.names[i] = unix.RawSockaddrInet4{Family: unix.AF_INET, Port: port<<8 | port>>8, Addr: to.Addr().As4()}
+	h := &b.msgs[i].hdr
+	h.Namelen, h.Control = unix.SizeofSockaddrInet4, nil
+	h.SetControllen(0)
+}
+
+// send panics on what cannot happen on a host of the lab: a load that is not sent must not look like one that is lost.
+func (b *batchSocket) send(n int) {
+	for at := 0; at < n; {
+		m, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(b.fd), uintptr(unsafe.Pointer(&b.msgs[at])), uintptr(n-at), 0, 0, 0)
+		if errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR && errno != unix.ENOBUFS {
+			panic(fmt.Sprintf("sendmmsg: %v", errno))
+		}
+		if errno == 0 {
+			at += int(m)
+		}
+	}
+}
+
+// receive waits for datagrams.
+func (b *batchSocket) receive() int {
+	for i := range b.msgs {
+		b.vecs[i].SetLen(len(b.bufs[i]))
+		b.msgs[i].hdr.Namelen = unix.SizeofSockaddrInet4
+		b.msgs[i].hdr.Control = &b.control[i][0]
+		b.msgs[i].hdr.SetControllen(len(b.control[i]))
+	}
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(b.fd), uintptr(unsafe.Pointer(&b.msgs[0])), mediaBatch, unix.MSG_DONTWAIT, 0, 0)
+	if errno != 0 {
+		return 0
+	}
+	return int(n)
+}
+
+// mediaStream is one direction of one call in the generator.
+type mediaStream struct {
+	to   netip.AddrPort
+	ssrc uint32
+	seq  uint16
+	seal *srtp.Context // nil: plain RTP
+	open *srtp.Context // of what comes out, for the first packet; nil: plain RTP
+	sent [latencySlots]int64
+}
+
+// mediaLoad drives one direction.
+type mediaLoad struct {
+	out, in *batchSocket
+	to      *Host // where in is
+	streams []*mediaStream
+	bySSRC  map[uint32]*mediaStream
+
+	sent     int
+	received int64        // as the host's counter says
+	sampled  atomic.Int64 // at the socket
+	wrong    atomic.Int64 // that the far end of the stream could not have used
+	delays   []int64      // nanoseconds
+}
+
+// rate is packets a second; burst sends one packet of every stream each 20 ms, else they are spread evenly.
+type mediaRun struct {
+	rate  int
+	burst bool
+	time  time.Duration
+}
+
+// sharpTimer makes sleeps of the calling goroutine's thread end on time, to which it is bound until the function is called that it returns. The
+// thread must not end with its goroutine: it may have started programs of the lab, which would be killed with it.
+func sharpTimer() (undo func()) {
+	runtime.LockOSThread()
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1000, 0, 0, 0)
+	return func() {
+		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) // the default again
+		runtime.UnlockOSThread()
+	}
+}
+
+// nap keeps the thread's processor of the scheduler: to give it away and take it back a hundred times a millisecond would be most of the load.
+func nap(d time.Duration) {
+	ts := unix.NsecToTimespec(int64(d))
+	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
+}
+
+// run sends for a time and returns when nothing more comes.
+func (l *mediaLoad) run(t T, r mediaRun) {
+	t.Helper()
+	before := came(t, l.to)
+	l.sent, l.delays = 0, l.delays[:0]
+	l.sampled.Store(0)
+	l.wrong.Store(0)
+	stop, done := make(chan struct{}), make(chan struct{})
+	go l.count(stop, done)
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		defer sharpTimer()()
+		l.send(r)
+	}()
+	<-sent
+	last := int64(-1)
+	for now := came(t, l.to); now != last; now = came(t, l.to) {
+		last = now
+		time.Sleep(60 * time.Millisecond)
+	}
+	l.received = last - before
+	close(stop)
+	<-done
+}
+
+func (l *mediaLoad) send(r mediaRun) {
+	step := 100 * time.Microsecond
+	if r.burst {
+		step = 20 * time.Millisecond
+	}
+	begin := time.Now()
+	next := 0
+	for {
+		passed := time.Since(begin)
+		if passed >= r.time {
+			return
+		}
+		due := int(int64(r.rate) * int64(passed.Truncate(step)+step) / int64(time.Second))
+		for l.sent < due {
+			n := 0
+			for ; n < mediaBatch && l.sent < due; n++ {
+				s := l.streams[next]
+				next = (next + 1) % len(l.streams)
+				s.packet(l.out, n)
+				l.sent++
+			}
+			l.out.send(n)
+		}
+		if rest := passed.Truncate(step) + step - time.Since(begin); rest > 0 {
+			nap(rest)
+		}
+	}
+}
+
+// packet puts the stream's next packet into a slot.
+func (s *mediaStream) packet(b *batchSocket, i int) {
+	p := b.bufs[i][:mediaHeader+mediaPayload]
+	p[0], p[1] = 0x80, 0
+	binary.BigEndian.PutUint16(p[2:], s.seq)
+	binary.BigEndian.PutUint32(p[4:], uint32(s.seq)*160)
+	binary.BigEndian.PutUint32(p[8:], s.ssrc)
+	s.sent[s.seq%latencySlots] = time.Now().UnixNano()
+	s.seq++
+	if s.seal != nil {
+		out, err := s.seal.EncryptRTP(nil, p, nil)
+		if err == nil {
+			p = out
+		}
+	}
+	b.put(i, p, s.to)
+}
+
+// count takes what comes out of the relay.
+func (l *mediaLoad) count(stop, done chan struct{}) {
+	defer close(done)
+	defer sharpTimer()()
+	for {
+		n := l.in.receive()
+		if n == 0 {
+			select {
+			case <-stop:
+				return
+			default:
+				// Not poll: who delivers to a sleeping receiver pays for waking it, and that is the relay.
+				nap(200 * time.Microsecond)
+				continue
+			}
+		}
+		for i := range n {
+			l.take(l.in.bufs[i][:l.in.msgs[i].n], l.in.control[i][:l.in.msgs[i].hdr.Controllen])
+		}
+	}
+}
+
+func (l *mediaLoad) take(p, control []byte) {
+	if len(p) < mediaHeader {
+		l.wrong.Add(1)
+		return
+	}
+	s := l.bySSRC[binary.BigEndian.Uint32(p[8:])]
+	if s == nil {
+		l.wrong.Add(1)
+		return
+	}
+	l.sampled.Add(1)
+	seq := binary.BigEndian.Uint16(p[2:])
+	if seq%16 == 0 {
+		l.check(s, p)
+	}
+	if at := arrival(control); at > 0 {
+		l.delays = append(l.delays, at-s.sent[seq%latencySlots])
+	}
+}
+
+// check proves that the packet is what the far end of the stream can use.
+func (l *mediaLoad) check(s *mediaStream, p []byte) {
+	if s.open != nil {
+		var h rtp.Header
+		plain, err := s.open.DecryptRTP(nil, p, &h)
+		if err != nil {
+			l.wrong.Add(1)
+			return
+		}
+		p = plain
+	}
+	if len(p) != mediaHeader+mediaPayload {
+		l.wrong.Add(1)
+	}
+}
+
+// arrival is the kernel's time of a datagram in nanoseconds, 0 when it gave none.
+func arrival(control []byte) int64 {
+	msgs, err := syscall.ParseSocketControlMessage(control)
+	if err != nil {
+		return 0
+	}
+	for _, m := range msgs {
+		if m.Header.Type == unix.SCM_TIMESTAMPNS && len(m.Data) >= 16 {
+			return int64(binary.NativeEndian.Uint64(m.Data))*1e9 + int64(binary.NativeEndian.Uint64(m.Data[8:]))
+		}
+	}
+	return 0
+}
+
+// percentile of the delays in microseconds.
+func (l *mediaLoad) percentile(p float64) float64 {
+	if len(l.delays) == 0 {
+		return 0
+	}
+	sort.Slice(l.delays, func(i, j int) bool { return l.delays[i] < l.delays[j] })
+	return float64(l.delays[int(p*float64(len(l.delays)-1))]) / 1000
+}
+
+func (l *mediaLoad) String() string {
+	return fmt.Sprintf("%d sent, %d received, %d wrong", l.sent, l.received, l.wrong.Load())
+}

@@ -1,0 +1,220 @@
+package testbed
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pion/srtp/v3"
+)
+
+// mediaRelay is what is measured: a program with calls that stand, each one stream between a phone and a far end with SRTP.
+type mediaRelay struct {
+	name               string
+	lab                *Lab
+	process            *Process
+	idle               int64      // bytes of memory before the calls
+	mu                 sync.Mutex // guards the streams of both while calls are set up
+	protect, unprotect *mediaLoad
+}
+
+// pinProcess keeps a program on core 1; the load works on core 0.
+func pinProcess(t T, pid int) {
+	t.Helper()
+	if _, err := run(exec.CommandContext, "taskset", "-a", "-p", "2", strconv.Itoa(pid)); err != nil {
+		t.Fatalf("%v", err)
+	}
+}
+
+// cpu is what all threads of a process have run, in nanoseconds.
+func cpuOf(t T, pid int) int64 {
+	t.Helper()
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	sum := int64(0)
+	for _, f := range files {
+		n, err := strconv.ParseInt(strings.Fields(readAll(f) + " 0")[0], 10, 64)
+		if err == nil {
+			sum += n
+		}
+	}
+	if sum == 0 {
+		t.Fatalf("no time of process %d: %v, %s", pid, files, readAll(fmt.Sprintf("/proc/%d/stat", pid)))
+	}
+	return sum
+}
+
+func memoryOf(t T, pid int) int64 {
+	t.Helper()
+	u, err := usageOf(pid)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	return u.Memory
+}
+
+// newLoads opens the two ends; all streams share them.
+func (r *mediaRelay) newLoads(t T) {
+	t.Helper()
+	phone := newBatchSocket(t, r.lab.A.PhoneHost, netip.AddrPortFrom(r.lab.A.PhoneIP, 4000))
+	far := newBatchSocket(t, r.lab.B.EdgeHost, netip.AddrPortFrom(r.lab.B.MediaOut, 20000))
+	sample(t, r.lab.A.PhoneHost, "eth0", 4000)
+	sample(t, r.lab.B.EdgeHost, "ea", 20000)
+	r.protect = &mediaLoad{out: phone, in: far, to: r.lab.B.EdgeHost, bySSRC: make(map[uint32]*mediaStream)}
+	r.unprotect = &mediaLoad{out: far, in: phone, to: r.lab.A.PhoneHost, bySSRC: make(map[uint32]*mediaStream)}
+}
+
+// sample counts what arrives at a port and lets one packet of 16 through to its socket: delivery to sockets happens in the context of who
+// sends, here the relay, and would cost more than what is to be measured.
+func sample(t T, h *Host, link string, port int) {
+	t.Helper()
+	h.MustRun(t, "nft", fmt.Sprintf("add table netdev bench; add counter netdev bench came; add chain netdev bench c { type filter hook ingress device %s priority 0; }; "+
+		"add rule netdev bench c udp dport %d counter name came numgen inc mod %d != 0 drop", link, port, sampleOf))
+}
+
+// came is the number of packets that have arrived.
+func came(t T, h *Host) int64 {
+	t.Helper()
+	m := regexp.MustCompile(`packets (\d+)`).FindStringSubmatch(h.MustRun(t, "nft", "list counter netdev bench came"))
+	if m == nil {
+		t.Fatalf("no counter on %s", h.Name)
+	}
+	n, _ := strconv.ParseInt(m[1], 10, 64)
+	return n
+}
+
+// add takes a call that stands into the loads. relayKey is what the relay protects with, farKey what the far end does.
+func (r *mediaRelay) add(t T, inside, outside netip.AddrPort, relayKey, farKey StubCrypto) {
+	t.Helper()
+	mk := func(c StubCrypto) *srtp.Context {
+		p := srtpProfiles[c.Suite]
+		ctx, err := srtp.CreateContext(c.Key[:p.key], c.Key[p.key:], p.profile)
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		return ctx
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := uint32(len(r.protect.streams))
+	p := &mediaStream{to: inside, ssrc: 0x1000_0000 + n, open: mk(relayKey)}
+	u := &mediaStream{to: outside, ssrc: 0x2000_0000 + n, seal: mk(farKey)}
+	r.protect.streams, r.unprotect.streams = append(r.protect.streams, p), append(r.unprotect.streams, u)
+	r.protect.bySSRC[p.ssrc], r.unprotect.bySSRC[u.ssrc] = p, u
+}
+
+// imeproxyRelay is the daemon with calls that SIP set up.
+func imeproxyRelay(t T, calls int) *mediaRelay {
+	s := StartStubs(t, func(o *Options) { o.Direct, o.A.Core = true, "1" })
+	r := &mediaRelay{name: "imeproxy", lab: s.Lab, process: s.Proxy.Process()}
+	pid := s.Proxy.Process().Pid()
+	pinProcess(t, pid)
+	r.newLoads(t)
+	conn := s.AgentDial(t)
+	r.idle = memoryOf(t, pid)
+	// The stubs look for messages every 20 ms: one after the other would take minutes.
+	var setups sync.WaitGroup
+	for i := range 50 {
+		setups.Go(func() {
+			for n := i; n < calls; n += 50 {
+				r.call(t, s, conn)
+			}
+		})
+	}
+	setups.Wait()
+	return r
+}
+
+// call sets up one call of the call agent.
+func (r *mediaRelay) call(t T, s *StubLab, conn *StubConn) {
+	t.Helper()
+	agent := s.Outbound(conn)
+	inv := agent.Request(t, "INVITE", sdp(plainOffer(s.A.PhoneIP.String(), 4000)))
+	seen := s.Far.Expect(t, InCall(agent.CallID, ReqIs("INVITE")), wait)
+	ours := CryptoOf(t, seen.Body, srtpSuites[0])
+	key := NewStubCrypto(ours.Tag, srtpSuites[0])
+	far := s.Far.AnswerLeg(seen)
+	far.Respond(t, seen, 200, "OK", sdp(secureOffer(s.B.MediaOut.String(), 20000, key.Line())))
+	ok := agent.AwaitStatus(t, inv, 200)
+	agent.Learn(ok)
+	agent.Ack(t)
+	far.Expect(t, "ACK")
+	r.add(t, MediaLines(t, ok.Body)[0], MediaLines(t, seen.Body)[0], ours, key)
+}
+
+// rtpengineRelay is Debian's rtpengine with calls that its control protocol set up.
+func rtpengineRelay(t T, calls int) *mediaRelay {
+	l := Start(t, Options{NoCallAgents: true, NoStart: true, Direct: true, A: Side{Edge: EdgeRouter}, B: Side{Edge: EdgeRouter}})
+	e := l.A
+	p, err := e.EdgeHost.Start("rtpengine", StartOptions{}, "taskset", "-c", "1", "rtpengine", "--config-file=none", "--foreground",
+		fmt.Sprintf("--interface=inside/%s", e.MediaIn), fmt.Sprintf("--interface=outside/%s", e.MediaOut),
+		"--listen-ng="+e.InsideIP.String()+":2223", "--table=-1", "--port-min=16384", "--port-max=32767", "--num-threads=1", "--timeout=3600", "--silent-timeout=3600", "--log-stderr", "--log-level=3")
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	l.track(p)
+	l.onClose(func() { p.Stop(15, 5*time.Second) })
+	Until(t, 20*time.Second, "rtpengine listens", func() bool {
+		out, err := e.EdgeHost.Run("ss", "-Hlun", "sport", "=", ":2223")
+		return err == nil && strings.Contains(out, ":2223")
+	})
+	r := &mediaRelay{name: "rtpengine", lab: l, process: p}
+	pinProcess(t, p.Pid())
+	r.newLoads(t)
+	control, err := e.EdgeHost.Dial("udp", "", e.InsideIP.String()+":2223", wait)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	defer control.Close()
+	r.idle = memoryOf(t, p.Pid())
+	for i := range calls {
+		id := fmt.Sprintf("call-%d", i)
+		offered := askRTPEngine(t, control, "offer", id, plainOffer(e.PhoneIP.String(), 4000), "3:ICE6:remove4:DTLS3:off18:transport-protocol8:RTP/SAVP9:directionl6:inside7:outsidee8:from-tag1:a")
+		ours := CryptoOf(t, offered, srtpSuites[0])
+		key := NewStubCrypto(ours.Tag, srtpSuites[0])
+		answered := askRTPEngine(t, control, "answer", id, secureOffer(l.B.MediaOut.String(), 20000, key.Line()), "3:ICE6:remove8:from-tag1:a6:to-tag1:b")
+		r.add(t, MediaLines(t, answered)[0], MediaLines(t, offered)[0], ours, key)
+	}
+	return r
+}
+
+// askRTPEngine sends a command of rtpengine's control protocol ("ng": a cookie, then bencode) and gives the description that comes back.
+// more are further keys and values in bencode.
+func askRTPEngine(t T, c net.Conn, command, id, sdp, more string) string {
+	t.Helper()
+	str := func(s string) string { return fmt.Sprintf("%d:%s", len(s), s) }
+	text := id + command + " d" + str("command") + str(command) + str("call-id") + str(id) + str("sdp") + str(sdp) + more + "e"
+	c.SetDeadline(time.Now().Add(wait))
+	if _, err := c.Write([]byte(text)); err != nil {
+		t.Fatalf("%v", err)
+	}
+	buf := make([]byte, 64<<10)
+	n, err := c.Read(buf)
+	if err != nil {
+		t.Fatalf("rtpengine: %v", err)
+	}
+	_, rest, ok := strings.Cut(string(buf[:n]), "3:sdp")
+	length, body, ok2 := strings.Cut(rest, ":")
+	size, err := strconv.Atoi(length)
+	if !ok || !ok2 || err != nil || size > len(body) {
+		t.Fatalf("rtpengine answers %s", buf[:n])
+	}
+	return body[:size]
+}
+
+// writeBench keeps a result for others to read.
+func writeBench(t T, name string, data []byte) {
+	t.Helper()
+	dir := filepath.Join(Root(), "build", "bench")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatalf("%v", err)
+	}
+	writeFile(t, filepath.Join(dir, name), string(data))
+}

@@ -1,0 +1,184 @@
+package testbed
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+var (
+	benchCalls  = flag.Int("media-calls", 1000, "calls of BenchmarkMedia at an even pace, 50 packets a second each")
+	benchMany   = flag.Int("media-streams", 2000, "calls of BenchmarkMedia for the highest rate")
+	benchRounds = flag.Int("media-rounds", 5, "interleaved rounds of BenchmarkMedia")
+	benchTime   = flag.Duration("media-time", 3*time.Second, "length of one run of BenchmarkMedia")
+)
+
+// mediaFigures are one relay's, in the form of build/bench/media.json. Times are CPU microseconds a packet, medians over the rounds.
+type mediaFigures struct {
+	Protect        float64 `json:"protect_us"`
+	Unprotect      float64 `json:"unprotect_us"`
+	ProtectBurst   float64 `json:"protect_burst_us"`
+	UnprotectBurst float64 `json:"unprotect_burst_us"`
+	MaxPPS         int     `json:"max_pps"` // through one core, as its CPU time a packet at the highest rate says; see Measured
+	MeasuredPPS    int     `json:"measured_pps"`
+	P50            float64 `json:"p50_us"`
+	P99            float64 `json:"p99_us"`
+	BytesPerCall   int64   `json:"bytes_per_call"`
+
+	AllocsPerPacket *float64 `json:"allocs_per_packet,omitempty"`
+	CallsOneCore    *int     `json:"calls_one_core,omitempty"` // as MaxPPS is meant: both directions of G.711 in 20 ms packets
+}
+
+type mediaTable struct {
+	RTPEngine mediaFigures       `json:"rtpengine"`
+	Imeproxy  mediaFigures       `json:"imeproxy"`
+	Ratio     map[string]float64 `json:"ratio"`
+}
+
+// BenchmarkMedia measures the daemon beside rtpengine: calls that SIP, or rtpengine's control protocol, has set up; packets of the same
+// generator; runs in turn. It is run once: `make bench-media`.
+func BenchmarkMedia(b *testing.B) {
+	// All of the load works on core 0, threads included that the runtime starts later; the relays on core 1.
+	runtime.GOMAXPROCS(4) // two of the load's goroutines sleep with theirs
+	if _, err := run(exec.CommandContext, "taskset", "-a", "-p", "1", strconv.Itoa(os.Getpid())); err != nil {
+		b.Fatal(err)
+	}
+	relays := []*mediaRelay{rtpengineRelay(b, *benchMany), imeproxyRelay(b, *benchMany)}
+	samples := map[string][]float64{}
+	for round := range *benchRounds {
+		for _, r := range relays {
+			r.measure(b, samples)
+			b.Logf("round %d, %s: protect %.2f us, unprotect %.2f us", round+1, r.name, last(samples[r.name+" protect even"]), last(samples[r.name+" unprotect even"]))
+		}
+	}
+	figures := map[string]mediaFigures{}
+	for _, r := range relays {
+		m := func(what string) float64 { return median(samples[r.name+" "+what]) }
+		f := mediaFigures{
+			Protect: m("protect even"), Unprotect: m("unprotect even"), ProtectBurst: m("protect burst"), UnprotectBurst: m("unprotect burst"),
+			P50: m("p50"), P99: m("p99"), BytesPerCall: (memoryOf(b, r.process.Pid()) - r.idle) / int64(*benchMany),
+		}
+		f.MeasuredPPS, f.MaxPPS = r.highest(b)
+		figures[r.name] = f
+	}
+	ours, theirs := figures["imeproxy"], figures["rtpengine"]
+	allocs := packetAllocations(b)
+	calls := int(1e6 / ((ours.Protect + ours.Unprotect) * 50))
+	ours.AllocsPerPacket, ours.CallsOneCore = &allocs, &calls
+	table := mediaTable{RTPEngine: theirs, Imeproxy: ours, Ratio: map[string]float64{
+		"protect": ours.Protect / theirs.Protect, "unprotect": ours.Unprotect / theirs.Unprotect, "max_pps": float64(ours.MaxPPS) / float64(theirs.MaxPPS),
+	}}
+	data, err := json.MarshalIndent(table, "", "  ")
+	if err != nil {
+		b.Fatal(err)
+	}
+	writeBench(b, "media.json", append(data, '\n'))
+	fmt.Print(table.markdown())
+}
+
+// measure runs every load once.
+func (r *mediaRelay) measure(t T, samples map[string][]float64) {
+	t.Helper()
+	for _, x := range []struct {
+		name  string
+		load  *mediaLoad
+		burst bool
+	}{
+		{"protect even", r.protect, false}, {"unprotect even", r.unprotect, false}, {"protect burst", r.protect, true}, {"unprotect burst", r.unprotect, true},
+	} {
+		load := x.load.some(*benchCalls)
+		us := r.cost(t, load, mediaRun{rate: 50 * *benchCalls, burst: x.burst, time: *benchTime})
+		if lost := load.sent - int(load.received); load.wrong.Load() > 0 || load.sampled.Load() == 0 || lost > load.sent/1000 {
+			t.Errorf("%s, %s: %s", r.name, x.name, load)
+		}
+		samples[r.name+" "+x.name] = append(samples[r.name+" "+x.name], us)
+		if x.name == "protect even" {
+			samples[r.name+" p50"] = append(samples[r.name+" p50"], load.percentile(0.50))
+			samples[r.name+" p99"] = append(samples[r.name+" p99"], load.percentile(0.99))
+		}
+	}
+}
+
+// some is the load with the first streams alone.
+func (l *mediaLoad) some(n int) *mediaLoad {
+	return &mediaLoad{out: l.out, in: l.in, to: l.to, streams: l.streams[:min(n, len(l.streams))], bySSRC: l.bySSRC}
+}
+
+// cost is the CPU time of the relay for a packet that came out of it, in microseconds.
+func (r *mediaRelay) cost(t T, l *mediaLoad, run mediaRun) float64 {
+	t.Helper()
+	pinProcess(t, r.process.Pid())
+	before := cpuOf(t, r.process.Pid())
+	l.run(t, run)
+	return float64(cpuOf(t, r.process.Pid())-before) / 1000 / float64(max(1, l.received))
+}
+
+// highest raises the rate until packets are lost. The first figure is the highest rate without loss; the generator and its receiver share
+// one core, and may be what gives out. The second is what the relay's CPU time a packet at that rate would let it move with a whole core.
+func (r *mediaRelay) highest(t T) (measured, possible int) {
+	t.Helper()
+	for rate := 50_000; rate < 2_000_000; rate = rate * 5 / 4 {
+		load := r.protect.some(*benchMany)
+		us := r.cost(t, load, mediaRun{rate: rate, time: 2 * time.Second})
+		got, sent := int(load.received), load.sent
+		t.Logf("%s at %d packets/s: %s, %.2f us", r.name, rate, load, us)
+		if sent < rate*2*95/100 || got < sent {
+			return measured, possible
+		}
+		measured, possible = rate, int(1e6/us)
+	}
+	return measured, possible
+}
+
+// packetAllocations counts them where the packets go through the engine, in the daemon's own code.
+func packetAllocations(t T) float64 {
+	t.Helper()
+	out, err := run(exec.CommandContext, "go", "test", "-C", Root(), "-run", "^$", "-bench", "^(BenchmarkSeal|BenchmarkOpen)$", "-benchmem", "-benchtime", "20000x", "./mediaterm")
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	most := 0.0
+	for _, m := range regexp.MustCompile(`(\d+) allocs/op`).FindAllStringSubmatch(out, -1) {
+		n, _ := strconv.ParseFloat(m[1], 64)
+		most = max(most, n)
+	}
+	return most
+}
+
+func last(s []float64) float64 { return s[len(s)-1] }
+
+func median(s []float64) float64 {
+	s = slices.Clone(s)
+	slices.Sort(s)
+	return s[len(s)/2]
+}
+
+func (m mediaTable) markdown() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d calls, 50 packets/s each and direction (172 bytes, 20 ms), AES_CM_128_HMAC_SHA1_80; medians of %d rounds in turn, %v each.\n\n", *benchCalls, *benchRounds, *benchTime)
+	b.WriteString("| figure | rtpengine | imeproxy | ratio |\n| --- | --- | --- | --- |\n")
+	row := func(what string, x, y float64, format string) {
+		fmt.Fprintf(&b, "| %s | "+format+" | "+format+" | %.2f |\n", what, x, y, y/x)
+	}
+	r, i := m.RTPEngine, m.Imeproxy
+	row("CPU a packet, RTP to SRTP, evenly paced, us", r.Protect, i.Protect, "%.2f")
+	row("CPU a packet, SRTP to RTP, evenly paced, us", r.Unprotect, i.Unprotect, "%.2f")
+	row("CPU a packet, RTP to SRTP, all calls at once each 20 ms, us", r.ProtectBurst, i.ProtectBurst, "%.2f")
+	row("CPU a packet, SRTP to RTP, all calls at once each 20 ms, us", r.UnprotectBurst, i.UnprotectBurst, "%.2f")
+	row("added delay p50, us", r.P50, i.P50, "%.0f")
+	row("added delay p99, us", r.P99, i.P99, "%.0f")
+	row(fmt.Sprintf("packets/s without loss, %d streams, generator on the other core", *benchMany), float64(r.MeasuredPPS), float64(i.MeasuredPPS), "%.0f")
+	row("packets/s that one core could move at that cost", float64(r.MaxPPS), float64(i.MaxPPS), "%.0f")
+	row("memory a call, bytes", float64(r.BytesPerCall), float64(i.BytesPerCall), "%.0f")
+	fmt.Fprintf(&b, "\nimeproxy: %.0f allocations a packet; one core could carry %d calls in both directions at the evenly paced cost.\n", *i.AllocsPerPacket, *i.CallsOneCore)
+	return b.String()
+}
