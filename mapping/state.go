@@ -68,24 +68,28 @@ func openState(path string) (*stateDir, error) {
 		}
 		return nil, fmt.Errorf("lock state directory: %w", err)
 	}
-	host, err := lockHost()
-	if err != nil {
-		_ = f.Close()
+	d := &stateDir{path: path, lock: f, host: -1}
+	if d.host, err = lockHost(); err != nil {
+		d.close()
 		return nil, err
 	}
-	return &stateDir{path: path, lock: f, host: host}, nil
+	return d, nil
 }
 
-// close gives the locks back.
+// close gives the locks back. It does not leave that to the closing of the descriptors: a process that is being forked at this
+// moment has copies of them until its exec, and with those the locks would live on.
 func (d *stateDir) close() {
+	_ = unix.Flock(int(d.lock.Fd()), unix.LOCK_UN)
 	_ = d.lock.Close()
 	if d.host >= 0 {
+		_ = unix.Shutdown(d.host, unix.SHUT_RDWR)
 		_ = unix.Close(d.host)
 	}
 }
 
 // lockHost takes the network namespace, so that an appliance with another state directory does not remove the rules of the one
-// that runs. A name that a user without our rights has taken is no lock: nobody may keep the appliance from its start.
+// that runs. A name that a user without our rights has taken is no lock: nobody may keep the appliance from its start. Nor is one
+// where nobody listens: an appliance that runs does.
 func lockHost() (fd int, err error) {
 	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -102,7 +106,9 @@ func lockHost() (fd int, err error) {
 		return -1, fmt.Errorf("lock network namespace: %w", err)
 	}
 	running := fmt.Errorf("this network namespace: %w", ErrRunning)
-	if unix.Connect(fd, name) != nil {
+	if err := unix.Connect(fd, name); errors.Is(err, unix.ECONNREFUSED) {
+		return -1, nil
+	} else if err != nil {
 		return -1, running
 	}
 	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)

@@ -94,7 +94,7 @@ func (d stateDir) lock(how int, patience time.Duration) (unlock func(), err erro
 	for {
 		err = unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
 		if err == nil {
-			return func() { f.Close() }, nil
+			return func() { unlockFile(f) }, nil
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			f.Close()
@@ -106,6 +106,13 @@ func (d stateDir) lock(how int, patience time.Duration) (unlock func(), err erro
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+}
+
+// unlockFile gives a lock back, and not by the closing of the file alone: a process that is being forked at this moment has a copy
+// of the descriptor until its exec, and with that the lock would live on.
+func unlockFile(f *os.File) {
+	_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
+	f.Close()
 }
 
 // write replaces one file as a whole: a reader, or the next start after a power cut, sees the old content or the new, never a part.

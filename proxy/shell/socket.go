@@ -119,7 +119,11 @@ func lockDirectory(dir string) (unlock func(), err error) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return nil, errors.Join(fmt.Errorf("control socket: directory %s is locked by another daemon that starts: %w", dir, err), f.Close())
 	}
-	return func() { f.Close() }, nil
+	return func() {
+		// Not by the closing alone: a process that is being forked has a copy of the descriptor until its exec.
+		_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
+		f.Close()
+	}, nil
 }
 
 func removeStale(path string) error {
