@@ -11,7 +11,9 @@ DEPS_LAB   := iproute2 iputils-ping conntrack nftables ethtool openssl util-linu
 
 FUZZTIME ?= 20s
 
-.PHONY: help build install test deps deps-lab lint demo demo-clean bench fuzz clean
+MEDIA_ROUNDS ?= 5
+
+.PHONY: help build install test deps deps-lab lint demo demo-clean bench bench-media fuzz clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -47,6 +49,9 @@ demo-clean: ## remove a demo that was left standing
 
 bench: deps build ## calls/s, CPU and memory per call, beside Kamailio
 	$(GO) run ./testbed/bench
+
+bench-media: deps build ## packets: CPU, delay and rate beside rtpengine; MEDIA_ROUNDS=5, some 12 s each
+	$(GO) test ./testbed -run '^$$' -bench '^BenchmarkMedia$$' -benchtime 1x -timeout 60m -media-rounds $(MEDIA_ROUNDS) -v
 
 fuzz: ## every fuzz target for FUZZTIME
 	@set -e; for pkg in $$($(GO) list ./...); do \
