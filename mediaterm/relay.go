@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+	"unsafe"
 
 	"github.com/pion/rtp"
 )
@@ -111,6 +112,39 @@ func (r *relay) take(side Side, p port, src netip.AddrPort, pkt []byte, kind pac
 	}
 	in.stats.LastPacket = now
 	return r.depart(&r.legs[side.other()], kind, h, plain, sc)
+}
+
+// touch loads a word of each cache line that a packet from side is about to need, see worker.touch. The caller holds the mutex.
+func (r *relay) touch(side Side) uint64 {
+	in, out := &r.legs[side], &r.legs[side.other()]
+	sum := in.stats.RxRTPPackets + in.stats.Drops.Malformed + out.stats.TxRTPBytes + uint64(in.source[0].Port()) + uint64(out.source[0].Port()) +
+		uint64(out.remote.RTP.Port()) + uint64(in.mode) + uint64(out.mode)
+	if len(in.receptions.list) > 0 {
+		sum += in.receptions.list[0].received
+	}
+	if u := in.rx.current(); u != nil && in.rx.accepted > 0 {
+		sum += u.touch()
+	}
+	if u := out.tx.current(); u != nil {
+		sum += u.touch()
+	}
+	return sum
+}
+
+func (u *keyUse) touch() uint64 {
+	sum := u.rtp
+	if u.last != nil {
+		sum += u.last.index.highest + u.last.report.highest
+	}
+	if t := u.own; t != nil {
+		sum += uint64(t.rtp.salt[0]) + uint64(t.rtp.mac.outer[0]) + uint64(t.rtp.tag)
+		if p := t.rtp.ctr.state; p != nil {
+			for at := uintptr(0); at < 256; at += 64 {
+				sum += uint64(*(*byte)(unsafe.Add(p, at)))
+			}
+		}
+	}
+	return sum
 }
 
 // accept authenticates a packet, checks its source and its RTCP headers.

@@ -141,6 +141,8 @@ func TestEventCallback(t *testing.T) {
 			})
 		}
 	})
+	let := sync.OnceFunc(func() { close(release) })
+	t.Cleanup(let) // or the terminator would wait for the callback
 	r.setCrypto(Outside, nil, nil)
 	for seq := range uint16(eventQueue + 20) { // each re-INVITE locks anew: an event
 		r.setRemote(Inside, r.phone.remote())
@@ -150,7 +152,7 @@ func TestEventCallback(t *testing.T) {
 	if n := r.term.Counters().EventsDropped; n < 19 {
 		t.Errorf("dropped events: %d", n)
 	}
-	close(release)
+	let()
 	select {
 	case <-closed:
 	case <-time.After(patience):
