@@ -32,6 +32,15 @@ func (s ruleSet) base(name string, typ nftables.ChainType, hook *nftables.ChainH
 	return s.conn.AddChain(&nftables.Chain{Name: name, Table: s.table, Type: typ, Hooknum: hook, Priority: prio, Policy: &accept})
 }
 
+// ingress is a base chain of a link in a table of family netdev.
+func (s ruleSet) ingress(name, link string) *nftables.Chain {
+	accept := nftables.ChainPolicyAccept
+	return s.conn.AddChain(&nftables.Chain{
+		Name: name, Table: s.table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookIngress, Priority: nftables.ChainPriorityFilter,
+		Policy: &accept, Device: link,
+	})
+}
+
 func (s ruleSet) chain(name string) *nftables.Chain {
 	return s.conn.AddChain(&nftables.Chain{Name: name, Table: s.table})
 }
@@ -66,6 +75,28 @@ func oif(link string) match { return ifname(expr.MetaKeyOIFNAME, link) }
 
 func l4proto(p byte) match {
 	return match{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, eq([]byte{p})}
+}
+
+// etherIP matches frames with an IPv4 packet; the type of one with a VLAN tag is that of the tag.
+func etherIP() match {
+	return match{&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseLLHeader, Offset: 12, Len: 2}, eq(u16(unix.ETH_P_IP))}
+}
+
+// protocolIP is what nft wants before matches of IP headers where there are other packets as well.
+func protocolIP() match {
+	return match{&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: 1}, eq(u16(unix.ETH_P_IP))}
+}
+
+// toUs matches frames that are addressed to this host.
+func toUs() match {
+	return match{&expr.Meta{Key: expr.MetaKeyPKTTYPE, Register: 1}, eq([]byte{unix.PACKET_HOST})}
+}
+
+// unfragmented matches whole IPv4 packets: neither more fragments nor an offset.
+func unfragmented() match {
+	return match{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 6, Len: 2}, masked(u16(0x3fff)), eq(u16(0)),
+	}
 }
 
 var protoNumber = map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "icmp": unix.IPPROTO_ICMP}

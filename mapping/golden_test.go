@@ -48,7 +48,7 @@ func goldenSpecs() map[string]Spec {
 		"steering": {
 			Interfaces: []Interface{inside, outside},
 			Media:      []MediaRange{{addr(mediaIn), 16384, 32767}, {addr(mediaOut), 20000, 20009}},
-			Steering:   Steering{Workers: []uint16{40001, 40002}},
+			Steering:   Steering{Workers: []uint16{40001, 40002}, Tapped: []string{"ein", "eout"}},
 		},
 		"steering-one": {
 			Interfaces: []Interface{inside, outside},
@@ -95,6 +95,9 @@ func TestGoldenRules(t *testing.T) {
 				t.Fatal(err)
 			}
 			l := &lab{t: t, box: newNamespace(t)}
+			for _, link := range spec.Steering.Tapped {
+				l.run(l.box, "ip", "link", "add", link, "type", "veth", "peer", "name", "p"+link)
+			}
 			l.in(l.box, func() error { return install(spec) })
 			got := normal(l.run(l.box, "nft", "list", "ruleset"))
 			// What is printed can be read back: an operator may save and compare it.

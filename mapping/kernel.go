@@ -303,5 +303,6 @@ func clone(s Spec) Spec {
 	}
 	s.Statics, s.Dynamics = slices.Clone(s.Statics), slices.Clone(s.Dynamics)
 	s.Media, s.Open = slices.Clone(s.Media), slices.Clone(s.Open)
+	s.Steering.Workers, s.Steering.Tapped = slices.Clone(s.Steering.Workers), slices.Clone(s.Steering.Tapped)
 	return s
 }

@@ -85,6 +85,24 @@ type MediaRange struct {
 // destination port: a pair of ports stays together.
 type Steering struct {
 	Workers []uint16 // ports of IP_TRANSPARENT sockets on 127.0.0.1; none, or a power of two
+	// Tapped are the links where the workers read whole datagrams for media ports before any rule is asked: the network layer
+	// must not see them again. They are interfaces of the spec.
+	Tapped []string
+}
+
+// MediaTap is an interface and the networks behind more trusted ones: a media packet with a source in these is forged.
+type MediaTap struct {
+	Link    string
+	Refused []netip.Prefix
+}
+
+// MediaTaps lists the interfaces on which media may be read before the rules are asked.
+func (s Spec) MediaTaps() []MediaTap {
+	var out []MediaTap
+	for _, i := range s.Interfaces {
+		out = append(out, MediaTap{Link: i.Link, Refused: s.above(i)})
+	}
+	return out
 }
 
 // OpenPort is a port of the appliance that lower-security interfaces may reach.

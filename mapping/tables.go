@@ -17,6 +17,7 @@ const (
 	TableIntercept = "imeproxy_intercept"
 	TableNAT       = "imeproxy_nat"
 	TableFilter    = "imeproxy_filter"
+	TableIngress   = "imeproxy_ingress" // family netdev
 )
 
 const (
@@ -50,6 +51,7 @@ func install(spec Spec) error {
 	addIntercept(replaceTable(conn, nftables.TableFamilyIPv4, TableIntercept), spec)
 	addNAT(replaceTable(conn, nftables.TableFamilyIPv4, TableNAT), spec)
 	addFilter(replaceTable(conn, nftables.TableFamilyIPv4, TableFilter), spec)
+	addIngress(conn, spec)
 	if hasIPv6() {
 		addFilter6(replaceTable(conn, nftables.TableFamilyIPv6, TableFilter), spec)
 	}
@@ -83,7 +85,7 @@ func ourTables(conn *nftables.Conn) ([]*nftables.Table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list nftables tables: %w", err)
 	}
-	names := []string{TableIntercept, TableNAT, TableFilter}
+	names := []string{TableIntercept, TableNAT, TableFilter, TableIngress}
 	return slices.DeleteFunc(all, func(t *nftables.Table) bool { return !slices.Contains(names, t.Name) }), nil
 }
 
@@ -152,6 +154,31 @@ func addSteering(s ruleSet, spec Spec) {
 	for _, m := range spec.Media {
 		for i, port := range spec.Steering.Workers {
 			s.rule(c, hostDaddr(m.Addr), l4proto(unix.IPPROTO_UDP), dport(m.Lo, m.Hi), dportBits(uint16(n-1)<<1, uint16(i)<<1), tproxy(port), accept())
+		}
+	}
+}
+
+// addIngress keeps from the network layer what the workers of the media engine read from the taps: they, and not these rules, refuse forged
+// sources, which are counted here. Fragments, and frames for a VLAN, of which the link is the parent, pass.
+func addIngress(conn *nftables.Conn, spec Spec) {
+	s := replaceTable(conn, nftables.TableFamilyNetdev, TableIngress)
+	if len(spec.Steering.Tapped) == 0 {
+		conn.DelTable(s.table)
+		return
+	}
+	names := chainNames("in", spec)
+	for _, link := range spec.Steering.Tapped {
+		i, ok := spec.link(link)
+		if !ok || len(spec.Media) == 0 {
+			continue
+		}
+		c := s.ingress(names[link], link)
+		for _, m := range spec.Media {
+			datagram := slices.Concat(etherIP(), protocolIP(), hostDaddr(m.Addr), toUs(), unfragmented(), l4proto(unix.IPPROTO_UDP), dport(m.Lo, m.Hi))
+			for _, n := range spec.above(i) {
+				s.rule(c, datagram, saddr(n), drop())
+			}
+			s.rule(c, datagram, match{&expr.Verdict{Kind: expr.VerdictDrop}})
 		}
 	}
 }

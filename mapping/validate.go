@@ -255,6 +255,12 @@ func (v *validator) steering() {
 			v.errorf("a media worker has no port")
 		}
 	}
+	for _, link := range v.spec.Steering.Tapped {
+		v.knownLink("tapped for media", link)
+		if n == 0 {
+			v.errorf("interface %s is tapped for media, but there is no worker", link)
+		}
+	}
 }
 
 func (v *validator) open() {

@@ -22,7 +22,7 @@ func openTestEngine() error {
 		return fmt.Errorf("ip link set lo up: %w: %s", err, out)
 	}
 	var err error
-	if testEngine, err = OpenTProxy(TProxyConfig{Workers: 2}); err != nil {
+	if testEngine, err = OpenTProxy(TProxyConfig{Workers: 2, PortLimit: 1 << 20}); err != nil {
 		return err
 	}
 	var rules strings.Builder

@@ -46,13 +46,19 @@ func putHeaders(frame []byte, src, dst netip.AddrPort, class byte, id uint16) {
 	copy(ip[16:], to[:])
 	putIPChecksum(ip)
 	udp := ip[ipLen:]
+	// The checksum's own place counts as 0.
 	binary.BigEndian.PutUint64(udp, uint64(src.Port())<<48|uint64(dst.Port())<<32|uint64(len(udp))<<16)
-	pseudo := uint64(protocolUDP<<8) + uint64(bits.ReverseBytes16(uint16(len(udp)))) // as loaded from memory
-	sum := ^fold(onesSum(ip[12:], pseudo))
+	sum := ^udpSum(ip, udp)
 	if sum == 0 {
 		sum = 0xffff // 0 means that there is none, RFC 768
 	}
 	binary.LittleEndian.PutUint16(udp[6:], sum)
+}
+
+// udpSum is the sum that the checksum of RFC 768 is made of: 0xffff over a datagram with a right one. The pseudo header is that of ip.
+func udpSum(ip, udp []byte) uint16 {
+	pseudo := uint64(protocolUDP<<8) + uint64(bits.ReverseBytes16(uint16(len(udp)))) // as loaded from memory
+	return fold(onesSum(udp, onesSum(ip[12:20], pseudo)))
 }
 
 func putIPChecksum(ip []byte) {

@@ -41,6 +41,7 @@ type hop struct {
 // Ethernet neighbour (local, tunnelled, encrypted, not resolved yet, failed) is left to the kernel, packet by packet.
 type resolver struct {
 	log  *slog.Logger
+	told func() // called when links or routes have changed
 	kick chan struct{}
 	stop chan struct{}
 	done sync.WaitGroup
@@ -55,8 +56,8 @@ type resolver struct {
 
 type hopKey struct{ src, dst netip.Addr }
 
-func newResolver(log *slog.Logger) (*resolver, error) {
-	r := &resolver{log: log, kick: make(chan struct{}, 1), stop: make(chan struct{}), hops: map[hopKey]*hop{}}
+func newResolver(log *slog.Logger, told func()) (*resolver, error) {
+	r := &resolver{log: log, told: told, kick: make(chan struct{}, 1), stop: make(chan struct{}), hops: map[hopKey]*hop{}}
 	var err error
 	if r.requests, err = openNetlink(0); err != nil {
 		return nil, err
@@ -120,6 +121,7 @@ func (r *resolver) run() {
 		list, all := r.work()
 		if all {
 			r.requests.forgetLinks()
+			r.told()
 		}
 		for _, h := range list {
 			h.link.Store(r.requests.lookup(h.src, h.dst))

@@ -35,17 +35,24 @@ type TProxyConfig struct {
 	Workers int           // a power of two; 0: the largest that the CPUs allow, at most 8
 	Wait    time.Duration // 0 to MaxWait; SetWait changes it
 	Log     *slog.Logger  // nil: discarded
+
+	// PortLimit is the number of packets that a port takes in 20 ms; 0: 200. More is a flood, and is dropped.
+	PortLimit int
 }
 
 // TProxy is the engine of one receiving socket a worker. The kernel must give the datagrams of the media addresses' port
 // range to the workers' ports on 127.0.0.1 by tproxy rules, a port pair always to the same worker (Steer). IPv4 only.
 type TProxy struct {
-	log     *slog.Logger
-	wait    atomic.Int64
-	workers []*worker
-	hops    *resolver
-	running sync.WaitGroup
-	closed  atomic.Bool
+	log       *slog.Logger
+	wait      atomic.Int64
+	portLimit int
+	workers   []*worker
+	hops      *resolver
+	running   sync.WaitGroup
+	closed    atomic.Bool
+
+	tapMu  sync.Mutex // guards tapped, and that one goroutine changes the taps
+	tapped tapSettings
 }
 
 // Steer tells how packets are dealt out: of Workers workers, number (port>>1)&(Workers-1) gets a destination port, at
@@ -68,9 +75,12 @@ func OpenTProxy(cfg TProxyConfig) (*TProxy, error) {
 	if err != nil {
 		cfg.Log.Warn("media is slower than it could be", "error", err)
 	}
-	e := &TProxy{log: cfg.Log}
+	e := &TProxy{log: cfg.Log, portLimit: cfg.PortLimit}
+	if e.portLimit <= 0 {
+		e.portLimit = portLimit
+	}
 	e.SetWait(cfg.Wait)
-	if e.hops, err = newResolver(cfg.Log); err != nil {
+	if e.hops, err = newResolver(cfg.Log, e.relink); err != nil {
 		return nil, err
 	}
 	for i := range n {
@@ -190,7 +200,10 @@ func bindable(a netip.AddrPort) error {
 
 // Close ends the workers and closes the sockets. Streams that are still open pass nothing more.
 func (e *TProxy) Close() error {
-	if e.closed.Swap(true) {
+	e.tapMu.Lock() // no tap is opened from now on
+	done := e.closed.Swap(true)
+	e.tapMu.Unlock()
+	if done {
 		return nil
 	}
 	var errs []error
@@ -219,7 +232,10 @@ type EngineCounters struct {
 	Packets     uint64 `json:"packets"`      // received
 	Batches     uint64 `json:"batches"`      // in so many system calls
 	KernelDrops uint64 `json:"kernel_drops"` // overload: the newest packets, when the receive buffer is full
+	Taps        int    `json:"taps"`         // links that packets are read from, of each worker
 	NoStream    uint64 `json:"no_stream"`    // for ports that no stream has
+	Flooded     uint64 `json:"flooded"`      // for ports that get more than a stream sends
+	Malformed   uint64 `json:"malformed"`    // in a ring, with lengths or a checksum that are wrong
 	SentDirect  uint64 `json:"sent_direct"`  // frames to the neighbour's hardware address
 	SentRouted  uint64 `json:"sent_routed"`  // packets that the kernel routes
 	Fragmented  uint64 `json:"fragmented"`   // longer than the link allows
@@ -232,10 +248,13 @@ func (e *TProxy) Counters() EngineCounters {
 	for _, w := range e.workers {
 		w.mu.Lock()
 		n := w.count
+		c.Taps = len(w.taps)
 		w.mu.Unlock()
 		c.Packets += n.Packets
 		c.Batches += n.Batches
 		c.NoStream += n.NoStream
+		c.Flooded += n.Flooded
+		c.Malformed += n.Malformed
 		c.SentDirect += n.SentDirect
 		c.SentRouted += n.SentRouted
 		c.Fragmented += n.Fragmented
@@ -312,6 +331,9 @@ type portEnd struct {
 	side   Side
 	port   port
 	seen   chan struct{} // of a probe, which has no stream
+
+	slice int64 // of time, see flooded
+	came  int
 }
 
 // portTable finds the endpoint of a local address and port: few addresses, and pages of ports that exist when one of

@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -41,13 +42,25 @@ type slot struct {
 	link              unix.RawSockaddrLinklayer
 	to                unix.RawSockaddrInet4
 
-	end    *portEnd
+	// Of the datagram as it came.
+	pkt    []byte
+	src    netip.AddrPort
 	at     time.Time
+	end    *portEnd
+	tapped tapped // memory of pkt when it came by a tap
+
 	stream *tproxyStream
 	out    departure
 	frame  []byte
 	failed bool
 }
+
+// A port gets no more than portLimit packets in a slice: 10,000 a second are more than any stream of audio or video has, and what a flood
+// of one port costs the others is little then.
+const (
+	floodSlice = 20 * time.Millisecond
+	portLimit  = 200
+)
 
 // worker receives, transforms and sends on a thread of its own.
 type worker struct {
@@ -70,11 +83,16 @@ type worker struct {
 	part    []byte // of a fragmented packet
 	started bool
 
+	polls  []unix.PollFd
+	tapped atomic.Bool // there are taps
+
 	mu    sync.Mutex // guards everything that follows and all streams of the worker; held for a batch, never over a system call
 	table portTable
+	taps  []*tap
 	count EngineCounters
 
-	touched uint64 // keeps the loads of touch from being left out
+	tapDrops uint64 // of taps that are closed
+	touched  uint64 // keeps the loads of touch from being left out
 }
 
 // Ways of transmit.
@@ -166,6 +184,10 @@ func (w *worker) close() error {
 			*fd = -1
 		}
 	}
+	for _, t := range w.taps {
+		errs = append(errs, t.close())
+	}
+	w.taps = nil
 	return errors.Join(errs...)
 }
 
@@ -174,8 +196,18 @@ func (w *worker) wake() {
 	_, _ = unix.Write(w.event, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 }
 
-// kernelDrops of the receiving socket.
+// kernelDrops are packets for which the socket and the rings had no room.
 func (w *worker) kernelDrops() uint64 {
+	w.mu.Lock()
+	n := w.tapDrops
+	for _, t := range w.taps {
+		n += t.dropped()
+	}
+	w.mu.Unlock()
+	return n + w.socketDrops()
+}
+
+func (w *worker) socketDrops() uint64 {
 	const skMeminfoDrops, skMeminfoVars = 8, 9
 	var mem [skMeminfoVars]uint32
 	n := uint32(unsafe.Sizeof(mem))
@@ -195,18 +227,19 @@ func (w *worker) run() {
 	for !w.engine.closed.Load() {
 		n, errno := w.receive()
 		switch {
-		case n > 0:
+		case errno == 0 || errno == unix.EAGAIN || errno == unix.EINTR:
 			failures = 0
-			w.relay(n)
-			w.rest(n)
-		case errno == unix.EAGAIN || errno == unix.EINTR:
-			w.poll()
 		default:
 			// Such as ENOBUFS: memory is short. It must not spin, nor end what all calls depend on.
 			if failures++; failures%readErrors == 1 {
 				w.engine.log.Error("media cannot be received", "worker", w.number, "error", errno, "failures", failures)
 			}
 			time.Sleep(readPause)
+		}
+		if n = w.relay(n); n > 0 {
+			w.rest(n)
+		} else {
+			w.poll()
 		}
 	}
 }
@@ -228,54 +261,136 @@ func (w *worker) rest(n int) {
 
 // poll waits for a datagram or for wake.
 func (w *worker) poll() {
-	fds := [2]unix.PollFd{{Fd: int32(w.in), Events: unix.POLLIN}, {Fd: int32(w.event), Events: unix.POLLIN}}
-	_, _ = unix.Poll(fds[:], -1)
+	w.polls = append(w.polls[:0], unix.PollFd{Fd: int32(w.in), Events: unix.POLLIN}, unix.PollFd{Fd: int32(w.event), Events: unix.POLLIN})
+	w.mu.Lock()
+	for _, t := range w.taps {
+		w.polls = append(w.polls, unix.PollFd{Fd: int32(t.fd), Events: unix.POLLIN})
+	}
+	w.mu.Unlock()
+	_, _ = unix.Poll(w.polls, -1)
+	if w.polls[1].Revents != 0 {
+		var count [8]byte
+		_, _ = unix.Read(w.event, count[:])
+	}
+	for _, p := range w.polls[2:] {
+		if p.Revents&^unix.POLLIN != 0 {
+			w.mu.Lock()
+			for _, t := range w.taps {
+				t.recover()
+			}
+			w.mu.Unlock()
+			return
+		}
+	}
 }
 
-// receive fills slots. The raw call keeps the thread's processor: it does not block.
+// receive fills slots from the socket: half of them where taps bring most packets. The raw call keeps the thread's processor: it does not
+// block.
 func (w *worker) receive() (int, unix.Errno) {
-	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(w.in), uintptr(unsafe.Pointer(&w.rx[0])), batchSize, unix.MSG_DONTWAIT, 0, 0)
+	most := batchSize
+	if w.tapped.Load() {
+		most /= 2
+	}
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(w.in), uintptr(unsafe.Pointer(&w.rx[0])), uintptr(most), unix.MSG_DONTWAIT, 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}
 	return int(n), 0
 }
 
-// relay takes n datagrams to their streams and sends what comes of them.
-func (w *worker) relay(n int) {
+// relay takes n datagrams of the socket, and those of the taps, to their streams, sends what comes of them, and tells how many they were.
+func (w *worker) relay(n int) int {
 	w.mu.Lock()
+	for i := range n {
+		w.fromSocket(&w.slots[i], &w.rx[i])
+	}
+	n = w.fromTaps(n)
+	if n == 0 {
+		w.mu.Unlock()
+		return 0
+	}
 	w.count.Packets += uint64(n)
 	w.count.Batches++
-	for i := range n {
-		w.find(&w.slots[i], &w.rx[i])
-	}
 	w.touch(n)
 	for i := range n {
-		w.one(&w.slots[i], int(w.rx[i].n))
+		w.one(&w.slots[i])
 	}
 	w.mu.Unlock()
 	if w.txN == [2]int{} {
-		return
+		return n
 	}
 	w.send(viaLink, w.direct)
 	w.send(viaKernel, w.routed)
 	w.mu.Lock()
 	w.account()
 	w.mu.Unlock()
+	return n
 }
 
-// find looks for the port that a datagram came to.
-func (w *worker) find(s *slot, m *mmsghdr) {
+// fromSocket describes a datagram that recvmmsg brought.
+func (w *worker) fromSocket(s *slot, m *mmsghdr) {
 	dst, port, at, ok := ancillary(s.control[:int(m.hdr.Controllen)])
 	m.hdr.Namelen = unix.SizeofSockaddrInet4
 	m.hdr.SetControllen(controlLen)
-	s.end, s.at = nil, at
+	s.pkt = s.rx[headroom : headroom+int(m.n)]
+	s.src = netip.AddrPortFrom(netip.AddrFrom4(s.from.Addr), networkOrder(s.from.Port))
+	s.at, s.end = at, nil
 	if ok {
-		s.end = w.table.at(dst, port)
-	}
-	if s.end == nil {
+		s.end = w.find(dst, port, at)
+	} else {
 		w.count.NoStream++
 	}
+}
+
+// fromTaps fills the slots from n on with packets of the taps, some of each in turn, and returns how many slots are full.
+func (w *worker) fromTaps(n int) int {
+	const turn = 32
+	for came := true; came && n < batchSize; {
+		came = false
+		for _, t := range w.taps {
+			for end := min(n+turn, batchSize); n < end; {
+				p, ok := t.read()
+				if !ok {
+					break
+				}
+				came = true
+				s := &w.slots[n]
+				src, dst, payload, ok := tappedDatagram(p.ip, p.checked)
+				if !ok {
+					w.count.Malformed++
+					p.release()
+					continue
+				}
+				s.src, s.pkt, s.at, s.tapped = src, payload, p.at, p
+				s.end = w.find(dst.Addr().As4(), dst.Port(), p.at)
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// find looks for the port that a datagram came to; nil: it is dropped.
+func (w *worker) find(addr [4]byte, port uint16, at time.Time) *portEnd {
+	end := w.table.at(addr, port)
+	if end == nil {
+		w.count.NoStream++
+		return nil
+	}
+	if end.flooded(at, w.engine.portLimit) {
+		w.count.Flooded++
+		return nil
+	}
+	return end
+}
+
+// flooded tells whether a port has had more packets in this slice of time than a stream sends.
+func (e *portEnd) flooded(at time.Time, limit int) bool {
+	if slice := at.UnixNano() / int64(floodSlice); slice != e.slice {
+		e.slice, e.came = slice, 0
+	}
+	e.came++
+	return e.came > limit
 }
 
 // touch reads a word of what the streams of a batch are about to need. The loads of different streams do not wait for each other,
@@ -290,26 +405,23 @@ func (w *worker) touch(n int) {
 	w.touched = sum
 }
 
-// one takes a datagram of n bytes to its stream.
-func (w *worker) one(s *slot, n int) {
+// one takes a datagram to its stream.
+func (w *worker) one(s *slot) {
 	end := s.end
-	if end == nil {
-		return
-	}
-	if end.stream == nil {
+	switch {
+	case end == nil:
+	case end.stream == nil:
 		select {
 		case end.seen <- struct{}{}:
 		default:
 		}
-		return
+	default:
+		if out, ok := end.stream.take(end.side, end.port, s.src, s.pkt, classify(s.pkt), s.at, &s.scratch); ok {
+			w.queue(s, end.stream, out)
+		}
 	}
-	pkt := s.rx[headroom : headroom+n]
-	src := netip.AddrPortFrom(netip.AddrFrom4(s.from.Addr), networkOrder(s.from.Port))
-	st := end.stream
-	out, ok := st.take(end.side, end.port, src, pkt, classify(pkt), s.at, &s.scratch)
-	if ok {
-		w.queue(s, st, out)
-	}
+	s.pkt = nil
+	s.tapped.release()
 }
 
 // ancillary reads the original destination and the time of arrival.
@@ -345,6 +457,9 @@ func (w *worker) queue(s *slot, st *tproxyStream, out departure) {
 		base = s.plain
 	case &s.sealed[headroom]:
 		base = s.sealed
+	case &s.rx[headroom]:
+	default: // in the ring of a tap, which has no room for headers, and which the kernel gets back
+		out.data = s.rx[headroom : headroom+copy(s.rx[headroom:], out.data)]
 	}
 	s.stream, s.out, s.failed = st, out, false
 	s.frame = base[:headroom+len(out.data)]

@@ -54,12 +54,26 @@ func (e *mediaEngine) without(m *config.MediaTermination, cause error, log *slog
 	return nil
 }
 
-// steering tells the kernel where the engine's workers are.
-func (e *mediaEngine) steering() mapping.Steering {
+// steering makes the engine ready for a specification and tells the kernel where its workers are. The taps come before the rules that
+// leave packets to them: none is lost, and one that both bring is dropped as a repetition.
+func (e *mediaEngine) steering(s mapping.Spec, log *slog.Logger) mapping.Steering {
 	if e.fast == nil {
 		return mapping.Steering{}
 	}
-	return mapping.Steering{Workers: e.fast.Steer().Ports}
+	out := mapping.Steering{Workers: e.fast.Steer().Ports}
+	var taps []mediaterm.Tap
+	for _, t := range s.MediaTaps() {
+		taps = append(taps, mediaterm.Tap{Link: t.Link, Refused: t.Refused})
+	}
+	var ranges []mediaterm.PortRange
+	for _, m := range s.Media {
+		ranges = append(ranges, mediaterm.PortRange{Addr: m.Addr, Lo: m.Lo, Hi: m.Hi})
+	}
+	var err error
+	if out.Tapped, err = e.fast.Tap(taps, ranges); err != nil {
+		log.Warn("media is received by the network layer, which is slower: the interfaces cannot be tapped", "err", err)
+	}
+	return out
 }
 
 // probe proves that the kernel's rules bring packets to the workers.
@@ -82,10 +96,10 @@ func (e *mediaEngine) close() error {
 	return e.fast.Close()
 }
 
-// spec is all that the kernel is told: for a plan, for media terminations of earlier ones, and for the media engine.
+// spec is all that the kernel is to be told at once, as the media engine has been by then: for a plan, for media terminations of earlier ones, and for the media engine.
 func (a *Appliance) spec(p *plan, listen []*listener, former []formerMedia) mapping.Spec {
 	s := withFormer(p.spec(listen), former)
-	s.Steering = a.engine.steering()
+	s.Steering = a.engine.steering(s, a.log)
 	return s
 }
 
@@ -130,7 +144,8 @@ func (a *Appliance) MediaTermination() observe.MediaTermination {
 	}
 	if e := c.EngineCounters; a.engine.fast != nil {
 		out.Fast = &observe.MediaEngine{
-			Workers: e.Workers, BatchWaitUS: e.WaitUS, PacketsReceived: e.Packets, Batches: e.Batches, DroppedByOverload: e.KernelDrops, DroppedNoStream: e.NoStream,
+			Workers: e.Workers, Taps: e.Taps, BatchWaitUS: e.WaitUS, PacketsReceived: e.Packets, Batches: e.Batches, DroppedByOverload: e.KernelDrops,
+			DroppedNoStream: e.NoStream, DroppedFlood: e.Flooded, DroppedMalformed: e.Malformed,
 			SentDirect: e.SentDirect, SentRouted: e.SentRouted, PacketsFragmented: e.Fragmented, SendErrors: e.SendErrors,
 		}
 	}

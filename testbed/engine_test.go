@@ -16,6 +16,10 @@ type mediaEngine struct {
 	Direct   int    `json:"packets_sent_direct"`
 	Overload int    `json:"dropped_overload"`
 	NoStream int    `json:"dropped_no_stream"`
+	Flood    int    `json:"dropped_flood"`
+	Taps     int    `json:"interfaces_tapped"`
+
+	Fragmented int `json:"packets_fragmented"`
 }
 
 func (s *StubLab) engine(t T) (e mediaEngine) {
@@ -51,7 +55,7 @@ func TestMediaEngine(t *testing.T) {
 			return s.engine(t).Direct >= before+10
 		})
 		k.end(t)
-		if e := s.engine(t); e.Engine != "tproxy" || e.Received < 50 || e.Overload != 0 || e.Wait != 500 {
+		if e := s.engine(t); e.Engine != "tproxy" || e.Received < 50 || e.Overload != 0 || e.Wait != 500 || e.Taps != 2 {
 			t.Errorf("shown: %+v", e)
 		}
 	})

@@ -25,7 +25,8 @@ const (
 	mediaPayload = 160
 	mediaHeader  = 12
 	mediaFrame   = mediaHeader + mediaPayload + 32 // room for a tag
-	sampleOf     = 16                              // packets, of which one gets to the socket
+	sampleCost   = 512                             // of so many packets one gets to the socket while CPU time is measured,
+	sampleDelay  = 16                              // and of so many while the delay is
 	latencySlots = 1 << 8                          // of the newest packets of a stream
 )
 

@@ -65,18 +65,24 @@ func (r *mediaRelay) newLoads(t T) {
 	t.Helper()
 	phone := newBatchSocket(t, r.lab.A.PhoneHost, netip.AddrPortFrom(r.lab.A.PhoneIP, 4000))
 	far := newBatchSocket(t, r.lab.B.EdgeHost, netip.AddrPortFrom(r.lab.B.MediaOut, 20000))
-	sample(t, r.lab.A.PhoneHost, "eth0", 4000)
-	sample(t, r.lab.B.EdgeHost, "ea", 20000)
+	r.sample(t, sampleCost)
 	r.protect = &mediaLoad{out: phone, in: far, to: r.lab.B.EdgeHost, bySSRC: make(map[uint32]*mediaStream)}
 	r.unprotect = &mediaLoad{out: far, in: phone, to: r.lab.A.PhoneHost, bySSRC: make(map[uint32]*mediaStream)}
 }
 
-// sample counts what arrives at a port and lets one packet of 16 through to its socket: delivery to sockets happens in the context of who
-// sends, here the relay, and would cost more than what is to be measured.
-func sample(t T, h *Host, link string, port int) {
+// sample counts what arrives at the two ends and lets one packet of so many through to the socket: what a far end does with a packet runs in
+// the context of who sends, here the relay, and is no part of what is to be measured.
+func (r *mediaRelay) sample(t T, of int) {
 	t.Helper()
-	h.MustRun(t, "nft", fmt.Sprintf("add table netdev bench; add counter netdev bench came; add chain netdev bench c { type filter hook ingress device %s priority 0; }; "+
-		"add rule netdev bench c udp dport %d counter name came numgen inc mod %d != 0 drop", link, port, sampleOf))
+	for _, end := range []struct {
+		host *Host
+		link string
+		port int
+	}{{r.lab.A.PhoneHost, "eth0", 4000}, {r.lab.B.EdgeHost, "ea", 20000}} {
+		end.host.MustRun(t, "nft", fmt.Sprintf("add table netdev bench; delete table netdev bench; add table netdev bench; add counter netdev bench came; "+
+			"add chain netdev bench c { type filter hook ingress device %s priority 0; }; "+
+			"add rule netdev bench c udp dport %d counter name came numgen inc mod %d != 0 drop", end.link, end.port, of))
+	}
 }
 
 // came is the number of packets that have arrived.

@@ -101,11 +101,13 @@ func (r *mediaRelay) measure(t T, samples map[string][]float64) {
 			t.Errorf("%s, %s: %s", r.name, x.name, load)
 		}
 		samples[r.name+" "+x.name] = append(samples[r.name+" "+x.name], us)
-		if x.name == "protect even" {
-			samples[r.name+" p50"] = append(samples[r.name+" p50"], load.percentile(0.50))
-			samples[r.name+" p99"] = append(samples[r.name+" p99"], load.percentile(0.99))
-		}
 	}
+	r.sample(t, sampleDelay)
+	defer r.sample(t, sampleCost)
+	load := r.protect.some(*benchCalls)
+	load.run(t, mediaRun{rate: 50 * *benchCalls, time: *benchTime})
+	samples[r.name+" p50"] = append(samples[r.name+" p50"], load.percentile(0.50))
+	samples[r.name+" p99"] = append(samples[r.name+" p99"], load.percentile(0.99))
 }
 
 // some is the load with the first streams alone.

@@ -29,11 +29,14 @@ type MediaTermination struct {
 // MediaEngine holds the figures of engine tproxy.
 type MediaEngine struct {
 	Workers           int
+	Taps              int // interfaces whose media is read before the network layer
 	BatchWaitUS       int64
 	PacketsReceived   uint64
 	Batches           uint64 // system calls that brought them
 	DroppedByOverload uint64 // by the kernel, the newest ones, because a worker did not keep up
 	DroppedNoStream   uint64 // for ports that no stream has
+	DroppedFlood      uint64 // for ports that get more than a stream sends
+	DroppedMalformed  uint64 // with wrong lengths or checksums
 	SentDirect        uint64 // as frames to a known neighbour
 	SentRouted        uint64 // through the kernel's routing
 	PacketsFragmented uint64 // longer than the link takes
@@ -51,7 +54,7 @@ func (m MediaTermination) rows() []anyRow {
 		rows = append(rows, anyRow{"Engine tproxy cannot be used", m.EngineFallback})
 	}
 	if f := m.Fast; f != nil {
-		rows = append(rows, anyRow{"Workers", f.Workers}, anyRow{"Batch wait us", f.BatchWaitUS})
+		rows = append(rows, anyRow{"Workers", f.Workers}, anyRow{"Interfaces tapped", f.Taps}, anyRow{"Batch wait us", f.BatchWaitUS})
 	}
 	rows = append(rows,
 		anyRow{"RTP min port", m.MinPort}, anyRow{"RTP max port", m.MaxPort},
@@ -63,6 +66,7 @@ func (m MediaTermination) rows() []anyRow {
 		rows = append(rows,
 			anyRow{"Packets received", f.PacketsReceived}, anyRow{"Batches received", f.Batches},
 			anyRow{"Dropped overload", f.DroppedByOverload}, anyRow{"Dropped no stream", f.DroppedNoStream},
+			anyRow{"Dropped flood", f.DroppedFlood}, anyRow{"Dropped malformed", f.DroppedMalformed},
 			anyRow{"Packets sent direct", f.SentDirect}, anyRow{"Packets sent routed", f.SentRouted},
 			anyRow{"Packets fragmented", f.PacketsFragmented}, anyRow{"Send errors", f.SendErrors},
 		)
