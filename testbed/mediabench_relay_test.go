@@ -21,8 +21,9 @@ type mediaRelay struct {
 	name               string
 	lab                *Lab
 	process            *Process
-	idle               int64      // bytes of memory before the calls
-	mu                 sync.Mutex // guards the streams of both while calls are set up
+	idle               int64         // bytes of memory before the calls
+	state              func() string // what the relay tells of itself; nil: nothing
+	mu                 sync.Mutex    // guards the streams of both while calls are set up
 	protect, unprotect *mediaLoad
 }
 
@@ -119,7 +120,7 @@ func (r *mediaRelay) add(t T, inside, outside netip.AddrPort, relayKey, farKey S
 // imeproxyRelay is the daemon with calls that SIP set up.
 func imeproxyRelay(t T, calls int) *mediaRelay {
 	s := StartStubs(t, func(o *Options) { o.Direct, o.A.Core = true, "1" })
-	r := &mediaRelay{name: "imeproxy", lab: s.Lab, process: s.Proxy.Process()}
+	r := &mediaRelay{name: "imeproxy", lab: s.Lab, process: s.Proxy.Process(), state: func() string { out, _ := s.Proxy.Shell("show media-termination"); return out }}
 	pid := s.Proxy.Process().Pid()
 	pinProcess(t, pid)
 	r.newLoads(t)

@@ -67,6 +67,9 @@ func BenchmarkMedia(b *testing.B) {
 			Protect: m("protect even"), Unprotect: m("unprotect even"), ProtectBurst: m("protect burst"), UnprotectBurst: m("unprotect burst"),
 			P50: m("p50"), P99: m("p99"), BytesPerCall: (memoryOf(b, r.process.Pid()) - r.idle) / int64(*benchMany),
 		}
+		if r.state != nil {
+			b.Logf("%s:\n%s", r.name, r.state())
+		}
 		f.MeasuredPPS, f.MaxPPS = r.highest(b)
 		figures[r.name] = f
 	}
