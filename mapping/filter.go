@@ -126,10 +126,7 @@ func addSelf(s ruleSet, c *nftables.Chain, spec Spec, i Interface) {
 	s.rule(c, icmpType(icmpEcho), limit(echoRate, echoBurst), accept())
 	s.rule(c, icmpType(icmpEcho), drop())
 	s.rule(c, ctState(established), accept())
-	for _, m := range spec.Media {
-		if o, ok := spec.owner(m.Addr); ok && o.Link != i.Link {
-			continue // the inside's media address is not for senders outside
-		}
+	for _, m := range spec.mediaOn(i) {
 		s.rule(c, hostDaddr(m.Addr), l4proto(unix.IPPROTO_UDP), dport(m.Lo, m.Hi), accept())
 	}
 	s.rule(c, ctState(invalid), drop())

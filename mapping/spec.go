@@ -75,7 +75,7 @@ type AccessGroup struct {
 	Rules           []Rule
 }
 
-// MediaRange is the UDP ports of one media-termination address. They are open on every interface and not tracked.
+// MediaRange is the UDP ports of one media-termination address. They are not tracked.
 type MediaRange struct {
 	Addr   netip.Addr
 	Lo, Hi uint16
@@ -90,9 +90,11 @@ type Steering struct {
 	Tapped []string
 }
 
-// MediaTap is an interface and the networks behind more trusted ones: a media packet with a source in these is forged.
+// MediaTap is an interface, the media ports that may be reached over it, and the networks behind more trusted ones: a media packet
+// with a source in these is forged.
 type MediaTap struct {
 	Link    string
+	Ranges  []MediaRange
 	Refused []netip.Prefix
 }
 
@@ -100,7 +102,20 @@ type MediaTap struct {
 func (s Spec) MediaTaps() []MediaTap {
 	var out []MediaTap
 	for _, i := range s.Interfaces {
-		out = append(out, MediaTap{Link: i.Link, Refused: s.above(i)})
+		if r := s.mediaOn(i); len(r) > 0 {
+			out = append(out, MediaTap{Link: i.Link, Ranges: r, Refused: s.above(i)})
+		}
+	}
+	return out
+}
+
+// mediaOn are the media ports that senders behind an interface may reach: the inside's media address is not for senders outside.
+func (s Spec) mediaOn(i Interface) (out []MediaRange) {
+	for _, m := range s.Media {
+		if o, ok := s.owner(m.Addr); ok && o.Link != i.Link && s.outside(i) {
+			continue
+		}
+		out = append(out, m)
 	}
 	return out
 }

@@ -167,15 +167,14 @@ func addIngress(conn *nftables.Conn, spec Spec) {
 		return
 	}
 	names := chainNames("in", spec)
-	for _, link := range spec.Steering.Tapped {
-		i, ok := spec.link(link)
-		if !ok || len(spec.Media) == 0 {
+	for _, t := range spec.MediaTaps() {
+		if !slices.Contains(spec.Steering.Tapped, t.Link) {
 			continue
 		}
-		c := s.ingress(names[link], link)
-		for _, m := range spec.Media {
+		c := s.ingress(names[t.Link], t.Link)
+		for _, m := range t.Ranges {
 			datagram := slices.Concat(etherIP(), protocolIP(), hostDaddr(m.Addr), toUs(), unfragmented(), l4proto(unix.IPPROTO_UDP), dport(m.Lo, m.Hi))
-			for _, n := range spec.above(i) {
+			for _, n := range t.Refused {
 				s.rule(c, datagram, saddr(n), drop())
 			}
 			s.rule(c, datagram, match{&expr.Verdict{Kind: expr.VerdictDrop}})

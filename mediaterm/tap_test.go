@@ -203,14 +203,14 @@ func TestTapSettings(t *testing.T) {
 	inOwnNamespace(t)
 	vethPair(t, "tapa", "tapb")
 	ranges := []PortRange{{netip.MustParseAddr("10.9.0.1"), 20000, 20999}}
-	t.Cleanup(func() { _, _ = testEngine.Tap(nil, nil) })
-	if links, err := testEngine.Tap([]Tap{{Link: "tapa"}, {Link: "tapb"}}, ranges); err != nil || len(links) != 2 || testEngine.Counters().Taps != 2 {
+	t.Cleanup(func() { _, _ = testEngine.Tap(nil) })
+	if links, err := testEngine.Tap([]Tap{{Link: "tapa", Ranges: ranges}, {Link: "tapb", Ranges: ranges}}); err != nil || len(links) != 2 || testEngine.Counters().Taps != 2 {
 		t.Errorf("two links: %v, %v, %+v", links, err, testEngine.Counters())
 	}
-	if links, err := testEngine.Tap([]Tap{{Link: "tapa"}, {Link: "lo"}}, ranges); err != nil || len(links) != 1 || testEngine.Counters().Taps != 1 {
+	if links, err := testEngine.Tap([]Tap{{Link: "tapa", Ranges: ranges}, {Link: "lo", Ranges: ranges}}); err != nil || len(links) != 1 || testEngine.Counters().Taps != 1 {
 		t.Errorf("the loopback interface is no Ethernet: %v, %v, %+v", links, err, testEngine.Counters())
 	}
-	if _, err := testEngine.Tap([]Tap{{Link: "tapa"}, {Link: "nosuch"}}, ranges); err == nil || testEngine.Counters().Taps != 0 {
+	if _, err := testEngine.Tap([]Tap{{Link: "tapa", Ranges: ranges}, {Link: "nosuch", Ranges: ranges}}); err == nil || testEngine.Counters().Taps != 0 {
 		t.Errorf("a link that is not there: %v, %+v", err, testEngine.Counters())
 	}
 }
@@ -219,8 +219,8 @@ func TestTapSettings(t *testing.T) {
 func TestTapOfNewLink(t *testing.T) {
 	inOwnNamespace(t)
 	vethPair(t, "tapa", "tapb")
-	t.Cleanup(func() { _, _ = testEngine.Tap(nil, nil) })
-	if _, err := testEngine.Tap([]Tap{{Link: "tapa"}}, []PortRange{{netip.MustParseAddr("10.9.0.1"), 20000, 20999}}); err != nil {
+	t.Cleanup(func() { _, _ = testEngine.Tap(nil) })
+	if _, err := testEngine.Tap([]Tap{{Link: "tapa", Ranges: []PortRange{{netip.MustParseAddr("10.9.0.1"), 20000, 20999}}}}); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := exec.Command("ip", "link", "del", "tapa").CombinedOutput(); err != nil {

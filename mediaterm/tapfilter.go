@@ -18,6 +18,7 @@ type PortRange struct {
 // Tap is a link from which workers read media packets before the network layer.
 type Tap struct {
 	Link    string
+	Ranges  []PortRange    // what may be reached over the link
 	Refused []netip.Prefix // IPv4 networks whose addresses cannot be on that link
 }
 

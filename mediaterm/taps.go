@@ -4,31 +4,24 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
 )
 
-// tapSettings is what Tap was called with last.
-type tapSettings struct {
-	taps   []Tap
-	ranges []PortRange
-}
-
 // Tap makes the workers read the media packets of links from rings, before the network layer has seen them: a packet costs the kernel
 // and the worker less. What a tap reads must not go on to the tproxy rules as well: the kernel is to drop whole datagrams of UDP for the
 // ranges, without a VLAN tag, at the ingress of the links that are returned. Those are the ones of Ethernet's kind; on others packets come
 // by the rules, as fragments do everywhere. Each call replaces what the one before it has set; with an error nothing is tapped.
-func (e *TProxy) Tap(taps []Tap, ranges []PortRange) (links []string, err error) {
+func (e *TProxy) Tap(taps []Tap) (links []string, err error) {
 	e.tapMu.Lock()
 	defer e.tapMu.Unlock()
 	if e.closed.Load() {
 		return nil, ErrClosed
 	}
-	e.tapped = tapSettings{slices.Clone(taps), slices.Clone(ranges)}
+	e.tapped = slices.Clone(taps)
 	if links, err = e.tap(); err != nil {
-		e.tapped = tapSettings{}
+		e.tapped = nil
 		_, untap := e.tap()
 		return nil, errors.Join(err, untap)
 	}
@@ -38,18 +31,18 @@ func (e *TProxy) Tap(taps []Tap, ranges []PortRange) (links []string, err error)
 // tap opens, changes and closes taps as the settings say. The caller holds tapMu.
 func (e *TProxy) tap() (links []string, err error) {
 	var found []*net.Interface
-	var refused [][]netip.Prefix
-	for _, t := range e.tapped.taps {
+	var taps []Tap
+	for _, t := range e.tapped {
 		link, err := net.InterfaceByName(t.Link)
 		if err != nil {
 			return nil, fmt.Errorf("interface %s: %w", t.Link, err)
 		}
 		if ethernet(t.Link) {
-			found, refused, links = append(found, link), append(refused, t.Refused), append(links, t.Link)
+			found, taps, links = append(found, link), append(taps, t), append(links, t.Link)
 		}
 	}
 	for _, w := range e.workers {
-		if err := w.tap(found, refused, e.tapped.ranges); err != nil {
+		if err := w.tap(found, taps); err != nil {
 			return nil, err
 		}
 	}
@@ -60,7 +53,7 @@ func (e *TProxy) tap() (links []string, err error) {
 func (e *TProxy) relink() {
 	e.tapMu.Lock()
 	defer e.tapMu.Unlock()
-	if e.closed.Load() || len(e.tapped.taps) == 0 {
+	if e.closed.Load() || len(e.tapped) == 0 {
 		return
 	}
 	for _, t := range e.workers[0].openTaps() {
@@ -82,12 +75,12 @@ func (w *worker) openTaps() []*tap {
 }
 
 // tap makes the worker's taps those of the links. Only TProxy.tap changes the list, one call at a time.
-func (w *worker) tap(links []*net.Interface, refused [][]netip.Prefix, ranges []PortRange) error {
+func (w *worker) tap(links []*net.Interface, taps []Tap) error {
 	old := w.openTaps()
 	var now []*tap
 	var errs error
 	for i, link := range links {
-		filter, err := tapFilter(w.number, len(w.engine.workers), ranges, refused[i])
+		filter, err := tapFilter(w.number, len(w.engine.workers), taps[i].Ranges, taps[i].Refused)
 		if err == nil {
 			var t *tap
 			if at := slices.IndexFunc(old, func(t *tap) bool { return t.link == link.Name && t.index == link.Index }); at >= 0 {

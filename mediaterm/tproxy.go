@@ -52,7 +52,7 @@ type TProxy struct {
 	closed    atomic.Bool
 
 	tapMu  sync.Mutex // guards tapped, and that one goroutine changes the taps
-	tapped tapSettings
+	tapped []Tap      // what Tap was called with last
 }
 
 // Steer tells how packets are dealt out: of Workers workers, number (port>>1)&(Workers-1) gets a destination port, at

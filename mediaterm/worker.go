@@ -52,6 +52,7 @@ type slot struct {
 	stream *tproxyStream
 	out    departure
 	frame  []byte
+	turn   int // within the batch
 	failed bool
 }
 
@@ -319,8 +320,7 @@ func (w *worker) relay(n int) int {
 	if w.txN == [2]int{} {
 		return n
 	}
-	w.send(viaLink, w.direct)
-	w.send(viaKernel, w.routed)
+	w.sendAll()
 	w.mu.Lock()
 	w.account()
 	w.mu.Unlock()
@@ -477,6 +477,7 @@ func (w *worker) queue(s *slot, st *tproxyStream, out departure) {
 		way = viaLink
 	}
 	n := w.txN[way]
+	s.turn = w.txN[viaLink] + w.txN[viaKernel]
 	w.txN[way]++
 	w.txSlot[way][n] = s
 	h := &w.tx[way][n].hdr
@@ -505,10 +506,32 @@ func (w *worker) sendPart(link *linkState, part []byte, to netip.AddrPort) bool 
 	return unix.Sendto(w.routed, part[etherLen:], unix.MSG_DONTWAIT, &unix.SockaddrInet4{Addr: to.Addr().As4()}) == nil
 }
 
-// send transmits one way's list. A packet that the system refuses is counted and passed over.
-func (w *worker) send(way, fd int) {
-	for at := 0; at < w.txN[way]; {
-		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&w.tx[way][at])), uintptr(w.txN[way]-at), unix.MSG_DONTWAIT, 0, 0)
+// sendAll transmits what the batch has queued. With both ways in use, as when a neighbour has just become known, the packets go in the
+// order in which they came: those of one stream may be on both lists.
+func (w *worker) sendAll() {
+	ends := w.txN
+	if ends[viaLink] > 0 && ends[viaKernel] > 0 {
+		at := [2]int{}
+		for at[viaLink] < ends[viaLink] && at[viaKernel] < ends[viaKernel] {
+			way, fd := viaLink, w.direct
+			if w.txSlot[viaKernel][at[viaKernel]].turn < w.txSlot[viaLink][at[viaLink]].turn {
+				way, fd = viaKernel, w.routed
+			}
+			w.send(way, fd, at[way], at[way]+1)
+			at[way]++
+		}
+		w.send(viaLink, w.direct, at[viaLink], ends[viaLink])
+		w.send(viaKernel, w.routed, at[viaKernel], ends[viaKernel])
+		return
+	}
+	w.send(viaLink, w.direct, 0, ends[viaLink])
+	w.send(viaKernel, w.routed, 0, ends[viaKernel])
+}
+
+// send transmits a part of one way's list. A packet that the system refuses is counted and passed over.
+func (w *worker) send(way, fd, at, end int) {
+	for at < end {
+		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&w.tx[way][at])), uintptr(end-at), unix.MSG_DONTWAIT, 0, 0)
 		switch {
 		case errno == 0:
 			at += int(n)

@@ -63,14 +63,14 @@ func (e *mediaEngine) steering(s mapping.Spec, log *slog.Logger) mapping.Steerin
 	out := mapping.Steering{Workers: e.fast.Steer().Ports}
 	var taps []mediaterm.Tap
 	for _, t := range s.MediaTaps() {
-		taps = append(taps, mediaterm.Tap{Link: t.Link, Refused: t.Refused})
-	}
-	var ranges []mediaterm.PortRange
-	for _, m := range s.Media {
-		ranges = append(ranges, mediaterm.PortRange{Addr: m.Addr, Lo: m.Lo, Hi: m.Hi})
+		tap := mediaterm.Tap{Link: t.Link, Refused: t.Refused}
+		for _, m := range t.Ranges {
+			tap.Ranges = append(tap.Ranges, mediaterm.PortRange{Addr: m.Addr, Lo: m.Lo, Hi: m.Hi})
+		}
+		taps = append(taps, tap)
 	}
 	var err error
-	if out.Tapped, err = e.fast.Tap(taps, ranges); err != nil {
+	if out.Tapped, err = e.fast.Tap(taps); err != nil {
 		log.Warn("media is received by the network layer, which is slower: the interfaces cannot be tapped", "err", err)
 	}
 	return out
