@@ -228,16 +228,36 @@ func (k *checker) proxy() {
 	case u.TicketPassword.Masked():
 		k.fail(place(u.Where, "ticket", u.Pos), "password", "the password is masked", "type the real one; a printed configuration shows ***** in its place")
 	}
-	if s := u.Mapping; s != nil {
-		k.nameif(s.Pos, s.ListenInterface)
-		k.nameif(s.Pos, s.UCIMEInterface)
-		k.fail(s.Pos, "mapping-service", "the off-path mapping service is not in this release: the line would have no effect", "leave it out; an in-line deployment needs none")
+	if u.Mapping != nil {
+		k.mapping(u)
 	}
 	for _, setting := range []string{"monitoring", "hold-down", "sensitivity-file"} {
 		if at, set := u.Where[setting]; set {
 			k.warn(at, "fallback", "quality is not monitored in this release: the setting is kept and has no effect yet", "calls stay on the Internet however bad it is")
 		}
 	}
+}
+
+// mapping checks the off-path mapping service.
+func (k *checker) mapping(u *UCIME) {
+	s := u.Mapping
+	in, out := k.nameif(s.Pos, s.ListenInterface), k.nameif(s.Pos, s.UCIMEInterface)
+	if in == nil || out == nil {
+		return
+	}
+	for _, i := range []*Interface{in, out} {
+		if !i.Address.IsValid() || i.Shutdown {
+			k.fail(s.Pos, i.Nameif, fmt.Sprintf("interface %s has no address, or is shut down", i.Nameif), "the mapping service listens on an address of listening-interface and calls from uc-ime-interface")
+		}
+	}
+	if in.SecurityLevel <= out.SecurityLevel {
+		k.warn(s.Pos, s.ListenInterface, fmt.Sprintf("the mapping service listens on %s, which is no more secure than %s", in.Nameif, out.Nameif),
+			"listening-interface is the call agents' side, uc-ime-interface that of the Internet")
+	}
+	if s.ListenPort >= u.MappingLow && s.ListenPort <= u.MappingHigh && u.MappingLow == u.MappingHigh {
+		k.fail(s.Pos, "listening-port", "the range of the mappings is the port that the service listens on", "set mapping-service port-range LOW HIGH")
+	}
+	k.r.MappingListen, k.r.MappingOutside = in, out
 }
 
 // bothSides checks that an instance with addresses on interfaces covers the two that calls go between.

@@ -237,6 +237,9 @@ func (k *checker) directions() {
 	if u == nil || k.found.HasErrors() {
 		return
 	}
+	if u.Mapping != nil && len(k.r.Outbound) == 0 {
+		k.fail(u.Mapping.Pos, "mapping-service", "no enabled policy inspects outbound calls: the mapping service has no tls-proxy to call with", "add a class whose access list has the call agent as source")
+	}
 	switch in, out := len(k.r.Inbound) > 0, len(k.r.Outbound) > 0; {
 	case in && out:
 	case in:

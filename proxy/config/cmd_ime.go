@@ -25,6 +25,7 @@ func imeGlobals(m *mode) {
 		}
 		p.c.UCIME = nil
 	})
+	timeoutCommands(m)
 	m.refuse("timeout <rest:LINE>", func(p *parser, _ args) {
 		p.fail(p.pos().Col, "timeout is not supported: it would have no effect", "leave it out; dialogs end by BYE, by their session timer (RFC 4028) or by silence")
 	})
@@ -104,7 +105,10 @@ func setMediaPorts(p *parser, a args) {
 }
 
 func newUCIME(name string, at Pos) *UCIME {
-	return &UCIME{Pos: at, Name: name, MonitoringTimer: DefaultMonitoringTimer, HoldDownTimer: DefaultHoldDownTimer, Where: Places{}}
+	return &UCIME{
+		Pos: at, Name: name, MonitoringTimer: DefaultMonitoringTimer, HoldDownTimer: DefaultHoldDownTimer, MappingQuota: DefaultMappingQuota,
+		MappingLow: DefaultMappingLow, MappingHigh: DefaultMappingHigh, MappingLifetime: DefaultMappingLifetime, Where: Places{},
+	}
 }
 
 func enterUCIME(p *parser, a args) {
@@ -150,6 +154,40 @@ func imeCommands(m *mode) {
 	m.add("mapping-service listening-interface <interface:NAMEIF> [listening-port <port:1024-65535>] uc-ime-interface <uc_ime_interface:NAMEIF>",
 		"Service of off-path deployments", setMapping, func(p *parser, _ args) { p.ime.Mapping = nil })
 	m.addNo("mapping-service", func(p *parser, _ args) { p.ime.Mapping = nil })
+	mappingCommands(m)
+	timeoutCommands(m)
+}
+
+// mappingCommands are settings of the off-path mapping service (protocol file mapping.md).
+func mappingCommands(m *mode) {
+	m.add("mapping-service quota <mappings:1-60000>", "Mappings that a call agent may have", func(p *parser, a args) { p.ime.MappingQuota = a.Int("mappings") }, nil)
+	m.addNo("mapping-service quota [<mappings:1-60000>]", func(p *parser, _ args) { p.ime.MappingQuota = DefaultMappingQuota })
+	m.add("mapping-service port-range <low:1024-65535> <high:1024-65535>", "Ports of the mappings", func(p *parser, a args) {
+		low, high := uint16(a.Int("low")), uint16(a.Int("high"))
+		if high < low {
+			p.fail(a.arg("high").Col, "the highest port is below the lowest", fmt.Sprintf("it must be at least %d", low))
+			return
+		}
+		p.ime.MappingLow, p.ime.MappingHigh = low, high
+		p.ime.Where["mapping-service port-range"] = p.pos()
+	}, nil)
+	m.addNo("mapping-service port-range [<low:1024-65535> <high:1024-65535>]", func(p *parser, _ args) {
+		p.ime.MappingLow, p.ime.MappingHigh = DefaultMappingLow, DefaultMappingHigh
+	})
+	m.add("mapping-service lifetime <seconds:5-86400>", "How long a mapping lives after its last use, in seconds", func(p *parser, a args) {
+		p.ime.MappingLifetime = time.Duration(a.Int("seconds")) * time.Second
+	}, nil)
+	m.addNo("mapping-service lifetime [<seconds:5-86400>]", func(p *parser, _ args) { p.ime.MappingLifetime = DefaultMappingLifetime })
+	m.add("mapping-service allow-private", "Let private addresses be called", func(p *parser, _ args) { p.ime.MappingAllowPrivate = true },
+		func(p *parser, _ args) { p.ime.MappingAllowPrivate = false })
+}
+
+// timeoutCommands stand in global mode, as on an ASA, and are taken in the uc-ime's own too.
+func timeoutCommands(m *mode) {
+	m.add("timeout uc-ime-mapping <minutes:5-60>", "How long a connection to the mapping service may be idle, in minutes", func(p *parser, a args) {
+		p.c.MappingIdle = time.Duration(a.Int("minutes")) * time.Minute
+	}, nil)
+	m.addNo("timeout uc-ime-mapping [<minutes:5-60>]", func(p *parser, _ args) { p.c.MappingIdle = 0 })
 }
 
 func fallbackCommands(m *mode) {

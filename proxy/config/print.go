@@ -289,6 +289,9 @@ func writeMedia(c *Config, w *writer) {
 }
 
 func writeUCIME(c *Config, w *writer) {
+	if c.MappingIdle > 0 {
+		w.line("timeout uc-ime-mapping %d", c.MappingIdle/time.Minute)
+	}
 	u := c.UCIME
 	if u == nil {
 		return
@@ -310,6 +313,10 @@ func writeUCIME(c *Config, w *writer) {
 	if m := u.Mapping; m != nil {
 		w.sub(true, "mapping-service listening-interface %s listening-port %d uc-ime-interface %s", m.ListenInterface, m.ListenPort, m.UCIMEInterface)
 	}
+	w.sub(u.MappingQuota != DefaultMappingQuota, "mapping-service quota %d", u.MappingQuota)
+	w.sub(u.MappingLow != DefaultMappingLow || u.MappingHigh != DefaultMappingHigh, "mapping-service port-range %d %d", u.MappingLow, u.MappingHigh)
+	w.sub(u.MappingLifetime != DefaultMappingLifetime, "mapping-service lifetime %d", u.MappingLifetime/time.Second)
+	w.sub(u.MappingAllowPrivate, "mapping-service allow-private")
 	w.sub(u.NoRTCP, "no rtcp")
 }
 

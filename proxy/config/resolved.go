@@ -11,6 +11,8 @@ type Resolved struct {
 	Inside, Outside *Interface
 	UCIME           *UCIME // nil: no proxy, the box only forwards
 	Media           *MediaTermination
+	// MappingListen and MappingOutside are the interfaces of the mapping service, nil without one.
+	MappingListen, MappingOutside *Interface
 	// MediaAddresses are those of Media with the interface that each belongs to.
 	MediaAddresses []ResolvedMedia
 	// MediaInside and MediaOutside are the addresses that streams end on; with a global address both are that.

@@ -21,7 +21,8 @@ type Config struct {
 	AccessLists                        []*AccessList
 	AccessGroups                       []AccessGroup
 	MediaTerminations                  []*MediaTermination
-	UCIME                              *UCIME // nil: none
+	UCIME                              *UCIME        // nil: none
+	MappingIdle                        time.Duration // timeout uc-ime-mapping; 0: DefaultMappingIdle
 	Trustpoints                        []*Trustpoint
 	CryptoActions                      []CryptoAction // in the order of the text
 	TLSProxies                         []*TLSProxy
@@ -47,6 +48,11 @@ const (
 	DefaultMonitoringTimer = 100 * time.Millisecond
 	DefaultHoldDownTimer   = 20 * time.Second
 	DefaultMappingPort     = 8060
+	DefaultMappingQuota    = 2000
+	DefaultMappingLow      = 20000
+	DefaultMappingHigh     = 39999
+	DefaultMappingLifetime = 600 * time.Second
+	DefaultMappingIdle     = 10 * time.Minute
 	DefaultModulus         = 2048
 )
 
@@ -176,6 +182,11 @@ type UCIME struct {
 	HoldDownTimer          time.Duration
 	SensitivityFile        string
 	Mapping                *MappingService
+	MappingQuota           int           // mappings a call agent
+	MappingLow             uint16        // ports of the mappings
+	MappingHigh            uint16        // not below MappingLow
+	MappingLifetime        time.Duration // whole seconds
+	MappingAllowPrivate    bool          // private addresses outside may be called
 	Where                  Places
 }
 
