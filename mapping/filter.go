@@ -132,7 +132,7 @@ func addSelf(s ruleSet, c *nftables.Chain, spec Spec, i Interface) {
 	s.rule(c, ctState(invalid), drop())
 	for _, o := range spec.Open {
 		if o.Link == "" || o.Link == i.Link {
-			s.rule(c, proto(o.Proto), saddr(o.Src), hostDaddr(o.Addr), dport(o.Port, o.Port), accept())
+			s.rule(c, proto(o.Proto), saddr(o.Src), hostDaddr(o.Addr), dport(o.Port, max(o.Port, o.PortHi)), accept())
 		}
 	}
 	s.rule(c, drop())

@@ -65,6 +65,7 @@ func goldenSpecs() map[string]Spec {
 				{Proto: "tcp", Port: 22, Src: net("203.0.113.0/24")},
 				{Link: "eout", Proto: "udp", Port: 123, Addr: addr("209.165.200.225")},
 				{Link: "ein", Proto: "tcp", Port: 80},
+				{Link: "eout", Proto: "tcp", Port: 20000, PortHi: 39999, Src: net("198.51.100.7/32"), Addr: addr("209.165.200.225")},
 			},
 		},
 	}

@@ -127,7 +127,12 @@ type OpenPort struct {
 	Addr  netip.Addr   // zero = any of the appliance's addresses
 	Src   netip.Prefix // zero = any
 	Port  uint16
+	// PortHi is the last of a range; 0: Port alone.
+	PortHi uint16
 }
+
+// PortSpan is a range of ports, both ends included; the zero value is none.
+type PortSpan struct{ Lo, Hi uint16 }
 
 // Spec is all that the kernel is told. It is a value: Apply and Update keep no reference to its slices.
 type Spec struct {
@@ -141,6 +146,8 @@ type Spec struct {
 	Media      []MediaRange
 	Steering   Steering
 	Open       []OpenPort
+	// Reserved ports are given to no socket that asks for any port.
+	Reserved PortSpan
 }
 
 func (s Spec) link(name string) (Interface, bool) {

@@ -22,6 +22,7 @@ const (
 	fwmarkAccept  = "net/ipv4/tcp_fwmark_accept"
 	fwmarkReflect = "net/ipv4/fwmark_reflect"
 	bridgeCall    = "net/bridge/bridge-nf-call-iptables"
+	reservedPorts = "net/ipv4/ip_local_reserved_ports"
 )
 
 func readSysctl(name string) (string, error) {
@@ -59,6 +60,10 @@ func wantedSysctls(spec Spec) []sysctl {
 			want = append(want, sysctl{bridgeCall, "0"})
 		}
 	}
+	if r := spec.Reserved; r.Lo > 0 {
+		now, _ := readSysctl(reservedPorts)
+		want = append(want, sysctl{reservedPorts, withPorts(now, r)})
+	}
 	// Forwarding is the last, when rules are in force.
 	want = append(want, sysctl{ipForward, "1"})
 	for _, i := range spec.Interfaces {
@@ -68,6 +73,41 @@ func wantedSysctls(spec Spec) []sysctl {
 		_, err := readSysctl(s.Name)
 		return errors.Is(err, fs.ErrNotExist)
 	})
+}
+
+// withPorts adds a range to a list of ports as the kernel writes it ("80,2000-2999"). What others have reserved stays.
+func withPorts(list string, span PortSpan) string {
+	type portRange struct{ lo, hi int }
+	all := []portRange{{int(span.Lo), int(span.Hi)}}
+	for _, f := range strings.FieldsFunc(list, func(r rune) bool { return r == ',' }) {
+		lo, hi, ok := strings.Cut(strings.TrimSpace(f), "-")
+		if !ok {
+			hi = lo
+		}
+		l, err1 := strconv.Atoi(lo)
+		h, err2 := strconv.Atoi(hi)
+		if err1 == nil && err2 == nil {
+			all = append(all, portRange{l, h})
+		}
+	}
+	slices.SortFunc(all, func(a, b portRange) int { return a.lo - b.lo })
+	merged := all[:1]
+	for _, r := range all[1:] {
+		if last := &merged[len(merged)-1]; r.lo <= last.hi+1 {
+			last.hi = max(last.hi, r.hi)
+		} else {
+			merged = append(merged, r)
+		}
+	}
+	var out []string
+	for _, r := range merged {
+		s := strconv.Itoa(r.lo)
+		if r.hi > r.lo {
+			s += "-" + strconv.Itoa(r.hi)
+		}
+		out = append(out, s)
+	}
+	return strings.Join(out, ",")
 }
 
 func isBridge(link string) bool {

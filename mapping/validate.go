@@ -275,6 +275,9 @@ func (v *validator) open() {
 		if o.Port == 0 {
 			v.errorf("%s: no port", where)
 		}
+		if o.PortHi != 0 && o.PortHi < o.Port {
+			v.errorf("%s: the range ends at %d, before it begins", where, o.PortHi)
+		}
 		if o.Addr.IsValid() {
 			v.v4(where, o.Addr)
 		}

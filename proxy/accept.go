@@ -205,7 +205,7 @@ func (a *Appliance) rewriter(s *session) *sipalg.Rewriter {
 	}
 	p := a.plan.Load()
 	return &sipalg.Rewriter{
-		Map: &addressMap{plan: p, statics: p.translations(), hide: s.agent.hide, remote: s.remote.Addr()}, Seal: a.sealer,
+		Map: &addressMap{plan: p, statics: p.translations(), hide: s.agent.hide, remote: s.remote.Addr(), alias: s.alias, far: s.remote}, Seal: a.sealer,
 		InsideTransport: transport, SourceRemote: s.remote,
 		HidePort: p.trunkPort(s.agent),
 	}

@@ -16,10 +16,15 @@ type addressMap struct {
 	statics []mapping.StaticNAT // between the call agents and the Internet
 	hide    netip.Addr          // stands for inside addresses without a translation
 	remote  netip.Addr
+	// alias stands for far on the inside, both or neither.
+	alias, far netip.AddrPort
 }
 
 // ToOutside translates a real address; port 0 means that none was written, which for SIP is 5060.
 func (m *addressMap) ToOutside(addr netip.Addr, port uint16) (netip.Addr, uint16, bool) {
+	if m.alias.IsValid() && addr == m.alias.Addr() && port == m.alias.Port() {
+		return m.far.Addr(), m.far.Port(), true
+	}
 	for _, s := range m.statics {
 		if s.Real != addr {
 			continue
@@ -36,6 +41,9 @@ func (m *addressMap) ToOutside(addr netip.Addr, port uint16) (netip.Addr, uint16
 
 // ToInside translates a mapped address back.
 func (m *addressMap) ToInside(addr netip.Addr, port uint16) (netip.Addr, uint16, bool) {
+	if m.alias.IsValid() && addr == m.far.Addr() && port == m.far.Port() {
+		return m.alias.Addr(), m.alias.Port(), true
+	}
 	for _, s := range m.statics {
 		if s.Mapped != addr {
 			continue

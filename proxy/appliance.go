@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"imeproxy/mapping"
+	"imeproxy/mapping/service"
 	"imeproxy/mediaterm"
 	"imeproxy/proxy/config"
 	"imeproxy/proxy/observe"
@@ -66,7 +67,10 @@ type Appliance struct {
 	reached  reached
 	expiry   expiry
 	stopping atomic.Bool
-	listen   []*listener
+
+	mappings      *service.Service // guarded by applying; nil: none
+	shownMappings atomic.Pointer[service.Service]
+	listen        []*listener
 }
 
 // Start builds the appliance from its configuration: certificates are checked before the kernel is touched, the kernel's
@@ -138,6 +142,9 @@ func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 		a.term.Store(term)
 	} else {
 		a.log.Warn("no uc-ime is configured: traffic is forwarded and translated, no call is taken")
+	}
+	if err = a.applyMappings(p); err != nil {
+		return nil, err
 	}
 	a.serveListeners(a.listen, nil)
 	a.wg.Go(a.sweep)
@@ -247,6 +254,10 @@ func (a *Appliance) Stop(ctx context.Context, drain time.Duration) error {
 	}
 	for _, f := range a.former {
 		err = errors.Join(err, f.term.Close())
+	}
+	if a.mappings != nil {
+		err = errors.Join(err, a.mappings.Close())
+		a.mappings.Wait()
 	}
 	err = errors.Join(err, a.kernel.Remove(), a.engine.close())
 	if e := a.records.Close(); !errors.Is(e, observe.ErrRecordsClosed) {

@@ -72,6 +72,7 @@ func (p *plan) spec(listen []*listener) mapping.Spec {
 		s.Groups = append(s.Groups, ag)
 	}
 	s.Media = p.mediaRanges()
+	p.mappingSpec(&s)
 	return s
 }
 

@@ -45,7 +45,7 @@ func (a *Appliance) Reload(cfg *config.Config) error {
 		return err
 	}
 	back := func(err error) error {
-		err = errors.Join(err, a.kernel.Update(a.spec(old, a.listen, a.former)))
+		err = errors.Join(err, a.kernel.Update(a.spec(old, a.listen, a.former)), a.applyMappings(old))
 		closeFresh(listen)
 		return err
 	}
@@ -53,6 +53,9 @@ func (a *Appliance) Reload(cfg *config.Config) error {
 		if err := a.proveEngine(p, func() mapping.Spec { return a.spec(p, listen, former) }); err != nil {
 			return back(err)
 		}
+	}
+	if err := a.applyMappings(p); err != nil {
+		return back(err)
 	}
 	switch {
 	case !p.proxying():

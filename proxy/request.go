@@ -90,6 +90,10 @@ func (s *session) unreachable(m *sipalg.Message, from dialog.Side, err error) {
 	observe.WithCall(s.a.log, m.CallID()).Warn("other side cannot be opened", "method", m.Method, "from", from.String(), "remote", s.remote.String(), "cause", cause, "err", err)
 	if from == dialog.Inside {
 		s.answer(m, from, 503, "Service Unavailable", reason(503, reasonText(err)))
+		if s.alias.IsValid() {
+			// The call agent took the accepted connection for the far end's: now it learns better (mapping.md).
+			s.end("the far end behind the mapped address cannot be reached")
+		}
 		return
 	}
 	s.answer(m, from, 503, "Service Unavailable")

@@ -27,6 +27,8 @@ type session struct {
 	agent  *callAgent
 	// remote is the far end: the original destination of an outbound session, the source of an inbound one.
 	remote netip.AddrPort
+	// alias is the mapped address by which the call agent knows the far end off-path; invalid in-line.
+	alias netip.AddrPort
 	// agentPort is the port of the call agent that an inbound session leads to.
 	agentPort uint16
 	mapped    netip.AddrPort // how the Internet knows the call agent
@@ -162,10 +164,14 @@ func (s *session) dialTLS(ctx context.Context, domain string) (*conn, error) {
 }
 
 // dialInside connects to the call agent in the remote's own name, so that the call agent sees the far enterprise's address and port as it
-// would without the appliance: it may send requests back over the connection because a Contact names just these.
+// would without the appliance: it may send requests back over the connection because a Contact names just these. Off-path, where that
+// address leads elsewhere, `nat (outside,inside) dynamic` gives another.
 func (s *session) dialInside(ctx context.Context) (*conn, error) {
-	to := netip.AddrPortFrom(s.agent.real, s.agentPort)
-	raw, err := tlsproxy.DialTransparent(ctx, s.remote, to, 0)
+	to, from := netip.AddrPortFrom(s.agent.real, s.agentPort), s.remote
+	if a := s.a.plan.Load().hidesOutside(from.Addr()); a.IsValid() {
+		from = netip.AddrPortFrom(a, 0)
+	}
+	raw, err := tlsproxy.DialTransparent(ctx, from, to, 0)
 	if err != nil {
 		s.a.agentDown(s.agent, err)
 		return nil, fmt.Errorf("connect to call agent %s: %w", to, err)

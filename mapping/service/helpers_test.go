@@ -111,6 +111,7 @@ func (r *rig) stop() {
 	if err := r.Close(); err != nil {
 		r.t.Error(err)
 	}
+	r.Wait()
 }
 
 // dial connects from an address.

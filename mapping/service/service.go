@@ -87,6 +87,8 @@ type Service struct {
 	end context.CancelFunc
 	wg  sync.WaitGroup
 
+	standing sync.WaitGroup // legs
+
 	applying sync.Mutex // one Apply or Close at a time
 
 	mu       sync.Mutex // guards everything that follows
@@ -199,7 +201,7 @@ func (s *Service) Addr() netip.AddrPort {
 	return s.listener.Addr().(*net.TCPAddr).AddrPort()
 }
 
-// Close ends connections and mapped ports and saves the mappings. Legs are ended by who serves them; Close waits for them.
+// Close ends connections and mapped ports and saves the mappings. Legs go on until those end them who serve them; see Wait.
 func (s *Service) Close() error {
 	s.applying.Lock()
 	defer s.applying.Unlock()
@@ -219,6 +221,9 @@ func (s *Service) Close() error {
 	s.wg.Wait()
 	return err
 }
+
+// Wait returns when no leg stands. Call it after Close.
+func (s *Service) Wait() { s.standing.Wait() }
 
 // accept takes connections of clients until the listener is closed.
 func (s *Service) accept(l net.Listener) {
@@ -302,7 +307,7 @@ func (s *Service) leg(port uint16, conn net.Conn) {
 	s.legs++
 	s.changed = true
 	client, target := m.client, m.target
-	s.wg.Go(func() {
+	s.standing.Go(func() {
 		s.opt.Leg(conn, client, target)
 		s.mu.Lock()
 		defer s.mu.Unlock()

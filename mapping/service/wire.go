@@ -48,6 +48,11 @@ const (
 	CodeNoPort           Code = 508
 )
 
+// Codes lists all error codes.
+func Codes() []Code {
+	return []Code{CodeMalformed, CodeForbidden, CodeUnknownAttribute, CodeFamily, CodeQuota, CodeInternal, CodeNoPort}
+}
+
 // Phrase is the reason phrase of an error response, and its name in counters.
 func (c Code) Phrase() string {
 	switch c {

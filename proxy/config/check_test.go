@@ -129,6 +129,8 @@ var mistakes = []struct {
 	{"call agents apart", []string{" ucm address 192.168.10.30 trunk-security-mode nonsecure\n", " ucm address 192.168.10.30 trunk-security-mode nonsecure\n ucm address 209.165.200.240 trunk secure\n"}},
 	{"nothing leads there", []string{"ucm address 192.168.10.30", "ucm address 10.9.9.9", "route outside 0 0", "route outside 11.0.0.0 255.0.0.0"}},
 	{"mapping service", []string{" fallback hold-down", " mapping-service listening-interface inside uc-ime-interface outside\n fallback hold-down"}},
+	{"mapping service the wrong way", []string{" fallback hold-down", " mapping-service listening-interface outside uc-ime-interface inside\n fallback hold-down"}},
+	{"mapping service without outbound calls", []string{" fallback hold-down", " mapping-service listening-interface inside uc-ime-interface outside\n fallback hold-down", " class ime-outbound-sip\n  inspect sip uc-ime local-ent-ime tls-proxy local_to_remote-ent\n  exit\n", ""}},
 	{"mapping service elsewhere", []string{" fallback hold-down", " mapping-service listening-interface insde uc-ime-interface outside\n fallback hold-down"}},
 	{"trustpoint unknown", []string{"server trust-point local-ent", "server trust-point local_ent"}},
 	{"no key pair", []string{" keypair local-ent-key\n", ""}},

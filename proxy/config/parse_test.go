@@ -155,7 +155,7 @@ func TestAccessListValues(t *testing.T) {
 
 func TestUCIMEValues(t *testing.T) {
 	base := func(change func(*UCIME)) *UCIME {
-		u := &UCIME{Name: "x", MonitoringTimer: 100 * time.Millisecond, HoldDownTimer: 20 * time.Second}
+		u := &UCIME{Name: "x", MonitoringTimer: 100 * time.Millisecond, HoldDownTimer: 20 * time.Second, MappingQuota: 2000, MappingLow: 20000, MappingHigh: 39999, MappingLifetime: 600 * time.Second}
 		change(u)
 		return u
 	}
@@ -181,12 +181,17 @@ func TestUCIMEValues(t *testing.T) {
 		"mapping listening-int in listening-port 1024 uc-ime-interface ou": func(u *UCIME) {
 			u.Mapping = &MappingService{ListenInterface: "in", ListenPort: 1024, UCIMEInterface: "ou"}
 		},
-		"media m\n no media\n no rtcp\n rtcp\n ticket rej drop\n no ticket rej":                           same,
-		"ticket epoch 1 password password1234\n no ticket epoch 1 password password1234":                  same,
-		"ticket epoch 1 password password1234\n no ticket":                                                same,
-		"ucm address 10.0.0.9 trunk-security-mode secure\n no ucm address 10.0.0.9":                       same,
-		"fallback mon timer 50\n no fallback mon timer\n fallback hold timer 50\n no fallback hold timer": same,
-		"fallback sens a.fbs\n no fallback sens\n mapping listen a uc b\n no mapping-service":             same,
+		"mapping-service quota 7":              func(u *UCIME) { u.MappingQuota = 7 },
+		"mapping-service port-range 5000 6000": func(u *UCIME) { u.MappingLow, u.MappingHigh = 5000, 6000 },
+		"mapping-service lifetime 90":          func(u *UCIME) { u.MappingLifetime = 90 * time.Second },
+		"mapping-service allow-private":        func(u *UCIME) { u.MappingAllowPrivate = true },
+		"mapping q 7\n mapping port 5000 6000\n mapping life 90\n mapping allow\n no mapping q\n no mapping port\n no mapping life\n no mapping allow": same,
+		"media m\n no media\n no rtcp\n rtcp\n ticket rej drop\n no ticket rej":                                                                        same,
+		"ticket epoch 1 password password1234\n no ticket epoch 1 password password1234":                                                               same,
+		"ticket epoch 1 password password1234\n no ticket":                                                                                             same,
+		"ucm address 10.0.0.9 trunk-security-mode secure\n no ucm address 10.0.0.9":                                                                    same,
+		"fallback mon timer 50\n no fallback mon timer\n fallback hold timer 50\n no fallback hold timer":                                              same,
+		"fallback sens a.fbs\n no fallback sens\n mapping listen a uc b\n no mapping-service":                                                          same,
 	} {
 		c := mustParse(t, "uc-ime x\n "+text)
 		if d := cmp.Diff(base(change), c.UCIME, noPlaces, cmp.Comparer(func(a, b Secret) bool { return a == b })); d != "" {

@@ -82,11 +82,17 @@ type MappingStatistics struct{ MappingSessions }
 
 func (m MappingStatistics) rows() []anyRow {
 	rows := []anyRow{
-		{"Mappings", m.Mappings}, {"Mappings made", m.MappingsMade}, {"Mappings ended", m.MappingsEnded}, {"Signaling connections", m.Legs},
-		{"Ports free", m.PortsFree}, {"Ports resting", m.PortsResting}, {"Total requests", m.Requests}, {"Successful requests", m.Successes},
+		{"Mappings", m.Mappings},
+		{"Mappings made", m.MappingsMade},
+		{"Mappings ended", m.MappingsEnded},
+		{"Signaling connections", m.Legs},
+		{"Ports free", m.PortsFree},
+		{"Ports resting", m.PortsResting},
+		{"Total requests", m.Requests},
+		{"Successful requests", m.Successes},
 	}
 	for _, c := range m.FailuresByCause {
-		rows = append(rows, anyRow{"Failed " + c.Name, c.Count})
+		rows = append(rows, anyRow{"Failed " + Clean(c.Name), c.Count})
 	}
 	return append(rows, anyRow{"Refused sources", m.RefusedSources}, anyRow{"Refused connections", m.RefusedConns}, anyRow{"Refused signaling connections", m.RefusedLegs},
 		anyRow{"Dropped messages", m.Dropped}, anyRow{"Framing errors", m.FramingErrors}, anyRow{"Closed request not whole", m.ClosedUnwhole}, anyRow{"Closed idle", m.ClosedIdle})
@@ -118,8 +124,13 @@ func (m MappingStatistics) MarshalJSON() ([]byte, error) {
 	list := List[object]{}
 	for _, s := range m.Sessions {
 		list = append(list, object{
-			{"session_client", s.Client.String()}, {"total_requests", s.Requests}, {"responses_sent", s.Responses}, {"failed_requests", s.Failed},
-			{"pending_responses", s.Pending}, {"idle_time", Seconds(s.Idle).String()}, {"idle_seconds", int64(s.Idle / time.Second)},
+			{"session_client", s.Client.String()},
+			{"total_requests", s.Requests},
+			{"responses_sent", s.Responses},
+			{"failed_requests", s.Failed},
+			{"pending_responses", s.Pending},
+			{"idle_time", Seconds(s.Idle).String()},
+			{"idle_seconds", int64(s.Idle / time.Second)},
 		})
 	}
 	o = append(o, member{"sessions", list})

@@ -1,6 +1,9 @@
 package observe
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 const sec = Seconds(time.Second)
 
@@ -123,6 +126,10 @@ func layouts() map[string]View {
 			Name: "m", Addresses: []string{"209.165.200.228"}, MinPort: 2000, MaxPort: 3000, Engine: "sockets", EngineFallback: "packet socket (CAP_NET_RAW): operation not permitted",
 		},
 		"media_termination_empty": MediaTermination{},
+		"mapping_sessions":        mappingSample(),
+		"mapping_statistics":      MappingStatistics{mappingSample()},
+		"mapping_sessions_none":   MappingSessions{},
+		"mapping_statistics_none": MappingStatistics{},
 		"tls_proxy_empty":         TLSProxySessions{MaximumSessions: 10000},
 		"conn": Conns{InUse: 2, MostUsed: 54, Conns: []Conn{
 			{Protocol: "TCP", OutsideInterface: "internet", Outside: "209.165.202.129:5070", InsideInterface: "lan", Inside: "192.168.10.30:39608", Idle: 7 * sec, Bytes: 1039, Flags: "UIOT"},
@@ -146,5 +153,17 @@ func layouts() map[string]View {
 			{Code: "certificate_expires", Severity: Warning, Since: noon},
 		}},
 		"health_empty": HealthList{},
+	}
+}
+
+func mappingSample() MappingSessions {
+	return MappingSessions{
+		Configured: true, Listen: netip.MustParseAddrPort("192.168.10.1:8060"), Mappings: 7, Legs: 3, MappingsMade: 11, MappingsEnded: 4, PortsFree: 19990, PortsResting: 2,
+		Requests: 1010, Successes: 1000, RefusedSources: 5, RefusedConns: 6, RefusedLegs: 8, Dropped: 9, FramingErrors: 12, ClosedUnwhole: 13, ClosedIdle: 14,
+		FailuresByCause: []Cause{{"Bad Request", 3}, {"Forbidden", 7}},
+		Sessions: []MappingSession{
+			{Client: netip.MustParseAddrPort("192.168.10.30:40001"), Requests: 1000, Responses: 998, Failed: 7, Pending: 2, Idle: 3 * time.Second},
+			{Client: netip.MustParseAddrPort("192.168.10.31:55555"), Requests: 10, Responses: 10, Failed: 3, Idle: time.Hour + 2*time.Minute + 3*time.Second},
+		},
 	}
 }

@@ -11,6 +11,7 @@ type Backend interface {
 	Statistics() observe.Statistics
 	MediaSessions() observe.MediaSessions
 	MediaTermination() observe.MediaTermination
+	MappingSessions() observe.MappingSessions
 	TLSProxy() observe.TLSProxySessions
 	Conns() observe.Conns
 	Certificates() observe.Certificates

@@ -55,6 +55,16 @@ func commands(b Backend, now func() time.Time) []entry {
 			}),
 		},
 		{
+			usage: "show uc-ime mapping-service-sessions", help: "Connections of call agents to the off-path mapping service",
+			run: snapshot(b.MappingSessions),
+		},
+		{
+			usage: "show uc-ime mapping-service-sessions statistics", help: "Requests and answers of the mapping service, and its mappings",
+			run: snapshot(func() observe.MappingStatistics {
+				return observe.MappingStatistics{MappingSessions: b.MappingSessions()}
+			}),
+		},
+		{
 			usage: "show running-config [SECTION]", pattern: "show running-config [{" + strings.Join(config.SectionNames(), "|") + "}]",
 			help: "The configuration in force", run: runningConfig(b),
 		},

@@ -31,6 +31,8 @@ func (f *fake) MediaSessions() observe.MediaSessions {
 	return observe.MediaSessions{InUse: 1, MostUsed: 1, Sessions: []observe.MediaSession{{CallID: "a@b", Kind: "audio"}}}
 }
 
+func (f *fake) MappingSessions() observe.MappingSessions { return observe.MappingSessions{} }
+
 func (f *fake) MediaTermination() observe.MediaTermination {
 	return observe.MediaTermination{Name: "m", Engine: "tproxy"}
 }
