@@ -85,6 +85,8 @@ type EngineSpec struct {
 	Local [2]netip.AddrPort // by Side; RTP ports, RTCP is the next
 	Media string            // "audio", "video", ...: sizes buffers, default clock rates and the traffic class
 	Emit  func(Event)       // never blocks; Stream is filled in by the callee
+	// Watcher, when not nil, is told of each authentic RTP packet from the outside; see Instant.
+	Watcher Watcher
 
 	NoRTCP bool // drop RTCP in both directions
 }

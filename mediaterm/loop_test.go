@@ -27,8 +27,8 @@ func newLoop(t testing.TB, k *Key) *loop {
 	l := &loop{t: t, txs: newScratch(), rxs: newScratch()}
 	emit := func(e Event) { l.events = append(l.events, e) }
 	local := [2]netip.AddrPort{netip.AddrPortFrom(ourInside, 20000), netip.AddrPortFrom(ourOutside, 20000)}
-	l.tx = newRelay(local, "audio", false, time.Now, emit)
-	l.rx = newRelay(local, "audio", false, time.Now, emit)
+	l.tx = newRelay(EngineSpec{Local: local, Media: "audio", Emit: emit}, time.Now)
+	l.rx = newRelay(EngineSpec{Local: local, Media: "audio", Emit: emit}, time.Now)
 	if testEngine != nil {
 		c := ownCrypt(t)
 		for side := Inside; side <= Outside; side++ {

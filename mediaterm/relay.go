@@ -44,10 +44,11 @@ type departure struct {
 // of a stream meet there, which at some hundred packets a second they practically never
 // do. Engine tproxy has one for all streams of a worker and takes it once a batch.
 type relay struct {
-	noRTCP bool
-	media  string
-	now    func() time.Time
-	emit   func(Event)
+	noRTCP  bool
+	media   string
+	now     func() time.Time
+	emit    func(Event)
+	watcher Watcher // nil: nobody watches
 
 	mu     *sync.Mutex // guards everything that follows
 	legs   [2]leg
@@ -56,11 +57,11 @@ type relay struct {
 }
 
 // newRelay makes a relay with a mutex of its own that uses pion/srtp.
-func newRelay(local [2]netip.AddrPort, media string, noRTCP bool, now func() time.Time, emit func(Event)) *relay {
-	r := &relay{noRTCP: noRTCP, media: media, now: now, emit: emit, mu: new(sync.Mutex)}
+func newRelay(spec EngineSpec, now func() time.Time) *relay {
+	r := &relay{noRTCP: spec.NoRTCP, media: spec.Media, now: now, emit: spec.Emit, watcher: spec.Watcher, mu: new(sync.Mutex)}
 	for side := Inside; side <= Outside; side++ {
 		r.legs[side].side = side
-		r.legs[side].local = local[side]
+		r.legs[side].local = spec.Local[side]
 	}
 	r.legs[Inside].mode = modePlain
 	return r
@@ -105,6 +106,11 @@ func (r *relay) take(side Side, p port, src netip.AddrPort, pkt []byte, kind pac
 		in.stats.RxRTPBytes += uint64(len(pkt))
 		in.stats.SSRC, in.stats.PayloadType = h.ssrc, h.payloadType
 		in.receptions.packet(h, r.clock(h.payloadType), now)
+		if r.watcher != nil && side == Outside {
+			r.watcher.Watch(Instant(now), WatchedPacket{
+				SSRC: h.ssrc, Timestamp: h.timestamp, Seq: h.seq, PayloadType: h.payloadType, PayloadLength: payloadLen(plain),
+			})
+		}
 	} else {
 		h.ssrc = rtcpSSRC(plain)
 		in.stats.RxRTCPPackets++
@@ -145,6 +151,35 @@ func (u *keyUse) touch() uint64 {
 		}
 	}
 	return sum
+}
+
+// Watcher is told of each RTP packet from the outside that is authentic and no replay. It must not block, and may be called by
+// several goroutines.
+type Watcher interface {
+	Watch(at time.Duration, p WatchedPacket) // at: see Instant
+}
+
+// WatchedPacket is what a Watcher learns of a packet.
+type WatchedPacket struct {
+	SSRC, Timestamp uint32
+	Seq             uint16
+	PayloadType     uint8
+	PayloadLength   int // bytes without header, extension, padding and tag
+}
+
+// began is what Instant counts from: an hour before the program, so that no clock of a test lies before it.
+var began = time.Now().Add(-time.Hour)
+
+// Instant is a time as watchers have it: since a point before the program began, by the monotonic clock where t has it.
+func Instant(t time.Time) time.Duration { return t.Sub(began) }
+
+// payloadLen is the payload of an RTP packet without padding, in bytes.
+func payloadLen(p []byte) int {
+	n := len(p) - rtpHeaderSize(p)
+	if p[0]&0x20 != 0 && n > 0 {
+		n -= int(p[len(p)-1])
+	}
+	return max(n, 0)
 }
 
 // accept authenticates a packet, checks its source and its RTCP headers.

@@ -47,7 +47,7 @@ func (e *socketEngine) Close() error { return nil }
 
 func (e *socketEngine) Open(spec EngineSpec) (EngineStream, error) {
 	s := &socketStream{
-		relay: newRelay(spec.Local, spec.Media, spec.NoRTCP, e.now, spec.Emit),
+		relay: newRelay(spec, e.now),
 		log:   e.log, stop: make(chan struct{}),
 	}
 	for side := Inside; side <= Outside; side++ {

@@ -84,6 +84,8 @@ type StreamParams struct {
 	Inside, Outside netip.Addr // of Config.Addresses; may be the same (global address)
 	CallID          string     // for logs and Stats
 	Media           string     // "audio", "video", ...
+	// Watcher, when not nil, is told of each authentic RTP packet from the outside.
+	Watcher Watcher
 }
 
 // New checks the configuration and that every address can be bound, so that a missing
@@ -201,7 +203,7 @@ func (t *Terminator) open(p StreamParams) (*Stream, error) {
 			return nil, err
 		}
 		s.local = local
-		s.eng, err = t.engine.Open(EngineSpec{Local: local, Media: p.Media, NoRTCP: t.cfg.NoRTCP, Emit: func(e Event) { t.emit(s, e) }})
+		s.eng, err = t.engine.Open(EngineSpec{Local: local, Media: p.Media, NoRTCP: t.cfg.NoRTCP, Emit: func(e Event) { t.emit(s, e) }, Watcher: p.Watcher})
 		if err == nil {
 			if n > 0 {
 				t.cfg.Log.Warn("media port pairs skipped that others hold", "call_id", p.CallID, "pairs", n)

@@ -151,7 +151,7 @@ func (e *TProxy) Open(spec EngineSpec) (EngineStream, error) {
 		return nil, fmt.Errorf("media ports %d and %d belong to different workers", spec.Local[Inside].Port(), spec.Local[Outside].Port())
 	}
 	s := &tproxyStream{
-		relay: newRelay(spec.Local, spec.Media, spec.NoRTCP, time.Now, spec.Emit), engine: e, worker: w, class: trafficClass(spec.Media),
+		relay: newRelay(spec, time.Now), engine: e, worker: w, class: trafficClass(spec.Media),
 	}
 	s.mu = &w.mu
 	for side := Inside; side <= Outside; side++ {

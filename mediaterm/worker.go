@@ -3,7 +3,6 @@ package mediaterm
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"runtime"
@@ -84,6 +83,7 @@ type worker struct {
 	part    []byte // of a fragmented packet
 	started bool
 
+	now    time.Time // of the batch
 	polls  []unix.PollFd
 	tapped atomic.Bool // there are taps
 
@@ -301,6 +301,7 @@ func (w *worker) receive() (int, unix.Errno) {
 
 // relay takes n datagrams of the socket, and those of the taps, to their streams, sends what comes of them, and tells how many they were.
 func (w *worker) relay(n int) int {
+	w.now = time.Now()
 	w.mu.Lock()
 	for i := range n {
 		w.fromSocket(&w.slots[i], &w.rx[i])
@@ -334,6 +335,7 @@ func (w *worker) fromSocket(s *slot, m *mmsghdr) {
 	m.hdr.SetControllen(controlLen)
 	s.pkt = s.rx[headroom : headroom+int(m.n)]
 	s.src = netip.AddrPortFrom(netip.AddrFrom4(s.from.Addr), networkOrder(s.from.Port))
+	at = w.monotonic(at)
 	s.at, s.end = at, nil
 	if ok {
 		s.end = w.find(dst, port, at)
@@ -361,13 +363,23 @@ func (w *worker) fromTaps(n int) int {
 					p.release()
 					continue
 				}
-				s.src, s.pkt, s.at, s.tapped = src, payload, p.at, p
-				s.end = w.find(dst.Addr().As4(), dst.Port(), p.at)
+				s.src, s.pkt, s.at, s.tapped = src, payload, w.monotonic(p.at), p
+				s.end = w.find(dst.Addr().As4(), dst.Port(), s.at)
 				n++
 			}
 		}
 	}
 	return n
+}
+
+// monotonic gives a packet's time, which the kernel told by the wall clock, the reading of the monotonic clock as well: a step of the wall
+// clock must not look like a fault of the network.
+func (w *worker) monotonic(at time.Time) time.Time {
+	age := w.now.Sub(at)
+	if age < 0 || age > time.Second {
+		age = 0
+	}
+	return w.now.Add(-age)
 }
 
 // find looks for the port that a datagram came to; nil: it is dropped.
@@ -558,36 +570,5 @@ func (w *worker) account() {
 			s.stream = nil
 		}
 		w.txN[way] = 0
-	}
-}
-
-// probe sends to a port of this worker's kind that no stream has, and waits until it was seen here.
-func (w *worker) probe(conn *net.UDPConn, addr netip.Addr, lo, hi uint16) error {
-	e := &portEnd{seen: make(chan struct{}, 1)}
-	at := uint16(0)
-	w.mu.Lock()
-	for p := uint32(lo); p <= uint32(hi) && at == 0; p++ {
-		if w.engine.worker(uint16(p)) == w && w.table.at(addr.As4(), uint16(p)) == nil {
-			at = uint16(p)
-			w.table.set(netip.AddrPortFrom(addr, at), e)
-		}
-	}
-	w.mu.Unlock()
-	if at == 0 {
-		return nil // all ports are in use, so that the rules work
-	}
-	defer func() {
-		w.mu.Lock()
-		w.table.set(netip.AddrPortFrom(addr, at), nil)
-		w.mu.Unlock()
-	}()
-	if _, err := conn.WriteToUDPAddrPort([]byte("imeproxy"), netip.AddrPortFrom(addr, at)); err != nil {
-		return fmt.Errorf("probe of the media rules: %w", err)
-	}
-	select {
-	case <-e.seen:
-		return nil
-	case <-time.After(probeTime):
-		return fmt.Errorf("a packet to the media address %s, port %d, did not come through the kernel's rules", addr, at)
 	}
 }

@@ -154,6 +154,7 @@ func (m *media) apply(x *exchange, ans *sdp.Session, results []lineResult) error
 		}
 	}
 	x.fresh = nil
+	m.watchAnswer(x, ans)
 	return nil
 }
 

@@ -68,6 +68,8 @@ type Appliance struct {
 	expiry   expiry
 	stopping atomic.Bool
 
+	quality *quality
+
 	mappings      *service.Service // guarded by applying; nil: none
 	shownMappings atomic.Pointer[service.Service]
 	listen        []*listener
@@ -82,6 +84,7 @@ func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 	// Not the named result: `return nil, err` would take the appliance away from what undoes it.
 	a := &Appliance{opt: opt, log: opt.Log, now: opt.Now, started: opt.Now(), sessions: newSessions(), calls: newCalls()}
 	a.ctx, a.cancel = context.WithCancel(ctx)
+	a.quality = newQuality(a)
 	var undo []func()
 	defer func() {
 		if err != nil {
@@ -147,6 +150,8 @@ func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 		return nil, err
 	}
 	a.serveListeners(a.listen, nil)
+	a.quality.loadTable(p)
+	a.wg.Go(a.quality.run)
 	a.wg.Go(a.sweep)
 	return a, nil
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"imeproxy/fallback"
 	"imeproxy/mediaterm"
 	"imeproxy/sipalg/dialog"
 	"imeproxy/sipalg/sdp"
@@ -33,6 +34,7 @@ type media struct {
 	exchanges map[*dialog.Transaction]*exchange
 	applied   map[string]*exchange // last answer by the tag of the answering end, for forks
 	current   *exchange
+	watched   *callQuality // nil: quality is not monitored
 }
 
 // mediaLine is one m= line through all offers of the call: its stream and our keys.
@@ -41,6 +43,8 @@ type mediaLine struct {
 	codec  string
 	pt     string
 	stream *mediaterm.Stream
+	// quality judges what comes from the Internet on an audio line; nil: nobody asks.
+	quality *fallback.Stream
 	// keys are ours by side and suite. They stay the same through re-offers, so that a rollover
 	// counter never restarts under a key in use (RFC 3711 8.1).
 	keys [2]map[mediaterm.Suite]mediaterm.Key
@@ -65,6 +69,10 @@ func newMedia(p mediaPolicy) *media {
 
 // close frees the streams and their ports.
 func (m *media) close() {
+	if m.watched != nil {
+		m.watched.q.forget(m.watched)
+		m.watched = nil
+	}
 	for _, l := range m.lines {
 		if l.stream != nil {
 			l.stream.Close()
@@ -109,14 +117,10 @@ func (m *media) makeOffer(body []byte, from dialog.Side) (*exchange, []byte, err
 			m.undo(x)
 			return nil, nil, errors.New("no media termination is configured")
 		}
-		st, err := m.term.NewStream(mediaterm.StreamParams{
-			Inside: m.addr[dialog.Inside], Outside: m.addr[dialog.Outside], CallID: m.callID, Media: ml.Kind,
-		})
-		if err != nil {
+		if err := m.newStream(m.lines[i], ml.Kind); err != nil {
 			m.undo(x)
 			return nil, nil, err
 		}
-		m.lines[i].stream, m.lines[i].kind = st, ml.Kind
 		x.fresh = append(x.fresh, i)
 	}
 	out, err := m.renderOffer(x)
@@ -126,6 +130,22 @@ func (m *media) makeOffer(body []byte, from dialog.Side) (*exchange, []byte, err
 	}
 	x.rendered = out
 	return x, out, nil
+}
+
+// newStream gives a line its stream, and an audio line of a call that is watched a judge of its quality.
+func (m *media) newStream(l *mediaLine, kind string) error {
+	p := mediaterm.StreamParams{Inside: m.addr[dialog.Inside], Outside: m.addr[dialog.Outside], CallID: m.callID, Media: kind}
+	l.quality = nil
+	if m.watched != nil && kind == "audio" {
+		l.quality = fallback.NewStream(nil, 0)
+		p.Watcher = watchedStream{l.quality}
+	}
+	st, err := m.term.NewStream(p)
+	if err != nil {
+		return err
+	}
+	l.stream, l.kind = st, kind
+	return nil
 }
 
 // checkOffered refuses an m= line that cannot be relayed (DESIGN, "How the edge decides").

@@ -150,6 +150,7 @@ func (s *session) openingRequest(m *sipalg.Message, from dialog.Side) bool {
 	c := s.newCall(m, from, domain, ticketID)
 	if !s.take() || !s.a.calls.add(c) {
 		s.give()
+		c.media.close()
 		s.refuse(m, from, 503, "Service Unavailable", "too_many_calls", sipalg.Header{Name: "Retry-After", Value: "10"})
 		return true
 	}
@@ -157,6 +158,7 @@ func (s *session) openingRequest(m *sipalg.Message, from dialog.Side) bool {
 		// The stop began while the other side was opened: whoever hangs up all calls may have looked already.
 		s.a.calls.remove(c)
 		s.give()
+		c.media.close()
 		s.refuse(m, from, 503, "Service Unavailable", "stopping", sipalg.Header{Name: "Retry-After", Value: "60"})
 		return true
 	}
@@ -210,6 +212,9 @@ func (s *session) newCall(m *sipalg.Message, from dialog.Side, domain, ticketID 
 		c.rec.TLSVersion, c.rec.CipherSuite = k.tlsNames()
 	}
 	c.media = newMedia(s.mediaPolicy(m.CallID()))
+	if m.Method == "INVITE" {
+		c.media.watched = s.a.quality.watch(c)
+	}
 	return c
 }
 
@@ -291,6 +296,9 @@ func (s *session) forwardRequest(c *call, m *sipalg.Message, from dialog.Side, a
 	out := m.Clone()
 	if !out.Has("Max-Forwards") {
 		out.Add("Max-Forwards", "70") // RFC 3261 16.6 item 3
+	}
+	if from == dialog.Inside {
+		c.sensitivity(m)
 	}
 	if err := c.offerAnswer(out, from, act); err != nil {
 		s.unusableRequest(c, m, from, act, err)

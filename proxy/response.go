@@ -11,6 +11,9 @@ import (
 // response deals with a response from one side. It goes back on the connection its request came on or,
 // when that is gone, on this session's.
 func (s *session) response(m *sipalg.Message, from dialog.Side) {
+	if from == dialog.Inside && s.a.quality.response(m) {
+		return
+	}
 	c, owner := s.a.calls.forResponse(m, from)
 	if c == nil || c.agent.real != s.agent.real || from == dialog.Outside && !s.holds(c.domain) {
 		s.a.count("sip", "messages_refused", string(dialog.CauseNoTransaction))
@@ -43,6 +46,9 @@ func (s *session) response(m *sipalg.Message, from dialog.Side) {
 func (s *session) forwardResponse(c *call, m *sipalg.Message, from dialog.Side, owner *session, act dialog.Action, now time.Time) {
 	out := m.Clone()
 	tx := act.Tx
+	if from == dialog.Inside {
+		c.sensitivity(m)
+	}
 	if err := c.offerAnswer(out, from, act); err != nil {
 		s.unusableResponse(c, m, from, owner, act, err)
 		return

@@ -143,7 +143,13 @@ func (a *Appliance) Statistics() observe.Statistics {
 }
 
 // ClearStatistics sets the counters to zero.
-func (a *Appliance) ClearStatistics() { a.counters.Reset() }
+func (a *Appliance) ClearStatistics() {
+	a.counters.Reset()
+	a.quality.clear()
+}
+
+// FallbackStatistics gives the counters behind `show uc-ime fallback-notification statistics`.
+func (a *Appliance) FallbackStatistics() observe.FallbackStatistics { return a.quality.statistics() }
 
 // MediaSessions lists the streams.
 func (a *Appliance) MediaSessions() observe.MediaSessions {
@@ -163,7 +169,7 @@ func (a *Appliance) MediaSessions() observe.MediaSessions {
 			st := l.stream.Stats()
 			out.Sessions = append(out.Sessions, observe.MediaSession{
 				CallID: c.d.ID, SessionID: c.rec.SessionID, Kind: l.kind, Since: st.Opened,
-				Outside: mediaConn(st.Outside, now), Inside: mediaConn(st.Inside, now),
+				Outside: mediaConn(st.Outside, now), Inside: mediaConn(st.Inside, now), Monitor: c.media.block(l),
 			})
 		}
 		c.mu.Unlock()

@@ -20,6 +20,7 @@ func (a *Appliance) sweep() {
 			a.sweepSessions(a.now())
 			a.sweepFormer()
 			a.sweepCertificates(a.now())
+			a.quality.loadTable(a.plan.Load())
 		}
 	}
 }

@@ -205,6 +205,9 @@ func (m *Message) CallID() string { return m.Get("Call-ID") }
 // FromTag returns the tag of From, "" if there is none.
 func (m *Message) FromTag() string { return addressParam(m.Get("From"), "tag") }
 
+// TagOf is the tag of a From or To value, empty without.
+func TagOf(value string) string { return addressParam(value, "tag") }
+
 // ToTag returns the tag of To, "" if there is none.
 func (m *Message) ToTag() string { return addressParam(m.Get("To"), "tag") }
 

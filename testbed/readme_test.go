@@ -8,15 +8,21 @@ import (
 	"testing"
 )
 
-// The configuration that the README tells newcomers to write is a good one.
+// The configurations that newcomers are told to write are good ones.
 func TestReadmeConfiguration(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(Root(), "README.md"))
+	for _, name := range []string{"README.md", "docs/offpath.md"} {
+		t.Run(name, func(t *testing.T) { documentedConfiguration(t, name) })
+	}
+}
+
+func documentedConfiguration(t *testing.T, name string) {
+	text, err := os.ReadFile(filepath.Join(Root(), name))
 	if err != nil {
 		t.Fatal(err)
 	}
 	blocks := regexp.MustCompile("(?s)( *)```asa\n(.*?)\n *```").FindAllStringSubmatch(string(text), -1)
 	if len(blocks) == 0 {
-		t.Fatal("no configuration in the README")
+		t.Fatal("no configuration in it")
 	}
 	for _, b := range blocks {
 		file := filepath.Join(t.TempDir(), "readme.cfg")

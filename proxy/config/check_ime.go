@@ -231,11 +231,6 @@ func (k *checker) proxy() {
 	if u.Mapping != nil {
 		k.mapping(u)
 	}
-	for _, setting := range []string{"monitoring", "hold-down", "sensitivity-file"} {
-		if at, set := u.Where[setting]; set {
-			k.warn(at, "fallback", "quality is not monitored in this release: the setting is kept and has no effect yet", "calls stay on the Internet however bad it is")
-		}
-	}
 }
 
 // mapping checks the off-path mapping service.

@@ -126,6 +126,9 @@ func layouts() map[string]View {
 			Name: "m", Addresses: []string{"209.165.200.228"}, MinPort: 2000, MaxPort: 3000, Engine: "sockets", EngineFallback: "packet socket (CAP_NET_RAW): operation not permitted",
 		},
 		"media_termination_empty": MediaTermination{},
+		"fallback_statistics": FallbackStatistics{
+			Monitored: 9, Suspect: 2, Notified: 3, Waiting: 1, Sent: 14, Accepted: 5, Deferred: 6, Failed: 7, Unanswered: 8,
+		},
 		"mapping_sessions":        mappingSample(),
 		"mapping_statistics":      MappingStatistics{mappingSample()},
 		"mapping_sessions_none":   MappingSessions{},

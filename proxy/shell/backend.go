@@ -12,6 +12,7 @@ type Backend interface {
 	MediaSessions() observe.MediaSessions
 	MediaTermination() observe.MediaTermination
 	MappingSessions() observe.MappingSessions
+	FallbackStatistics() observe.FallbackStatistics
 	TLSProxy() observe.TLSProxySessions
 	Conns() observe.Conns
 	Certificates() observe.Certificates

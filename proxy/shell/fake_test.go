@@ -33,6 +33,8 @@ func (f *fake) MediaSessions() observe.MediaSessions {
 
 func (f *fake) MappingSessions() observe.MappingSessions { return observe.MappingSessions{} }
 
+func (f *fake) FallbackStatistics() observe.FallbackStatistics { return observe.FallbackStatistics{} }
+
 func (f *fake) MediaTermination() observe.MediaTermination {
 	return observe.MediaTermination{Name: "m", Engine: "tproxy"}
 }

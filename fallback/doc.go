@@ -1,0 +1,69 @@
+// Package fallback judges the quality of the audio that arrives from the Internet and
+// decides when a call should move to the PSTN.
+//
+// # Purpose
+//
+// Guide lines 5043-5088 give the timers and the sensitivity file; what they do is
+// published nowhere, so the project's protocol file "fallback" (version 1) fixes it and
+// this package does what that file says. Three stages: a Stream turns packets into
+// Figures, a Monitor turns the figures of a call's streams into one decision, a Notifier
+// repeats the REFER that tells of it.
+//
+// # Documents
+//
+//   - the protocol file "fallback", version 1: measures, file format, states, REFER
+//   - RFC 3550 appendix A.1: the limits beyond which a sequence number is odd
+//   - RFC 3551 section 6: static payload types and their clocks; RFC 3389: comfort noise
+//   - RFC 4733: telephone-events; RFC 4538: Target-Dialog; RFC 4488: Refer-Sub
+//   - ITU-T G.107: the E-model, R to MOS in annex B
+//
+// # Data in, data out
+//
+// In: authenticated packets (Stream.Packet), what the descriptions in force say
+// (Stream.SetFormats, Stream.SetHold), the call agent's level (ParseSensitivity,
+// Monitor.SetLevel), the text of a file (ParseFile), answers to a REFER
+// (Notifier.Answer). Out: Figures and Totals for show commands and call records, Result
+// with the decision, header lines of the REFER (Notification).
+//
+// Nothing here has a socket, a goroutine or a clock. An instant is a time.Duration since
+// a point that the caller chose once for all calls, never negative, monotonic.
+//
+// # Threads
+//
+// Stream and Monitor each have a mutex of their own and are safe for concurrent use. The
+// packet path takes the stream's once a packet and shares it with the sampler alone,
+// ten times a second for well under a microsecond, so that it is practically never
+// contended: two atomic instructions on a line that the packet touches anyway. A
+// monitor's mutex is never taken by the packet path. Instants that go back, as they do
+// when two readers take the time before they take the lock, count as the latest one. A
+// Notifier belongs to one goroutine.
+//
+// # How the window is kept
+//
+//   - Numbers are counted by turn in steps of 50 ms, received and lost. The old edge of
+//     the window, and those of its seconds, lie up to one step late: an instant T that
+//     is a multiple of 50 ms finds the window exact.
+//   - A hole in the numbering waits 200 ms in a queue of maxGaps. Beyond these (more
+//     than 160 holes a second) the oldest counts as lost early. Numbers 100 and more
+//     behind cannot come any more, so that 128 bits remember what has.
+//   - Each received number has an entry in a ring: its transit in bins of 125 us and the
+//     timestamp step to its successor. The 95th percentile and the packet time are kept
+//     up to date entry by entry. A sample that finds the ring nearly full doubles it, up
+//     to maxRing (512 packets a second); beyond that pdv and packet time see the newest
+//     maxRing numbers, while loss, events and burst see all.
+//
+// A stream of 20 ms packets takes some 7 KB, the largest 40 KB.
+//
+// # Choices where the protocol file leaves one
+//
+//   - Numbers before the first of a window are no part of it: packets that carry them
+//     count as late.
+//   - A timestamp step is an advance: steps of zero (telephone-events) and backwards are
+//     none.
+//   - A payload type without rtpmap and without static meaning has a clock of 8000 Hz.
+//   - An odd packet counts for nothing at all: it does not end a silence either. Late
+//     copies do, since they are authenticated packets. Packets on hold count only as the
+//     last packet (silence announced or not).
+//   - The worst stream of a sample is a bad one before a good one, then the one with the
+//     lowest MOS, then the highest loss, burst and pdv.
+package fallback

@@ -1,0 +1,174 @@
+package fallback
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// Figures of one stream at one sample.
+type Figures struct {
+	Measured bool // false: nothing to judge, all figures zero and no MOS
+	Dead     bool // no packet for 2 s: loss 100, burst the silence so far, MOS 1.0
+	Held     bool // on hold: no sample
+
+	Lost     uint32 // numbers in the window
+	Received uint32
+	Events   int           // seconds of the window that lost 5 % or more, 0 to 8
+	Burst    time.Duration // longest run of lost numbers
+	PDV      time.Duration
+	MOS      float64 // 1 to 4.41
+	SSRC     uint32
+	// PacketTime is what Burst is counted with; 0 in a window without loss.
+	PacketTime time.Duration
+}
+
+// Loss in percent.
+func (f *Figures) Loss() float64 {
+	if f.Dead {
+		return 100
+	}
+	if f.Lost == 0 {
+		return 0
+	}
+	return 100 * float64(f.Lost) / (float64(f.Lost) + float64(f.Received))
+}
+
+// lossExceeds compares in whole numbers; limit is in thousandths of a percent.
+func (f *Figures) lossExceeds(limit int) bool {
+	if f.Dead {
+		return limit < 100_000
+	}
+	return uint64(f.Lost)*100_000 > uint64(limit)*(uint64(f.Lost)+uint64(f.Received))
+}
+
+// hundredths of a percent lost, half up.
+func (f *Figures) hundredths() uint64 {
+	if f.Dead {
+		return 100_00
+	}
+	all := uint64(f.Lost) + uint64(f.Received)
+	if all == 0 {
+		return 0
+	}
+	return (2*uint64(f.Lost)*100_00 + all) / (2 * all)
+}
+
+// Quality writes the value of X-Cisco-UC-IME-Quality.
+func (f *Figures) Quality(l Level) string {
+	loss := f.hundredths()
+	pdv := (f.PDV + 50*time.Microsecond) / (100 * time.Microsecond)
+	mos := ""
+	if f.Measured {
+		tenths := int(f.MOS*10 + 0.5)
+		mos = fmt.Sprintf(";mos=%d.%d", tenths/10, tenths%10)
+	}
+	return fmt.Sprintf("level=%d;loss=%d.%02d;burst=%d;pdv=%d.%d;events=%d%s;ssrc=%08x", int(l), loss/100, loss%100,
+		(f.Burst+time.Millisecond/2)/time.Millisecond, pdv/10, pdv%10, f.Events, mos, f.SSRC)
+}
+
+// worse orders streams of one sample, see the package's choices.
+func (f *Figures) worse(g *Figures) bool {
+	switch {
+	case f.Measured != g.Measured:
+		return f.Measured
+	case f.MOS != g.MOS:
+		return f.MOS < g.MOS
+	case f.Loss() != g.Loss():
+		return f.Loss() > g.Loss()
+	case f.Burst != g.Burst:
+		return f.Burst > g.Burst
+	}
+	return f.PDV > g.PDV
+}
+
+// Sample returns the figures at an instant. On hold there are none.
+func (s *Stream) Sample(at time.Duration) Figures {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f, _ := s.sample(at)
+	return f
+}
+
+// sampleHolds also tells how many holds there were, so that one between two samples is
+// not overlooked.
+func (s *Stream) sampleHolds(at time.Duration) (Figures, uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sample(at)
+}
+
+func (s *Stream) sample(at time.Duration) (f Figures, holds uint64) {
+	s.now = max(s.now, at)
+	f.SSRC = s.ssrc
+	if s.held {
+		f.Held = true
+		return f, s.totals.Holds
+	}
+	if s.begun {
+		s.advance(s.now)
+		s.windowFigures(&f)
+		if s.spread.nearlyFull() {
+			s.spread.grow()
+		}
+	}
+	if silence := s.now - s.lastAlive; s.heard && !s.quiet && silence >= silentAfter {
+		f.Measured, f.Dead, f.Burst, f.MOS = true, true, silence, 1
+	}
+	return f, s.totals.Holds
+}
+
+func (s *Stream) windowFigures(f *Figures) {
+	f.Received, f.Lost = split(s.win.total)
+	f.PDV = s.spread.pdv()
+	if f.Lost > 0 {
+		var longest uint16
+		f.Events, longest = s.win.losses()
+		f.PacketTime = s.packetTime()
+		f.Burst = time.Duration(longest) * f.PacketTime
+	}
+	if f.Measured = f.Received > 0 || f.Lost > 0; f.Measured {
+		f.MOS = s.codec.mos(f.Loss())
+	}
+}
+
+func (s *Stream) packetTime() time.Duration {
+	if t := s.spread.packetTime(); t > 0 {
+		return t
+	}
+	if s.ptime > 0 {
+		return s.ptime
+	}
+	return defaultPtime
+}
+
+// Totals returns what the stream has counted.
+func (s *Stream) Totals() Totals {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.totals
+}
+
+// Side is what one description says of a stream.
+type Side struct {
+	Direction   string // "sendrecv", "sendonly", "recvonly" or "inactive", as its author sees it
+	Unspecified bool   // c=0.0.0.0 or ::
+	Port        int
+}
+
+// OnHold tells whether the descriptions in force keep the far side from sending: far is
+// the Internet's, near the call agent's.
+func OnHold(far, near Side) bool {
+	switch far.Direction {
+	case "inactive", "recvonly":
+		return true
+	}
+	switch near.Direction {
+	case "inactive", "sendonly":
+		return true
+	}
+	return near.Unspecified || near.Port == 0
+}
+
+// ssrcString is how an SSRC is written in headers and shows.
+func ssrcString(ssrc uint32) string { return strconv.FormatUint(uint64(ssrc), 16) }

@@ -1,0 +1,348 @@
+package fallback
+
+import (
+	"math/bits"
+	"sync"
+	"time"
+)
+
+// Packet is what the packet path knows of an RTP packet from the Internet.
+type Packet struct {
+	At            time.Duration // arrival
+	SSRC          uint32
+	Timestamp     uint32
+	Seq           uint16
+	PayloadType   uint8 // 0 to 127
+	Authentic     bool  // the SRTP tag is right and the packet no replay
+	PayloadLength int   // bytes without header, extension, padding and tag
+}
+
+// Limits of RFC 3550 A.1: a number beyond them is odd.
+const (
+	maxDropout  = 3000
+	maxMisorder = 100
+)
+
+const (
+	lateAfter   = 200 * time.Millisecond // a number that comes later after its turn is lost
+	silentAfter = 2 * time.Second        // without packet the stream is dead
+	clockJump   = 4_000_000              // microseconds: a step of transit that starts pdv afresh
+)
+
+// Totals of a stream since it was made.
+type Totals struct {
+	Packets     uint64 `json:"packets"`     // that count, duplicates and late ones included
+	Unauthentic uint64 `json:"unauthentic"` // failed authentication or replayed
+	Odd         uint64 `json:"odd"`
+	Held        uint64 `json:"held"` // arrived on hold
+	Duplicates  uint64 `json:"duplicates"`
+	Late        uint64 `json:"late"`      // over 200 ms after their turn, or before the window's first
+	Reordered   uint64 `json:"reordered"` // after their turn, in time
+	Lost        uint64 `json:"lost"`      // numbers
+	Resets      uint64 `json:"resets"`    // windows begun afresh by odd packets
+	Holds       uint64 `json:"holds"`
+	PDVResets   uint64 `json:"pdv_resets"` // another clock rate, or a jump of the clock
+}
+
+// noType is no payload type.
+const noType = 0xff
+
+// recentSlots is how many numbers below the highest can still be told apart: more than
+// maxMisorder, and as many as the bits of Stream.got.
+const recentSlots = 128
+
+// Stream follows one audio stream that arrives from the Internet. Safe for concurrent
+// use; see the package's thread rules. Make it with NewStream.
+type Stream struct {
+	mu sync.Mutex // guards everything that follows
+
+	now       time.Duration // latest instant seen
+	lastAlive time.Duration // last packet, or the end of the last hold
+	heard     bool          // a packet has come, ever
+	quiet     bool          // the last packet announced silence
+	held      bool
+	begun     bool // the window has its first packet
+	oddBefore bool // the last packet was odd
+	codec     codec
+	format    format // of the last packet
+	ssrc      uint32
+	first     uint32    // of the window
+	highest   uint32    // extended sequence number, modulo 2^32
+	got       [2]uint64 // bit i: highest - i has come, or lies before the window
+
+	win    window
+	spread spread
+	clock  transitClock
+	gaps   gapQueue
+
+	oddSSRC uint32
+	oddSeq  uint16
+	totals  Totals
+
+	recentTS [recentSlots]uint32 // by number: what came with it
+	recentPT [recentSlots]uint8
+
+	formats []format
+	ptime   time.Duration
+}
+
+// NewStream returns a stream that has seen nothing. formats are the payload types that
+// the far side may send, thus those of the description that the near side gave; ptime is
+// a=ptime, 0 where there is none.
+func NewStream(formats []Format, ptime time.Duration) *Stream {
+	s := &Stream{}
+	s.spread.init(ringFor(ptime))
+	s.SetFormats(formats, ptime)
+	return s
+}
+
+// SetFormats takes the payload types and a=ptime of a new description. The window goes on.
+func (s *Stream) SetFormats(formats []Format, ptime time.Duration) {
+	list := newFormats(formats)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.formats, s.ptime = list, ptime
+	s.format.pt = noType // so that the next packet looks its own up again
+}
+
+// SetHold says at each answer whether the descriptions in force let the far side send
+// (see OnHold). Saying again what already holds changes nothing.
+func (s *Stream) SetHold(at time.Duration, held bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now = max(s.now, at)
+	if s.held == held {
+		return
+	}
+	s.held = held
+	if held {
+		s.totals.Holds++
+		return
+	}
+	s.lastAlive = s.now
+	s.begun, s.oddBefore = false, false
+	s.clear()
+}
+
+// Packet counts one packet. It allocates nothing.
+func (s *Stream) Packet(p Packet) {
+	s.mu.Lock()
+	s.packet(&p)
+	s.mu.Unlock()
+}
+
+func (s *Stream) packet(p *Packet) {
+	if !p.Authentic {
+		s.totals.Unauthentic++
+		return
+	}
+	if s.held {
+		s.totals.Held++
+		s.alive(p)
+		return
+	}
+	if !s.begun {
+		s.begin(p)
+		return
+	}
+	ahead := int(int16(p.Seq - uint16(s.highest)))
+	if p.SSRC != s.ssrc || ahead >= maxDropout || ahead <= -maxMisorder {
+		if s.odd(p) {
+			s.totals.Resets++
+			s.clear()
+			s.begin(p)
+		}
+		return
+	}
+	s.oddBefore = false
+	s.alive(p)
+	s.totals.Packets++
+	s.advance(s.now)
+	switch {
+	case ahead == 1:
+		s.next(p)
+	case ahead > 1:
+		s.jump(p, uint32(ahead))
+	default:
+		s.behind(p, uint32(-ahead))
+	}
+}
+
+// odd reports whether a packet is the second odd one in a row, of one SSRC and
+// neighbouring numbers.
+func (s *Stream) odd(p *Packet) bool {
+	step := p.Seq - s.oddSeq
+	confirmed := s.oddBefore && p.SSRC == s.oddSSRC && (step == 1 || step == 0xffff)
+	s.oddBefore, s.oddSSRC, s.oddSeq = true, p.SSRC, p.Seq
+	if !confirmed {
+		s.totals.Odd++
+	}
+	return confirmed
+}
+
+// alive notes that the far side is there, and what it sends.
+func (s *Stream) alive(p *Packet) {
+	s.now = max(s.now, p.At)
+	s.lastAlive, s.heard = s.now, true
+	if p.PayloadType != s.format.pt {
+		s.format = s.find(p.PayloadType)
+	}
+	if s.format.codec.audio() {
+		s.codec = s.format.codec
+	}
+	s.quiet = s.format.silent(p.PayloadLength)
+}
+
+func (s *Stream) find(pt uint8) format {
+	for i := range s.formats {
+		if s.formats[i].pt == pt {
+			return s.formats[i]
+		}
+	}
+	return staticFormat(pt)
+}
+
+// clear empties the window; state that outlives it stays.
+func (s *Stream) clear() {
+	s.win.clear()
+	s.spread.clear()
+	s.clock = transitClock{}
+	s.gaps.n = 0
+}
+
+func (s *Stream) begin(p *Packet) {
+	s.alive(p)
+	s.totals.Packets++
+	s.begun, s.oddBefore = true, false
+	s.ssrc, s.first, s.highest = p.SSRC, uint32(p.Seq), uint32(p.Seq)
+	s.got = [2]uint64{^uint64(0), ^uint64(0)}
+	s.win.start(s.now)
+	s.add(p)
+}
+
+// advance brings the window to an instant: holes that waited long enough become losses,
+// then what has left the window is taken off.
+func (s *Stream) advance(at time.Duration) {
+	for s.gaps.n > 0 && at-s.gaps.oldest().turn > lateAfter {
+		s.settle()
+	}
+	s.win.roll(at, &s.spread)
+}
+
+// next takes the number after the highest: the usual packet.
+func (s *Stream) next(p *Packet) {
+	if s.gaps.n > 0 {
+		s.gaps.retire(s.highest, s.highest+1, &s.got)
+	}
+	slot := s.highest % recentSlots
+	if s.recentPT[slot] == p.PayloadType {
+		s.spread.link(0, ticks(p.Timestamp, s.recentTS[slot]), s.format.hz)
+	}
+	s.highest++
+	s.got[1] = s.got[1]<<1 | s.got[0]>>63
+	s.got[0] = s.got[0]<<1 | 1
+	s.add(p)
+}
+
+// jump takes a number that leaves a hole before it.
+func (s *Stream) jump(p *Packet, ahead uint32) {
+	if s.gaps.n > 0 {
+		s.gaps.retire(s.highest, s.highest+ahead, &s.got)
+	}
+	if s.gaps.n == maxGaps {
+		s.settle()
+	}
+	s.gaps.push(s.now, s.highest+1, s.highest+ahead)
+	s.highest += ahead
+	switch {
+	case ahead >= 128:
+		s.got = [2]uint64{}
+	case ahead >= 64:
+		s.got = [2]uint64{0, s.got[0] << (ahead - 64)}
+	default:
+		s.got[1] = s.got[1]<<ahead | s.got[0]>>(64-ahead)
+		s.got[0] <<= ahead
+	}
+	s.got[0] |= 1
+	s.add(p)
+}
+
+// add counts the highest number as received at its turn.
+func (s *Stream) add(p *Packet) {
+	slot := s.highest % recentSlots
+	s.recentTS[slot], s.recentPT[slot] = p.Timestamp, p.PayloadType
+	s.win.received(s.win.current)
+	s.spread.append(s.transit(p))
+}
+
+// behind takes a number below the highest: a duplicate, one too late, or one that
+// fills a hole in time.
+func (s *Stream) behind(p *Packet, back uint32) {
+	if s.got[back>>6]>>(back&63)&1 == 1 {
+		if back > s.highest-s.first {
+			s.totals.Late++
+		} else {
+			s.totals.Duplicates++
+		}
+		return
+	}
+	n := s.highest - back
+	turn, waiting := s.gaps.turn(n)
+	if !waiting {
+		s.totals.Late++
+		return
+	}
+	s.totals.Reordered++
+	newer := bits.OnesCount64(s.got[0] & (1<<min(back, 64) - 1))
+	if back > 64 {
+		newer += bits.OnesCount64(s.got[1] & (1<<(back-64) - 1))
+	}
+	s.got[back>>6] |= 1 << (back & 63)
+	s.win.received(stepOf(turn))
+	bin := s.transit(p)
+	s.spread.insert(newer, bin)
+	slot := n % recentSlots
+	s.recentTS[slot], s.recentPT[slot] = p.Timestamp, p.PayloadType
+	s.neighbours(newer, back)
+}
+
+// neighbours notes the timestamp steps from and to a number that filled a hole.
+func (s *Stream) neighbours(newer int, back uint32) {
+	n := s.highest - back
+	slot, after, before := n%recentSlots, (n+1)%recentSlots, (n-1)%recentSlots
+	pt := s.recentPT[slot]
+	if next := back - 1; s.got[next>>6]>>(next&63)&1 == 1 && s.recentPT[after] == pt {
+		s.spread.link(newer, ticks(s.recentTS[after], s.recentTS[slot]), s.format.hz)
+	}
+	if prev := back + 1; s.got[prev>>6]>>(prev&63)&1 == 1 && s.recentPT[before] == pt {
+		s.spread.link(newer+1, ticks(s.recentTS[slot], s.recentTS[before]), s.format.hz)
+	}
+}
+
+// settle counts the oldest hole: what has not filled it is lost.
+func (s *Stream) settle() {
+	turn, lost, longest := s.gaps.pop(s.highest, &s.got)
+	s.totals.Lost += uint64(lost)
+	s.win.lose(stepOf(turn), lost, longest)
+}
+
+// transit gives a packet's transit as a bin, or none for one that pdv leaves out.
+func (s *Stream) transit(p *Packet) int32 {
+	if s.format.codec == codecEvent {
+		return noTransit
+	}
+	bin, afresh := s.clock.transit(s.now, p.Timestamp, s.format.hz)
+	if afresh {
+		s.spread.forget()
+		s.totals.PDVResets++
+	}
+	return bin
+}
+
+// ticks is an advance of timestamps; backwards is none.
+func ticks(to, from uint32) uint32 {
+	if d := int32(to - from); d > 0 {
+		return uint32(d)
+	}
+	return 0
+}
