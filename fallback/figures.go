@@ -2,7 +2,6 @@ package fallback
 
 import (
 	"fmt"
-	"strconv"
 	"time"
 )
 
@@ -169,6 +168,3 @@ func OnHold(far, near Side) bool {
 	}
 	return near.Unspecified || near.Port == 0
 }
-
-// ssrcString is how an SSRC is written in headers and shows.
-func ssrcString(ssrc uint32) string { return strconv.FormatUint(uint64(ssrc), 16) }

@@ -109,8 +109,15 @@ func TestDecisions(t *testing.T) {
 		"half, then 8 s of quiet": {{0, true, Suspect, false}, {7 * s, true, Suspect, false}, {14 * s, true, Suspect, false}, {20 * s, false, Suspect, false}, {22*s - 1, false, Suspect, false}, {22 * s, false, Good, false}, {23 * s, true, Suspect, false}},
 		"fewer than half":         {{0, true, Suspect, false}, {7 * s, true, Suspect, false}, {8 * s, false, Suspect, false}, {14 * s, false, Suspect, false}, {14*s + 1, true, Suspect, false}, {20 * s, false, Good, false}},
 		"8 s of quiet":            {{0, true, Suspect, false}, {8*s - 1, false, Suspect, false}, {8 * s, false, Good, false}},
-		"the first is not counted": {{0, true, Suspect, false}, {1 * s, false, Suspect, false}, {2 * s, false, Suspect, false}, {7 * s, true, Suspect, false}, {14 * s, true, Suspect, false},
-			{15 * s, false, Suspect, false}, {20 * s, false, Good, false}},
+		"the first is not counted": {
+			{0, true, Suspect, false},
+			{1 * s, false, Suspect, false},
+			{2 * s, false, Suspect, false},
+			{7 * s, true, Suspect, false},
+			{14 * s, true, Suspect, false},
+			{15 * s, false, Suspect, false},
+			{20 * s, false, Good, false},
+		},
 	} {
 		m := NewMonitor(Nominal, 20*s)
 		for i, x := range steps {

@@ -19,8 +19,14 @@ type FallbackStatistics struct {
 
 func (f FallbackStatistics) rows() []anyRow {
 	return []anyRow{
-		{"Calls monitored", f.Monitored}, {"Calls suspect", f.Suspect}, {"Calls notified", f.Notified}, {"Notifications waiting", f.Waiting},
-		{"Notifications sent", f.Sent}, {"Notifications accepted", f.Accepted}, {"Notifications deferred", f.Deferred}, {"Notifications failed", f.Failed},
+		{"Calls monitored", f.Monitored},
+		{"Calls suspect", f.Suspect},
+		{"Calls notified", f.Notified},
+		{"Notifications waiting", f.Waiting},
+		{"Notifications sent", f.Sent},
+		{"Notifications accepted", f.Accepted},
+		{"Notifications deferred", f.Deferred},
+		{"Notifications failed", f.Failed},
 		{"Notifications unanswered", f.Unanswered},
 	}
 }
