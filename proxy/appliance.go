@@ -82,7 +82,7 @@ func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 		opt.Now = time.Now
 	}
 	// Not the named result: `return nil, err` would take the appliance away from what undoes it.
-	a := &Appliance{opt: opt, log: opt.Log, now: opt.Now, started: opt.Now(), sessions: newSessions(), calls: newCalls()}
+	a := &Appliance{opt: opt, log: limitedLog(opt.Log, opt.Now), now: opt.Now, started: opt.Now(), sessions: newSessions(), calls: newCalls()}
 	a.ctx, a.cancel = context.WithCancel(ctx)
 	a.quality = newQuality(a)
 	var undo []func()

@@ -1,6 +1,11 @@
 package proxy
 
-import "time"
+import (
+	"log/slog"
+	"time"
+
+	"imeproxy/proxy/observe"
+)
 
 // Caps of the appliance's tables. Each bounds what a peer can make it keep.
 const (
@@ -35,3 +40,14 @@ const (
 	mediaGone        = time.Hour        // a call with neither connection nor packet for that long is over
 	stopGrace        = 6 * time.Second  // BYEs of a stopping daemon
 )
+
+// logsPerSecond bounds the log lines of each message that a peer can bring about by what it sends; counters count all of them.
+const logsPerSecond = 20
+
+// limitedLog keeps what strangers are refused for from filling the log.
+func limitedLog(log *slog.Logger, now func() time.Time) *slog.Logger {
+	return slog.New(observe.LimitLog(log.Handler(), logsPerSecond, now,
+		"tls handshake failed", "connection refused: tls-proxy maximum-sessions is reached", "connection refused: its source is no `ucm address`",
+		"connection refused: no call agent behind this address", "message refused", "request refused", "ticket refused", "other side cannot be opened",
+		"session description refused", "request cannot be translated", "response cannot be translated", "response cannot be delivered"))
+}

@@ -25,11 +25,16 @@ type reachKey struct {
 // byeAnew ends a dialog at an end that has no connection, over a new one. The dialing is done elsewhere: the call is locked.
 func (a *Appliance) byeAnew(c *call, d *dialog.Dialog, side dialog.Side, extra []sipalg.Header) {
 	remote, ok := c.reachable(d, side)
-	if !ok || a.ctx.Err() != nil {
+	if a.ctx.Err() != nil {
+		return
+	}
+	if !ok {
+		c.log.Warn("an end is not told that its call is over: its connection is gone, and it named no address that may be called", "side", side.String())
 		return
 	}
 	s := a.reachSession(c, remote, side)
 	if s == nil {
+		c.log.Warn("an end is not told that its call is over: too many wait for a connection", "side", side.String(), "maximum", maxReaches)
 		return
 	}
 	a.wg.Go(func() {
