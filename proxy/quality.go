@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -484,4 +485,24 @@ func (m *media) block(l *mediaLine) *observe.Monitor {
 	}
 	out.PtimeMS = int(s.latest.PacketTime / time.Millisecond)
 	return out
+}
+
+// qualityRecord is what the call record says of an audio line; nil when nothing was measured. The call is locked.
+func (m *media) qualityRecord(l *mediaLine) *observe.QualityRecord {
+	if m.watched == nil || l.quality == nil {
+		return nil
+	}
+	q := m.watched.q
+	q.mu.Lock()
+	s := m.watched.seen
+	q.mu.Unlock()
+	if s.measured == 0 {
+		return nil
+	}
+	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+	round := func(v float64) float64 { return math.Round(v*100) / 100 }
+	return &observe.QualityRecord{
+		Samples: s.samples, BadSamples: s.bad, MaxLoss: round(s.loss), MaxEvents: s.events, MaxBurstMS: ms(s.burst), MaxPDVMS: round(ms(s.pdv)),
+		MinMOS: round(s.mos), Notified: s.decided,
+	}
 }

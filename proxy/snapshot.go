@@ -216,6 +216,7 @@ func (c *call) recordMedia() {
 		if st.Inside.RxRTPPackets > 0 {
 			m.LostInside, m.JitterInsideMS = &lostIn, &jitterIn
 		}
+		m.Quality = c.media.qualityRecord(l)
 		if c.rec.SRTPSuite == "" {
 			c.rec.SRTPSuite = st.Outside.Suite
 		}

@@ -156,6 +156,19 @@ func TestFallback(t *testing.T) {
 	for _, c := range all {
 		c.end(t)
 	}
+	records := readAll(filepath.Join(s.Proxy.StateDir, "calls.json"))
+	for _, c := range all {
+		line := ""
+		for l := range strings.Lines(records) {
+			if strings.Contains(l, c.caller.CallID) {
+				line = l
+			}
+		}
+		told := strings.Contains(line, `"fallback_notified":true`)
+		if notified := c == bad || c == inbound || c == busy; told != notified || !strings.Contains(line, `"quality":{"samples":`) {
+			t.Errorf("record: %s", line)
+		}
+	}
 	Until(t, wait, "nothing is watched any more", func() bool { return s.fallbackStats(t).Monitored == 0 })
 }
 

@@ -23,7 +23,7 @@ const (
 
 // Caps.
 const (
-	MaxConns = 64     // connections of one client to the listening port
+	MaxConns = 1000   // connections of one client to the listening port
 	MaxLegs  = 20_000 // connections to mapped ports
 )
 

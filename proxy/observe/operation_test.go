@@ -14,7 +14,7 @@ func TestOperationNamesEveryRecordField(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, v := range []any{CallRecord{}, MediaRecord{}} {
+	for _, v := range []any{CallRecord{}, MediaRecord{}, QualityRecord{}} {
 		for f := range reflect.TypeOf(v).Fields() {
 			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 			if !strings.Contains(string(text), "`"+name+"`") {

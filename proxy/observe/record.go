@@ -65,6 +65,20 @@ type MediaRecord struct {
 	JitterOutsideMS *float64 `json:"outside_jitter_ms,omitempty"` // RFC 3550 section 6.4.1
 	JitterInsideMS  *float64 `json:"inside_jitter_ms,omitempty"`
 	AuthFailures    uint64   `json:"auth_failures,omitempty"`
+
+	Quality *QualityRecord `json:"quality,omitempty"` // absent: not measured
+}
+
+// QualityRecord is the worst that the samples of a call's audio from the Internet showed (docs/fallback.md).
+type QualityRecord struct {
+	Samples    uint64  `json:"samples"`
+	BadSamples uint64  `json:"bad_samples"` // at the level that held
+	MaxLoss    float64 `json:"max_loss_percent"`
+	MaxEvents  int     `json:"max_events"`
+	MaxBurstMS float64 `json:"max_burst_ms"`
+	MaxPDVMS   float64 `json:"max_pdv_ms"`
+	MinMOS     float64 `json:"min_mos"`
+	Notified   bool    `json:"fallback_notified,omitempty"` // the call agent was told
 }
 
 // Finish works out DurationMS and SetupMS from the times, which may be zero, and packet totals and suite from Media where they are unset.
