@@ -5,7 +5,9 @@
 // Purpose: the Intercompany Media Engine proxy of guide lines 372-400, in-line. Outbound, the
 // call agent's TCP connections to the Internet are intercepted and continued over TLS;
 // inbound, TLS connections to the call agent's mapped address end here and go on to its real address
-// when the ticket of the dialog-opening request has been verified.
+// when the ticket of the dialog-opening request has been verified. Off-path (guide lines 5604-5693) the call agent's connections come to
+// mapped ports instead of being intercepted (offpath.go). The audio of all calls from the Internet is judged, and call agents are told of
+// calls that should move to the PSTN (quality.go).
 //
 // Sources: RFC 3261 (SIP), 3264 (offer/answer), 4568 (SDES), 5626 section 3.5.1 and 4.4.1
 // (keep-alive), 5922 (domain certificates); the project's ticket and fallback

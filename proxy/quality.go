@@ -23,13 +23,21 @@ import (
 	"imeproxy/sipalg/sdp"
 )
 
+// lanes is the number of groups into which calls are dealt: they are sampled one after the other, so that thousands of calls do not take a
+// core from the media workers all at once.
+const lanes = 10
+
+// shortestTick is the least time between two groups.
+const shortestTick = 10 * time.Millisecond
+
 // quality watches the audio of all calls and tells call agents when one should fall back to the PSTN (shared protocol "fallback").
 type quality struct {
 	a     *Appliance
 	table atomic.Pointer[fallback.Table]
 
 	mu    sync.Mutex // guards everything that follows
-	calls map[*callQuality]struct{}
+	lanes [lanes]map[*callQuality]struct{}
+	next  int                     // lane of the next call
 	asked map[string]*callQuality // by the Call-ID of a REFER that has no final answer yet
 	file  string                  // the sensitivity file in force; "" is none
 	stamp fileStamp               // of the file when it was read last
@@ -46,6 +54,7 @@ type fileStamp struct {
 type callQuality struct {
 	q       *quality
 	call    *call
+	lane    int
 	monitor *fallback.Monitor
 
 	// Guarded by quality.mu.
@@ -106,7 +115,10 @@ func (s *qualitySeen) add(at time.Duration, r fallback.Result, lost uint64) {
 }
 
 func newQuality(a *Appliance) *quality {
-	q := &quality{a: a, calls: make(map[*callQuality]struct{}), asked: make(map[string]*callQuality)}
+	q := &quality{a: a, asked: make(map[string]*callQuality)}
+	for i := range q.lanes {
+		q.lanes[i] = make(map[*callQuality]struct{})
+	}
 	t := fallback.Builtin()
 	q.table.Store(&t)
 	return q
@@ -114,18 +126,36 @@ func newQuality(a *Appliance) *quality {
 
 // run samples all calls every `fallback monitoring timer` until the appliance stops.
 func (q *quality) run() {
-	timer := time.NewTimer(q.interval())
+	next := time.Now()
+	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for {
+	for lane := 0; ; {
 		select {
 		case <-q.a.ctx.Done():
 			return
 		case <-timer.C:
 		}
-		begin := time.Now()
-		q.sample(mediaterm.Instant(begin))
-		timer.Reset(max(q.interval()-time.Since(begin), time.Millisecond))
+		tick, n := steps(q.interval())
+		now := time.Now()
+		for range n {
+			q.sample(lane, mediaterm.Instant(now))
+			lane = (lane + 1) % lanes
+		}
+		// By the plan, not by the clock: a late timer must not make the interval longer.
+		if next = next.Add(tick); time.Until(next) < -tick {
+			next = now
+		}
+		timer.Reset(max(time.Until(next), 0))
 	}
+}
+
+// steps divides an interval into ticks, at each of which n lanes are sampled; n divides their number, so that each lane has the whole
+// interval between two samples.
+func steps(interval time.Duration) (tick time.Duration, n int) {
+	for n = 1; n < lanes && (lanes%n != 0 || interval*time.Duration(n)/lanes < shortestTick); n++ {
+		continue
+	}
+	return interval * time.Duration(n) / lanes, n
 }
 
 func (q *quality) interval() time.Duration {
@@ -141,11 +171,12 @@ type due struct {
 	r fallback.Result
 }
 
-func (q *quality) sample(at time.Duration) {
+// sample takes one sample of each call of a lane.
+func (q *quality) sample(lane int, at time.Duration) {
 	table := q.table.Load()
 	var tell []due
 	q.mu.Lock()
-	for c := range q.calls {
+	for c := range q.lanes[lane] {
 		r := c.monitor.Sample(at, table)
 		c.seen.add(at, r, c.monitor.Lost())
 		if outcome, expired := c.notifier.Expired(at); expired {
@@ -181,7 +212,7 @@ func (q *quality) notify(c *callQuality, r fallback.Result) {
 	_, _ = rand.Read(b[:])
 	id := hex.EncodeToString(b[:])
 	q.mu.Lock()
-	if _, watched := q.calls[c]; !watched {
+	if _, watched := q.lanes[c.lane][c]; !watched {
 		q.mu.Unlock()
 		return
 	}
@@ -298,7 +329,9 @@ func (q *quality) watch(c *call) *callQuality {
 	w := &callQuality{q: q, call: c, monitor: fallback.NewMonitor(fallback.DefaultLevel, hold), notifier: fallback.Notifier{HoldDown: hold}}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.calls[w] = struct{}{}
+	w.lane = q.next
+	q.next = (q.next + 1) % lanes
+	q.lanes[w.lane][w] = struct{}{}
 	return w
 }
 
@@ -309,7 +342,7 @@ func (q *quality) forget(c *callQuality) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	delete(q.calls, c)
+	delete(q.lanes[c.lane], c)
 	delete(q.asked, c.callID)
 }
 
@@ -442,13 +475,16 @@ func (q *quality) statistics() observe.FallbackStatistics {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	out := q.stats
-	out.Monitored, out.Waiting = len(q.calls), len(q.asked)
-	for c := range q.calls {
-		switch c.monitor.Last().State {
-		case fallback.Suspect:
-			out.Suspect++
-		case fallback.Notified:
-			out.Notified++
+	out.Waiting = len(q.asked)
+	for _, lane := range q.lanes {
+		out.Monitored += len(lane)
+		for c := range lane {
+			switch c.monitor.Last().State {
+			case fallback.Suspect:
+				out.Suspect++
+			case fallback.Notified:
+				out.Notified++
+			}
 		}
 	}
 	return out
