@@ -37,6 +37,7 @@ const (
 	pongTimeout      = 10 * time.Second
 	probeEvery       = 30 * time.Second // OPTIONS probe of a call agent, at most
 	sessionIdle      = 30 * time.Minute // a session without message and without call
+	reachIdle        = time.Minute      // the same of a session that the appliance opened for a BYE
 	mediaGone        = time.Hour        // a call with neither connection nor packet for that long is over
 	stopGrace        = 6 * time.Second  // BYEs of a stopping daemon
 )

@@ -66,7 +66,7 @@ func (a *Appliance) reachSession(c *call, remote netip.AddrPort, side dialog.Sid
 	}
 	s := &session{
 		a: a, opener: side.Other(), class: c.last.class, agent: c.agent, remote: remote, agentPort: c.last.agentPort, mapped: c.last.mapped,
-		since: a.now(),
+		since: a.now(), ours: true,
 	}
 	s.rw = a.rewriter(s)
 	a.sessions.add(s)

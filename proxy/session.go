@@ -34,6 +34,8 @@ type session struct {
 	mapped    netip.AddrPort // how the Internet knows the call agent
 	rw        *sipalg.Rewriter
 	since     time.Time
+	// ours is set where the appliance opened the session by itself, to tell an end that its call is over.
+	ours bool
 
 	opening sync.Mutex // one attempt to open the other side at a time; never held with mu
 	mu      sync.Mutex // guards what follows

@@ -102,7 +102,11 @@ func (a *Appliance) sweepSessions(now time.Time) {
 		s.mu.Lock()
 		calls := s.calls
 		s.mu.Unlock()
-		if calls <= 0 && now.Sub(last) > sessionIdle {
+		idle := sessionIdle
+		if s.ours {
+			idle = reachIdle // nobody else knows that it is there
+		}
+		if calls <= 0 && now.Sub(last) > idle {
 			s.end("idle")
 		}
 	}

@@ -210,9 +210,15 @@ func secureHeaders(t *testing.T, s *secureLab) {
 func secureStrangers(t *testing.T, s *secureLab) {
 	nobody := selfSigned(t, s.Dir, "nobody")
 	t.Run("another client", func(t *testing.T) {
-		if c, err := s.Agent.TryDial(s.Far.Addr, s.agentTLS(nobody)); err == nil {
+		before := s.counters(t)
+		cfg := s.agentTLS(nobody)
+		// Whatever authorities the server names.
+		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &nobody.TLS, nil }
+		if c, err := s.Agent.TryDial(s.Far.Addr, cfg); err == nil {
 			c.WaitEnd(t, wait) // TLS 1.3: the client learns it after its handshake
 		}
+		Until(t, wait, "the failed handshake is counted", func() bool { return len(s.counters(t).since(before)) > 0 })
+		s.grew(t, before, "handshake_failed_unknown_issuer")
 	})
 	t.Run("plain TCP", func(t *testing.T) {
 		c, err := s.Agent.TryDial(s.Far.Addr, nil)
