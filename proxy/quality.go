@@ -65,22 +65,22 @@ type callQuality struct {
 
 // qualitySeen is what the samples of a call have shown so far, for the show commands and the call record. Guarded by quality.mu.
 type qualitySeen struct {
-	samples, bad     uint64
-	begun, last      time.Duration
-	interval         time.Duration // longest between two samples
-	loss             float64       // highest, percent
-	burst, pdv       time.Duration // highest
-	pdvLow, pdvSum   time.Duration
-	measured         uint64
-	mos              float64 // lowest
-	events           int     // most in 8 s
-	totalEvents      uint64
-	eventsAt         time.Duration // when those of the last 8 s were added
-	lost             uint64        // when it was looked at last
-	concealed        uint64        // seconds in which packets were found lost
-	concealedAt      int64
-	latest           fallback.Figures
-	sampled, decided bool
+	samples, bad   uint64
+	begun, last    time.Duration
+	interval       time.Duration // longest between two samples
+	loss           float64       // highest, percent
+	burst, pdv     time.Duration // highest
+	pdvLow, pdvSum time.Duration
+	measured       uint64
+	mos            float64 // lowest
+	events         int     // most in 8 s
+	totalEvents    uint64
+	eventsAt       time.Duration // when those of the last 8 s were added
+	lost           uint64        // when it was looked at last
+	concealed      uint64        // seconds in which packets were found lost
+	concealedAt    int64
+	latest         fallback.Figures
+	decided        bool
 }
 
 // add takes one sample.
@@ -90,7 +90,7 @@ func (s *qualitySeen) add(at time.Duration, r fallback.Result, lost uint64) {
 	} else {
 		s.interval = max(s.interval, at-s.last)
 	}
-	s.samples, s.last, s.latest, s.sampled = s.samples+1, at, r.Figures, r.Sampled
+	s.samples, s.last, s.latest = s.samples+1, at, r.Figures
 	s.decided = s.decided || r.Decided
 	if second := int64(at / time.Second); lost > s.lost && second != s.concealedAt {
 		s.concealed, s.concealedAt = s.concealed+1, second
@@ -223,43 +223,35 @@ func (q *quality) notify(c *callQuality, r fallback.Result) {
 	n := c.notifier.Referrals()
 	q.mu.Unlock()
 	c.call.log.Warn("call is to fall back to the PSTN", "level", r.Level.String(), "quality", r.Figures.Quality(r.Level), "notification", n)
-	q.a.wg.Go(func() {
-		if err := q.send(c, id, r); err != nil {
-			c.call.log.Warn("the call agent cannot be told to fall back", "err", err)
-			q.mu.Lock()
-			defer q.mu.Unlock()
-			if _, open := q.asked[c.callID]; open {
-				q.settle(c, c.notifier.Answer(mediaterm.Instant(time.Now()), 408, -1)) // as if it had not answered
-			}
-		}
-	})
+	q.send(c.call, id, r)
 }
 
 func referCallID(id string) string { return id + "@ime" }
 
-// send finds a connection to the call agent and queues the REFER.
-func (q *quality) send(c *callQuality, id string, r fallback.Result) error {
-	c.call.mu.Lock()
-	s, d := c.call.last, c.call.someDialog()
-	if k, _ := q.a.carrier(c.call, dialog.Inside); k != nil {
-		s = k
-	}
-	c.call.mu.Unlock()
+// send queues the REFER on a connection to the call agent, a new one where none stands. One that cannot be sent has no answer in the end,
+// and counts so.
+func (q *quality) send(c *call, id string, r fallback.Result) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d := c.someDialog()
 	if d == nil {
-		return errors.New("the call has no dialog")
+		return
 	}
-	k, err := s.ensure(dialog.Inside, c.call.domain)
-	if err != nil {
-		return err
+	refer := func(s *session) {
+		m, err := q.refer(c, s, d, id, r)
+		if err != nil {
+			c.log.Warn("the call agent cannot be told to fall back", "err", err)
+			return
+		}
+		if k := s.conn(dialog.Inside); k != nil {
+			k.send(m.Bytes())
+		}
 	}
-	c.call.mu.Lock()
-	m, err := q.refer(c.call, s, d, id, r)
-	c.call.mu.Unlock()
-	if err != nil {
-		return err
+	if s, k := q.a.carrier(c, dialog.Inside); k != nil {
+		refer(s)
+		return
 	}
-	k.send(m.Bytes())
-	return nil
+	q.a.anew(c, d, dialog.Inside, "REFER", refer)
 }
 
 // someDialog is the dialog that a call's media belongs to: the confirmed one, else one that rings. The call is locked.
@@ -497,15 +489,22 @@ func (q *quality) clear() {
 	q.stats = observe.FallbackStatistics{}
 }
 
+// seen is what the samples of a line's call have shown; ok is false for a line that is not watched. The call is locked.
+func (m *media) seen(l *mediaLine) (s qualitySeen, ok bool) {
+	if m.watched == nil || l.quality == nil {
+		return s, false
+	}
+	m.watched.q.mu.Lock()
+	defer m.watched.q.mu.Unlock()
+	return m.watched.seen, true
+}
+
 // block gives the monitoring block of a media session; nil for a line that is not watched. The call is locked.
 func (m *media) block(l *mediaLine) *observe.Monitor {
-	if m.watched == nil || l.quality == nil {
+	s, ok := m.seen(l)
+	if !ok {
 		return nil
 	}
-	q := m.watched.q
-	q.mu.Lock()
-	s := m.watched.seen
-	q.mu.Unlock()
 	t := l.quality.Totals()
 	out := &observe.Monitor{
 		FailoverState: int(m.watched.monitor.Last().State), SumAllPackets: t.Packets, MaxLossPctX100: int(s.loss*100 + 0.5), MaxEvents8s: s.events,
@@ -525,14 +524,8 @@ func (m *media) block(l *mediaLine) *observe.Monitor {
 
 // qualityRecord is what the call record says of an audio line; nil when nothing was measured. The call is locked.
 func (m *media) qualityRecord(l *mediaLine) *observe.QualityRecord {
-	if m.watched == nil || l.quality == nil {
-		return nil
-	}
-	q := m.watched.q
-	q.mu.Lock()
-	s := m.watched.seen
-	q.mu.Unlock()
-	if s.measured == 0 {
+	s, ok := m.seen(l)
+	if !ok || s.measured == 0 {
 		return nil
 	}
 	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

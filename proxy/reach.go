@@ -8,12 +8,12 @@ import (
 	"imeproxy/sipalg/dialog"
 )
 
-// reached are the sessions that the appliance is opening by itself, to tell an end whose connection is gone that its call
-// is over. Calls of the same two ends share one, so that a stop with many such calls dials each end once.
+// reached are the sessions that the appliance is opening by itself, to send a request to an end whose connection is gone: that its
+// call is over, or should fall back to the PSTN. Calls of the same two ends share one, so that a stop with many such calls dials each end once.
 type reached struct {
 	mu   sync.Mutex
 	open map[reachKey]*session
-	n    int // BYEs that wait for a connection
+	n    int // requests that wait for a connection
 }
 
 type reachKey struct {
@@ -22,19 +22,27 @@ type reachKey struct {
 	side   dialog.Side
 }
 
-// byeAnew ends a dialog at an end that has no connection, over a new one. The dialing is done elsewhere: the call is locked.
+// byeAnew ends a dialog at an end that has no connection, over a new one. The call is locked.
 func (a *Appliance) byeAnew(c *call, d *dialog.Dialog, side dialog.Side, extra []sipalg.Header) {
+	a.anew(c, d, side, "BYE", func(*session) {
+		a.queueBye(c, d, side, extra) // not sendBye: an end that closes at once is not called again
+	})
+}
+
+// anew opens a connection to an end of a dialog that has none, and then calls use with the call locked. The dialing is done elsewhere: the
+// call is locked now too. what names the request in the log.
+func (a *Appliance) anew(c *call, d *dialog.Dialog, side dialog.Side, what string, use func(*session)) {
 	remote, ok := c.reachable(d, side)
 	if a.ctx.Err() != nil {
 		return
 	}
 	if !ok {
-		c.log.Warn("an end is not told that its call is over: its connection is gone, and it named no address that may be called", "side", side.String())
+		c.log.Warn("a request is not sent: the connection of its end is gone, and it named no address that may be called", "method", what, "side", side.String())
 		return
 	}
 	s := a.reachSession(c, remote, side)
 	if s == nil {
-		c.log.Warn("an end is not told that its call is over: too many wait for a connection", "side", side.String(), "maximum", maxReaches)
+		c.log.Warn("a request is not sent: too many wait for a connection", "method", what, "side", side.String(), "maximum", maxReaches)
 		return
 	}
 	a.wg.Go(func() {
@@ -42,17 +50,17 @@ func (a *Appliance) byeAnew(c *call, d *dialog.Dialog, side dialog.Side, extra [
 		_, err := s.ensure(side, c.domain)
 		a.reached.settle(s, side)
 		if err != nil {
-			s.end("no connection for a BYE: " + err.Error())
+			s.end("no connection for a " + what + ": " + err.Error())
 			return
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.last = s
-		a.queueBye(c, d, side, extra) // not sendBye: an end that closes at once is not called again
+		use(s)
 	})
 }
 
-// reachSession gives the session in which an end is being called, a new one if none is. At most maxReaches BYEs wait.
+// reachSession gives the session in which an end is being called, a new one if none is. At most maxReaches requests wait.
 func (a *Appliance) reachSession(c *call, remote netip.AddrPort, side dialog.Side) *session {
 	r, key := &a.reached, reachKey{c.agent.real, remote, side}
 	r.mu.Lock()
@@ -92,7 +100,7 @@ func (r *reached) done() {
 	r.n--
 }
 
-// waiting counts the BYEs that have no connection yet.
+// waiting counts the requests that have no connection yet.
 func (r *reached) waiting() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -113,14 +113,16 @@ func TestFallback(t *testing.T) {
 	patient := &spoken{talk: setup(true, level(2)), lose: func(i int) bool { return i/200%2 == 1 && i%8 == 7 }} // 6 %, in 4 s of 8
 	never := &spoken{talk: setup(true, level(0)), lose: every(3)}
 	forged := &spoken{talk: setup(true), lose: every(50), forge: true} // 2 % lost: good, whatever a forger adds
-	all := []*spoken{bad, inbound, busy, good, patient, never, forged}
+	cut := &spoken{talk: setup(true), lose: every(10)}
+	cut.caller.Conn.Close() // the call stays, and its call agent is told over a new connection
+	all := []*spoken{bad, cut, inbound, busy, good, patient, never, forged}
 	stop, begin := make(chan struct{}), time.Now()
 	var done sync.WaitGroup
 	speak(t, all, stop, &done)
 	defer done.Wait()
 	defer close(stop)
 
-	for _, c := range []*spoken{bad, inbound} {
+	for _, c := range []*spoken{bad, inbound, cut} {
 		m := c.refer(t, holdDown+5*time.Second)
 		if d := time.Since(begin); d < holdDown {
 			t.Errorf("told after %v, the hold-down is %v", d, holdDown)
@@ -139,14 +141,14 @@ func TestFallback(t *testing.T) {
 		t.Error("the second notification has the Call-ID of the first")
 	}
 	s.Agent.AnswerLeg(again).Respond(t, again, 603, "Decline")
-	want := fallbackStats{Monitored: len(all), Notified: 3, Sent: 4, Accepted: 2, Deferred: 1, Failed: 1}
+	want := fallbackStats{Monitored: len(all), Notified: 4, Sent: 5, Accepted: 3, Deferred: 1, Failed: 1}
 	Until(t, wait, "the last answer is counted", func() bool { return s.fallbackStats(t).Failed == 1 })
 	if f := s.fallbackStats(t); f != want {
 		t.Errorf("statistics: %+v, want %+v", f, want)
 	}
 	for _, c := range all {
 		block := c.monitoring(t)
-		if notified := c == bad || c == inbound || c == busy; notified != (block.State == 2) || block.Packets == 0 {
+		if notified := c == bad || c == cut || c == inbound || c == busy; notified != (block.State == 2) || block.Packets == 0 {
 			t.Errorf("call of %s: %+v", c.caller.CallID, block)
 		}
 		if c == never && block.Loss < 3000 || c == good && block.Loss != 0 {
@@ -154,8 +156,14 @@ func TestFallback(t *testing.T) {
 		}
 	}
 	for _, c := range all {
-		c.end(t)
+		if c != cut {
+			c.end(t)
+		}
 	}
+	if _, err := s.Proxy.Shell("clear conn all"); err != nil {
+		t.Error(err)
+	}
+	Until(t, wait, "nothing is watched any more", func() bool { return s.fallbackStats(t).Monitored == 0 })
 	records := readAll(filepath.Join(s.Proxy.StateDir, "calls.json"))
 	for _, c := range all {
 		line := ""
@@ -165,11 +173,10 @@ func TestFallback(t *testing.T) {
 			}
 		}
 		told := strings.Contains(line, `"fallback_notified":true`)
-		if notified := c == bad || c == inbound || c == busy; told != notified || !strings.Contains(line, `"quality":{"samples":`) {
+		if notified := c == bad || c == cut || c == inbound || c == busy; told != notified || !strings.Contains(line, `"quality":{"samples":`) {
 			t.Errorf("record: %s", line)
 		}
 	}
-	Until(t, wait, "nothing is watched any more", func() bool { return s.fallbackStats(t).Monitored == 0 })
 }
 
 // checkRefer compares a notification with the call that it is about.

@@ -210,7 +210,6 @@ func (s *Service) Close() error {
 	}
 	s.end()
 	s.mu.Lock()
-	err := s.saveLocked(s.opt.Now())
 	_ = s.listener.Close()
 	for c := range s.clients {
 		_ = c.conn.Close()
@@ -219,7 +218,10 @@ func (s *Service) Close() error {
 	s.mu.Unlock()
 	p.close()
 	s.wg.Wait()
-	return err
+	s.mu.Lock()
+	f := s.snapshotLocked(s.opt.Now())
+	s.mu.Unlock()
+	return s.save(f)
 }
 
 // Wait returns when no leg stands. Call it after Close.
@@ -383,13 +385,20 @@ func (s *Service) sweep() {
 		s.mu.Lock()
 		now := s.opt.Now()
 		s.endedLocked(s.table.sweep(now))
-		var err error
-		if s.changed && (now.Sub(s.saved) >= saveEvery || now.Before(s.saved)) {
-			if err = s.saveLocked(now); err != nil {
-				s.warnLocked("state", "mappings are not saved: a restart would forget them", "err", err)
-			}
+		due := s.changed && (now.Sub(s.saved) >= saveEvery || now.Before(s.saved))
+		var f stateFile
+		if due {
+			f = s.snapshotLocked(now)
 		}
 		s.mu.Unlock()
+		if !due {
+			continue
+		}
+		if err := s.save(f); err != nil {
+			s.mu.Lock()
+			s.warnLocked("state", "mappings are not saved: a restart would forget them", "err", err)
+			s.mu.Unlock()
+		}
 	}
 }
 

@@ -37,12 +37,9 @@ type savedResting struct {
 	Until  time.Time      `json:"until"`
 }
 
-// saveLocked writes the mappings: the whole file or, with an error, the old one stays.
-func (s *Service) saveLocked(now time.Time) error {
+// snapshotLocked takes what is to be saved.
+func (s *Service) snapshotLocked(now time.Time) stateFile {
 	s.changed, s.saved = false, now
-	if s.opt.StateFile == "" {
-		return nil
-	}
 	f := stateFile{Version: stateVersion, Address: s.set.Listen.Addr(), Mappings: []savedMapping{}, Resting: []savedResting{}}
 	for _, m := range s.table.byPort {
 		f.Mappings = append(f.Mappings, savedMapping{m.client, m.target, m.port, int(m.lifetime / time.Second), m.used, m.legs > 0})
@@ -52,6 +49,15 @@ func (s *Service) saveLocked(now time.Time) error {
 		if r.client.IsValid() {
 			f.Resting = append(f.Resting, savedResting{r.client, r.target, r.port, r.until})
 		}
+	}
+	return f
+}
+
+// save writes the mappings: the whole file or, with an error, the old one stays. It is called without the mutex, as a slow disk must not
+// hold up answers, by one goroutine at a time.
+func (s *Service) save(f stateFile) error {
+	if s.opt.StateFile == "" {
+		return nil
 	}
 	data, err := json.Marshal(f)
 	if err != nil {

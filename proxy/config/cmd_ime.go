@@ -169,7 +169,6 @@ func mappingCommands(m *mode) {
 			return
 		}
 		p.ime.MappingLow, p.ime.MappingHigh = low, high
-		p.ime.Where["mapping-service port-range"] = p.pos()
 	}, nil)
 	m.addNo("mapping-service port-range [<low:1024-65535> <high:1024-65535>]", func(p *parser, _ args) {
 		p.ime.MappingLow, p.ime.MappingHigh = DefaultMappingLow, DefaultMappingHigh
@@ -193,29 +192,21 @@ func timeoutCommands(m *mode) {
 func fallbackCommands(m *mode) {
 	m.add("fallback monitoring timer <milliseconds:10-600>", "Time between two samples of the media, in milliseconds", func(p *parser, a args) {
 		p.ime.MonitoringTimer = time.Duration(a.Int("milliseconds")) * time.Millisecond
-		p.ime.Where["monitoring"] = p.pos()
 	}, nil)
 	m.addNo("fallback monitoring timer [<milliseconds:10-600>]", func(p *parser, _ args) {
 		p.ime.MonitoringTimer = DefaultMonitoringTimer
-		delete(p.ime.Where, "monitoring")
 	})
 	m.add("fallback hold-down timer <seconds:10-360>", "Time before a call falls back to the PSTN, in seconds", func(p *parser, a args) {
 		p.ime.HoldDownTimer = time.Duration(a.Int("seconds")) * time.Second
-		p.ime.Where["hold-down"] = p.pos()
 	}, nil)
 	m.addNo("fallback hold-down timer [<seconds:10-360>]", func(p *parser, _ args) {
 		p.ime.HoldDownTimer = DefaultHoldDownTimer
-		delete(p.ime.Where, "hold-down")
 	})
 	m.add("fallback sensitivity-file <file:FBS>", "File that says when quality is bad", func(p *parser, a args) {
 		p.ime.SensitivityFile = a.Text("file")
-		p.ime.Where["sensitivity-file"] = p.pos()
 	}, nil)
 	m.addNo("fallback sensitivity-file [<file:FBS>]", func(p *parser, a args) {
 		p.unset(&p.ime.SensitivityFile, a.Text("file"), a, "file")
-		if p.ime.SensitivityFile == "" {
-			delete(p.ime.Where, "sensitivity-file")
-		}
 	})
 }
 
