@@ -27,7 +27,7 @@ install: build ## the binary, its user and its systemd service, as root; DESTDIR
 	install -d -m 750 $(DESTDIR)/etc/imeproxy
 	@if [ -z "$(DESTDIR)" ]; then set -e; \
 		getent passwd imeproxy >/dev/null || useradd --system --user-group --home-dir /var/lib/imeproxy --shell /usr/sbin/nologin imeproxy; \
-		chown root:imeproxy /etc/imeproxy; install -d -m 700 -o imeproxy -g imeproxy /var/lib/imeproxy; \
+		chown imeproxy:imeproxy /etc/imeproxy; install -d -m 700 -o imeproxy -g imeproxy /var/lib/imeproxy; \
 		if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi; \
 	fi
 

@@ -16,6 +16,7 @@ import (
 	"imeproxy/proxy"
 	"imeproxy/proxy/config"
 	"imeproxy/proxy/observe"
+	"imeproxy/proxy/revision"
 	"imeproxy/proxy/shell"
 	"imeproxy/proxy/trust"
 )
@@ -128,17 +129,18 @@ func runAppliance(ctx context.Context, f runFlags, stdout, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
-	return serve(ctx, f, a, signals, stdout, stderr, log)
+	keeper := revision.New(revision.Options{File: f.config, StateDir: f.stateDir, Running: cfg, Apply: a.Reload, Log: log})
+	return serve(ctx, f, a, keeper, signals, stdout, stderr, log)
 }
 
 // serve opens the control socket and waits for signals.
-func serve(ctx context.Context, f runFlags, a *proxy.Appliance, signals <-chan os.Signal, stdout, stderr io.Writer, log *slog.Logger) error {
+func serve(ctx context.Context, f runFlags, a *proxy.Appliance, keeper *revision.Keeper, signals <-chan os.Signal, stdout, stderr io.Writer, log *slog.Logger) error {
 	control, stopControl := context.WithCancel(ctx)
 	defer stopControl()
 	served := make(chan error, 1)
 	listening := make(chan struct{})
 	go func() {
-		srv := &shell.Server{Path: f.control, Executor: shell.NewExecutor(a), Log: log, Ready: listening}
+		srv := &shell.Server{Path: f.control, Executor: shell.NewExecutor(a, keeper), Log: log, Ready: listening}
 		served <- srv.Serve(control)
 	}()
 	var failed error
@@ -154,7 +156,7 @@ func serve(ctx context.Context, f runFlags, a *proxy.Appliance, signals <-chan o
 		select {
 		case sig := <-signals:
 			if sig == syscall.SIGHUP {
-				reload(a, f, stderr, log)
+				reload(a, keeper, f, stderr, log)
 				continue
 			}
 		case err := <-served:
@@ -185,11 +187,14 @@ func serve(ctx context.Context, f runFlags, a *proxy.Appliance, signals <-chan o
 }
 
 // reload reads the file again; on any mistake the running configuration stays.
-func reload(a *proxy.Appliance, f runFlags, stderr io.Writer, log *slog.Logger) {
-	cfg, err := goodConfig(f.config, stderr, log)
-	if err == nil {
-		err = a.Reload(cfg)
-	}
+func reload(a *proxy.Appliance, keeper *revision.Keeper, f runFlags, stderr io.Writer, log *slog.Logger) {
+	err := keeper.Reloaded(func() (*config.Config, error) {
+		cfg, err := goodConfig(f.config, stderr, log)
+		if err == nil {
+			err = a.Reload(cfg)
+		}
+		return cfg, err
+	})
 	if err != nil {
 		log.Error("reload failed, the running configuration stays", "file", f.config, "err", err)
 		return

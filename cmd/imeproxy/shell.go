@@ -6,7 +6,7 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 
 	"imeproxy/proxy/shell"
 )
@@ -19,15 +19,23 @@ func newShellCommand() *cobra.Command {
 		Use:   "shell [--control SOCKET] [-c COMMAND]...",
 		Short: "Type commands to the running appliance",
 		Long: "Carries out commands of an ASA in the running appliance, in privileged mode: each -c in its turn, or else the lines of standard\n" +
-			"input. The first command that fails ends it with exit status 1; on a terminal it goes on. \"help\" lists the commands.",
+			"input. The first command that fails ends it with exit status 1; on a terminal it goes on. \"help\" lists the commands, ? what\n" +
+			"may come next, Tab completes a word.",
 		Example: "  imeproxy shell -c 'show uc-ime signaling-sessions'\n  imeproxy shell -c 'show uc-ime signaling-sessions statistics | json'",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cmd.SilenceUsage, cmd.SilenceErrors = true, true // from here on; cobra still tells of wrong flags
 			con.Terminal = isTerminal(os.Stdin) && isTerminal(os.Stdout)
+			if con.Terminal && len(con.Commands) == 0 {
+				restore, err := rawTerminal(&con)
+				if err != nil {
+					return err
+				}
+				defer restore()
+			}
 			err := shell.Run(cmd.Context(), con)
 			if err != nil && !errors.Is(err, shell.ErrCommandFailed) {
-				fmt.Fprintln(os.Stderr, "imeproxy shell:", err)
+				fmt.Fprint(os.Stderr, "imeproxy shell: ", err, "\r\n") // the terminal may still be raw
 			}
 			return err
 		},
@@ -37,7 +45,21 @@ func newShellCommand() *cobra.Command {
 	return cmd
 }
 
-func isTerminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
+// rawTerminal makes the terminal pass on each key, until restore.
+func rawTerminal(con *shell.Console) (restore func(), err error) {
+	in, out := int(os.Stdin.Fd()), int(os.Stdout.Fd())
+	before, err := term.MakeRaw(in)
+	if err != nil {
+		return nil, fmt.Errorf("terminal: %w", err)
+	}
+	con.Size = func() (int, int) {
+		width, height, err := term.GetSize(out)
+		if err != nil || width < 1 || height < 1 {
+			return 80, 24
+		}
+		return width, height
+	}
+	return func() { _ = term.Restore(in, before) }, nil
 }
+
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }

@@ -21,10 +21,10 @@ func cryptoGlobals(m *mode) {
 	m.add("crypto ca enroll <trustpoint:NAME128>", "Make the self-signed certificate, or the request to an authority", func(p *parser, a args) {
 		p.action(CryptoAction{Kind: Enroll, Trustpoint: a.Text("trustpoint")})
 	}, noAction(Enroll))
-	m.add("crypto ca authenticate <trustpoint:NAME128>", "Trust a certificate, which follows or is in the state directory", func(p *parser, a args) {
+	m.addBody("crypto ca authenticate <trustpoint:NAME128>", "Trust a certificate, which follows or is in the state directory", func(p *parser, a args) {
 		p.certificate(CryptoAction{Kind: Authenticate, Trustpoint: a.Text("trustpoint")})
 	}, noAction(Authenticate))
-	m.add("crypto ca import <trustpoint:NAME128> certificate", "Take the box's certificate, which follows or is in the state directory", func(p *parser, a args) {
+	m.addBody("crypto ca import <trustpoint:NAME128> certificate", "Take the box's certificate, which follows or is in the state directory", func(p *parser, a args) {
 		p.certificate(CryptoAction{Kind: ImportCertificate, Trustpoint: a.Text("trustpoint")})
 	}, noAction(ImportCertificate))
 	m.refuse("crypto ca import <trustpoint:NAME128> pkcs12 [<passphrase:LINE>]", func(p *parser, _ args) {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"sort"
 	"strings"
+
+	"imeproxy/proxy/config/keyword"
 )
 
 // Severity says whether a configuration with this diagnostic may be applied.
@@ -31,7 +33,8 @@ type Diagnostic struct {
 	Hint      string // what would be right
 	Source    string // the line, secrets masked; empty where it must not be shown
 
-	caret int // column in Source, which a masked secret may have made shorter
+	kind  keyword.ErrorKind // how the line fits no command; 0: it is one
+	caret int               // column in Source, which a masked secret may have made shorter
 	// needs names what would make this diagnostic groundless: the name of a thing, or the keyword of a setting. When a mistaken
 	// line mentions one of them, that line is the cause, and this one only follows. "*" means any mistaken line.
 	needs []string

@@ -9,9 +9,10 @@ import (
 
 // mode is a set of commands that are known together.
 type mode struct {
-	name string
-	tree keyword.Tree[command]
-	all  []command // in the order in which they were added
+	name   string
+	prompt string // between the parentheses of the prompt
+	tree   keyword.Tree[command]
+	all    []command // in the order in which they were added
 	// natPair joins the words of a pair such as "(inside, outside)".
 	natPair bool
 }
@@ -59,23 +60,23 @@ var (
 func modes() *allModes {
 	buildModes.Do(func() {
 		builtModes = &allModes{
-			global:      newMode("configuration", systemCommands, interfaceGlobals, objectGlobals, accessCommands, cryptoGlobals, tlsGlobals, imeGlobals, policyGlobals),
-			intf:        newMode("interface", interfaceCommands),
-			object:      newMode("object network", objectCommands),
-			media:       newMode("media-termination", mediaCommands),
-			ime:         newMode("uc-ime", imeCommands),
-			trustpoint:  newMode("crypto ca trustpoint", trustpointCommands),
-			tls:         newMode("tls-proxy", tlsCommands),
-			classMap:    newMode("class-map", classMapCommands),
-			policyMap:   newMode("policy-map", policyMapCommands),
-			policyClass: newMode("policy-map class", policyClassCommands),
+			global:      newMode("configuration", "config", systemCommands, interfaceGlobals, objectGlobals, accessCommands, cryptoGlobals, tlsGlobals, imeGlobals, policyGlobals),
+			intf:        newMode("interface", "config-if", interfaceCommands),
+			object:      newMode("object network", "config-network-object", objectCommands),
+			media:       newMode("media-termination", "config-media-termination", mediaCommands),
+			ime:         newMode("uc-ime", "config-uc-ime", imeCommands),
+			trustpoint:  newMode("crypto ca trustpoint", "config-ca-trustpoint", trustpointCommands),
+			tls:         newMode("tls-proxy", "config-tlsp", tlsCommands),
+			classMap:    newMode("class-map", "config-cmap", classMapCommands),
+			policyMap:   newMode("policy-map", "config-pmap", policyMapCommands),
+			policyClass: newMode("policy-map class", "config-pmap-c", policyClassCommands),
 		}
 	})
 	return builtModes
 }
 
-func newMode(name string, parts ...func(m *mode)) *mode {
-	m := &mode{name: name}
+func newMode(name, prompt string, parts ...func(m *mode)) *mode {
+	m := &mode{name: name, prompt: prompt}
 	defineKinds(&m.tree)
 	for _, part := range parts {
 		part(m)
@@ -91,6 +92,7 @@ type command struct {
 	pattern, help string
 	run           handler
 	refused       bool // known, to say why it is refused
+	body          bool // certificates may follow
 }
 
 func (m *mode) put(pattern, help string, run handler) {
@@ -120,6 +122,12 @@ func (m *mode) add(pattern, help string, run, undo handler) {
 	if undo != nil {
 		m.put("no "+pattern, "Undo: "+help, undo)
 	}
+}
+
+// addBody adds a command that certificates may follow.
+func (m *mode) addBody(pattern, help string, run, undo handler) {
+	m.register(command{pattern: pattern, help: help, run: run, body: true})
+	m.put("no "+pattern, "Undo: "+help, undo)
 }
 
 // addNo adds a `no` form that is shorter than its command.

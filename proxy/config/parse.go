@@ -42,14 +42,23 @@ func Parse(file string, text []byte) (*Config, Diagnostics) { return parse(file,
 
 // parse tells watch, which may be nil, of each command that it carries out.
 func parse(file string, text []byte, watch func(*mode, command)) (*Config, Diagnostics) {
+	var inner func(*parser, *mode, command)
+	if watch != nil {
+		inner = func(_ *parser, m *mode, c command) { watch(m, c) }
+	}
+	p, found := parseAll(file, string(text), inner)
+	return p.c, found
+}
+
+// parseAll also gives the parser as it stands at the end, with the modes that are open.
+func parseAll(file, text string, watch func(*parser, *mode, command)) (*parser, Diagnostics) {
 	c := &Config{file: file, Where: Places{}}
 	p := &parser{c: c, modes: []*mode{modes().global}, watch: watch}
 	if len(text) > maxText {
 		p.report(Diagnostic{Line: 1, Col: 1, Message: fmt.Sprintf("the text has %d bytes", len(text)), Hint: "at most 1 MiB is allowed"})
-		return c, p.found
+		return p, p.found
 	}
-	body := strings.TrimPrefix(string(text), "\ufeff")
-	p.lines = strings.Split(body, "\n")
+	p.lines = strings.Split(strings.TrimPrefix(text, "\ufeff"), "\n")
 	for p.next = 0; p.next < len(p.lines) && len(p.found) < maxDiagnostics; {
 		raw := p.lines[p.next]
 		p.next++
@@ -60,7 +69,7 @@ func parse(file string, text []byte, watch func(*mode, command)) (*Config, Diagn
 	}
 	c.finish()
 	p.found.sort()
-	return c, p.found
+	return p, p.found
 }
 
 type parser struct {
@@ -70,11 +79,12 @@ type parser struct {
 	found Diagnostics
 	modes []*mode // from global to the innermost
 
-	words  []keyword.Word // of the line that is read
-	masked []bool
-	shown  string
-	lost   bool // the mode's own line was mistaken, so what is set in it goes nowhere
-	watch  func(*mode, command)
+	words   []keyword.Word // of the line that is read
+	masked  []bool
+	shown   string
+	lost    bool // the mode's own line was mistaken, so what is set in it goes nowhere
+	watch   func(*parser, *mode, command)
+	matched args // of the command that watch is told of
 
 	// The objects that sub-modes work on.
 	intf  *Interface
@@ -219,7 +229,8 @@ func (p *parser) command() {
 				p.doubt()
 			}
 			if p.watch != nil {
-				p.watch(m, cmd)
+				p.matched = args{a}
+				p.watch(p, m, cmd)
 			}
 			cmd.run(p, args{a})
 			return
@@ -236,6 +247,12 @@ func (p *parser) command() {
 
 // mismatch reports a command that no mode knows.
 func (p *parser) mismatch(e *keyword.Error) {
+	before := len(p.found)
+	defer func() {
+		for i := range p.found[before:] {
+			p.found[before+i].kind = e.Kind
+		}
+	}()
 	word := p.quote(e.Col, e.Word)
 	secret := word == `"`+stars+`"`
 	switch e.Kind {

@@ -8,7 +8,17 @@ import (
 )
 
 // writer gathers the sections of the canonical text.
-type writer struct{ b strings.Builder }
+type writer struct {
+	b      strings.Builder
+	reveal bool // the ticket password is written as it is
+}
+
+func (w *writer) secret(s Secret) string {
+	if w.reveal {
+		return s.Reveal()
+	}
+	return s.String()
+}
 
 func (w *writer) line(format string, values ...any) { fmt.Fprintf(&w.b, format+"\n", values...) }
 
@@ -47,10 +57,16 @@ var sections = []section{
 }
 
 // String gives the canonical text of the configuration, with ***** for the password.
-func (c *Config) String() string {
+func (c *Config) String() string { return c.text(false) }
+
+// Startup gives the canonical text with the ticket password in it: what a startup configuration must hold to be read again. It belongs
+// into a file that nobody but the daemon's user reads, never into a log or an answer.
+func (c *Config) Startup() string { return c.text(true) }
+
+func (c *Config) text(reveal bool) string {
 	var parts []string
 	for _, s := range sections {
-		var w writer
+		w := writer{reveal: reveal}
 		if s.write(c, &w); w.b.Len() > 0 {
 			parts = append(parts, w.b.String())
 		}
@@ -305,7 +321,7 @@ func writeUCIME(c *Config, w *writer) {
 		}
 		w.sub(true, "ucm address %s trunk-security-mode %s", a.Addr, security)
 	}
-	w.sub(u.TicketEpoch > 0, "ticket epoch %d password %s", u.TicketEpoch, u.TicketPassword)
+	w.sub(u.TicketEpoch > 0, "ticket epoch %d password %s", u.TicketEpoch, w.secret(u.TicketPassword))
 	w.sub(u.TicketRejectDrop, "ticket reject-action drop")
 	w.sub(u.MonitoringTimer > 0 && u.MonitoringTimer != DefaultMonitoringTimer, "fallback monitoring timer %d", u.MonitoringTimer/time.Millisecond)
 	w.sub(u.HoldDownTimer > 0 && u.HoldDownTimer != DefaultHoldDownTimer, "fallback hold-down timer %d", u.HoldDownTimer/time.Second)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // ErrCommandFailed says that a command failed and that the operator has been told.
@@ -19,6 +20,9 @@ type Console struct {
 	Out      io.Writer
 	Err      io.Writer // error texts of -c and of batches; a terminal gets them on Out, in place
 	Terminal bool      // In is a terminal: a prompt is shown and a failed command does not end the session
+	// Size gives the columns and lines of a terminal that passes on each key (raw mode): lines are edited, completed and paged here. Nil: lines
+	// come whole, as from a file.
+	Size func() (width, height int)
 }
 
 // Run carries out the commands of -c, or else the lines of In up to its end or `exit`. The first command that fails ends it with
@@ -35,7 +39,10 @@ func Run(ctx context.Context, con Console) error {
 				return err
 			}
 		}
-		return nil
+		return con.leave(ctx, c)
+	}
+	if con.Terminal && con.Size != nil {
+		return con.interactive(ctx, c)
 	}
 	return con.lines(ctx, c)
 }
@@ -63,6 +70,9 @@ func (con Console) lines(ctx context.Context, c *Client) error {
 			if con.Terminal {
 				fmt.Fprintln(con.Out)
 			}
+			if err == nil {
+				err = con.leave(ctx, c)
+			}
 			return err
 		case line := <-next:
 			done, err := con.one(ctx, c, line)
@@ -74,6 +84,19 @@ func (con Console) lines(ctx context.Context, c *Client) error {
 			}
 		}
 	}
+}
+
+// leave ends configuration mode when the input ends in it, so that the settings of a sub-mode act. Whoever is cut off does not get here: what he
+// has not finished is forgotten.
+func (con Console) leave(ctx context.Context, c *Client) error {
+	if !strings.Contains(c.Prompt(), "(config") {
+		return nil
+	}
+	_, err := con.one(ctx, c, "end")
+	if con.Terminal && errors.Is(err, ErrCommandFailed) {
+		return nil
+	}
+	return err
 }
 
 // read hands the lines of In over one by one. It is a goroutine of its own because a read from a terminal cannot be interrupted; one that

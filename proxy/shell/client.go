@@ -83,7 +83,7 @@ func (c *Client) Run(ctx context.Context, line string, w io.Writer) (Result, err
 			return Result{}, c.explain(ctx, err)
 		}
 		if a.Done {
-			if a.Prompt != "" {
+			if a.Prompt != "" || a.Hidden {
 				c.prompt = a.Prompt
 			}
 			return Result{Exit: a.Exit, Error: a.Error, Closed: a.Close}, nil
@@ -92,6 +92,22 @@ func (c *Client) Run(ctx context.Context, line string, w io.Writer) (Result, err
 			return Result{}, fmt.Errorf("output: %w", err)
 		}
 	}
+}
+
+// Complete extends a line that is being typed as far as it is certain.
+func (c *Client) Complete(ctx context.Context, line string) (string, error) {
+	if len(line) > MaxLine {
+		return line, nil
+	}
+	defer context.AfterFunc(ctx, func() { c.conn.Close() })()
+	if err := writeFrame(c.conn, request{Command: line, Complete: true}); err != nil {
+		return line, c.explain(ctx, err)
+	}
+	a, err := c.receive()
+	if err != nil {
+		return line, c.explain(ctx, err)
+	}
+	return a.Line, nil
 }
 
 func (c *Client) explain(ctx context.Context, err error) error {

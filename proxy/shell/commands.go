@@ -9,8 +9,8 @@ import (
 	"imeproxy/proxy/observe"
 )
 
-// action carries one matched line out.
-type action func(args keyword.Args) (observe.View, error)
+// action carries one matched line of a session out.
+type action func(s *session, args keyword.Args) (observe.View, error)
 
 // entry is one command of the table.
 type entry struct {
@@ -22,16 +22,24 @@ type entry struct {
 
 // keywordHelp says what the words mean that several commands share.
 var keywordHelp = map[string]string{
-	"show":   "Show running system information",
-	"clear":  "Reset functions",
-	"uc-ime": "Intercompany Media Engine proxy",
-	"crypto": "Keys and certificates",
-	"ca":     "Certification authorities and identities",
+	"show":           "Show running system information",
+	"clear":          "Reset functions",
+	"uc-ime":         "Intercompany Media Engine proxy",
+	"terminal":       "Settings of this terminal",
+	"configure":      "Change the configuration",
+	"configuration":  "The running configuration beside others",
+	"write":          "Save the running configuration",
+	"copy":           "Copy one configuration over another",
+	"running-config": "The configuration that was typed",
+	"startup-config": "The configuration that was saved",
+	"commit":         "Confirm changes, or take them back unless they are confirmed",
+	"crypto":         "Keys and certificates",
+	"ca":             "Certification authorities and identities",
 }
 
 // snapshot makes a command of a getter.
 func snapshot[V observe.View](get func() V) action {
-	return func(keyword.Args) (observe.View, error) { return get(), nil }
+	return func(*session, keyword.Args) (observe.View, error) { return get(), nil }
 }
 
 func commands(b Backend, now func() time.Time) []entry {
@@ -84,13 +92,15 @@ func commands(b Backend, now func() time.Time) []entry {
 		{usage: "show health", help: "What is wrong now, and what to do", run: snapshot(b.Health)},
 		{
 			usage: "clear conn all", pattern: "clear conn=connection all", help: "End every signaling session and its calls",
-			run: func(keyword.Args) (observe.View, error) { return observe.Cleared{Connections: b.ClearConns()}, nil },
+			run: func(*session, keyword.Args) (observe.View, error) {
+				return observe.Cleared{Connections: b.ClearConns()}, nil
+			},
 		},
 	}
 	if c, ok := b.(StatisticsClearer); ok {
 		list = append(list, entry{
 			usage: "clear uc-ime statistics", help: "Set the counters to zero",
-			run: func(keyword.Args) (observe.View, error) {
+			run: func(*session, keyword.Args) (observe.View, error) {
 				c.ClearStatistics()
 				return observe.Done{}, nil
 			},
@@ -99,11 +109,21 @@ func commands(b Backend, now func() time.Time) []entry {
 	return list
 }
 
+// runningConfig shows what has been typed, where that can be more than what is in force.
 func runningConfig(b Backend) action {
-	return func(args keyword.Args) (observe.View, error) {
+	return func(s *session, args keyword.Args) (observe.View, error) {
 		section := ""
 		if len(args) > 2 { // show running-config SECTION
 			section = args[2].Text
+		}
+		if k := s.x.keeper; k != nil {
+			text := ""
+			if c := k.Running(); section == "" {
+				text = c.String()
+			} else {
+				text, _ = c.Section(section)
+			}
+			return observe.RunningConfig{Section: section, Config: text}, nil
 		}
 		text, err := b.RunningConfig(section)
 		if err != nil {

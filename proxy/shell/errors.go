@@ -36,6 +36,11 @@ func (e *CommandError) Error() string {
 	return e.Line + "\n" + strings.Repeat(" ", e.Col-1) + "^\nERROR: " + e.Text
 }
 
+// mistakeError is the answer to a line of the configuration, which is told whole.
+type mistakeError string
+
+func (e mistakeError) Error() string { return string(e) }
+
 func invalidAt(line string, col int) *CommandError {
 	return &CommandError{Line: line, Col: col, Text: "% Invalid input detected at '^' marker."}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"imeproxy/proxy/config"
 	"imeproxy/proxy/config/keyword"
 	"imeproxy/proxy/observe"
 )
@@ -33,24 +34,50 @@ type Session interface {
 	Prompt() string
 	// Run carries one line out and writes its output. A *CommandError is a line that is wrong; ErrExit ends the session.
 	Run(ctx context.Context, line string, w io.Writer) error
+	// Complete extends a line that is being typed as far as it is certain (Tab), and lists what may stand at its end.
+	Complete(line string) (string, []keyword.Candidate)
+	// Close ends the session: what it has not confirmed is taken back.
+	Close()
 }
 
 type executor struct {
 	backend  Backend
+	keeper   Keeper // nil: the configuration can only be looked at
 	commands []entry
 	tree     *keyword.Tree[action]
 }
 
-// NewExecutor makes the command table over a running appliance.
-func NewExecutor(b Backend) Executor { return newExecutor(b, time.Now) }
+// NewExecutor makes the command table over a running appliance. With a keeper the configuration can be changed; it may be nil.
+func NewExecutor(b Backend, k Keeper) Executor { return newExecutor(b, k, time.Now) }
 
-func newExecutor(b Backend, now func() time.Time) *executor {
-	x := &executor{backend: b, tree: new(keyword.Tree[action]), commands: commands(b, now)}
+func newExecutor(b Backend, k Keeper, now func() time.Time) *executor {
+	x := &executor{backend: b, keeper: k, tree: new(keyword.Tree[action]), commands: commands(b, now)}
+	if k != nil {
+		x.commands = append(x.commands, x.configurationCommands()...)
+	}
 	x.commands = append(x.commands,
+		entry{
+			usage: "terminal pager LINES", pattern: "terminal pager <lines:0-10000>", help: "Lines of a page on this terminal; 0: no pages",
+			run: func(*session, keyword.Args) (observe.View, error) { return lines{}, nil }, // the terminal's end acts on it
+		},
+		entry{
+			usage: "enable", help: "Enter privileged mode",
+			run: func(s *session, _ keyword.Args) (observe.View, error) {
+				s.user = false
+				return lines{}, nil
+			},
+		},
+		entry{
+			usage: "disable", help: "Leave privileged mode",
+			run: func(s *session, _ keyword.Args) (observe.View, error) {
+				s.user = true
+				return lines{}, nil
+			},
+		},
 		entry{usage: "help", help: "List of the commands", run: x.help},
 		entry{
 			usage: "exit", pattern: "{exit|quit|logout}", help: "End the session",
-			run: func(keyword.Args) (observe.View, error) { return nil, ErrExit },
+			run: func(*session, keyword.Args) (observe.View, error) { return nil, ErrExit },
 		})
 	for word, text := range keywordHelp {
 		x.tree.Describe(word, text)
@@ -66,9 +93,19 @@ func newExecutor(b Backend, now func() time.Time) *executor {
 }
 
 // NewSession starts a dialogue in privileged mode: whoever may open the socket may use every command.
-func (x *executor) NewSession(Caller) Session { return &session{x: x} }
+func (x *executor) NewSession(c Caller) Session {
+	return &session{x: x, who: fmt.Sprintf("uid %d pid %d", c.UID, c.PID)}
+}
 
-type session struct{ x *executor }
+// session is one operator's dialogue: the mode that it stands in lives here.
+type session struct {
+	x      *executor
+	who    string
+	user   bool           // after disable: a few commands only
+	edit   *config.Edit   // nil: not in configuration mode
+	before *config.Config // the running configuration when configuration mode was entered
+	body   []string       // a command and the lines of its certificate, up to quit; empty: none is read
+}
 
 func (s *session) Greeting() string {
 	var b strings.Builder
@@ -79,23 +116,42 @@ func (s *session) Greeting() string {
 }
 
 func (s *session) Prompt() string {
+	if len(s.body) > 0 {
+		return ""
+	}
 	name := s.x.backend.Hostname()
+	if s.x.keeper != nil {
+		name = s.x.keeper.Running().Hostname
+	}
 	if name == "" {
 		name = "imeproxy"
+	}
+	if s.edit != nil {
+		name += "(" + s.edit.Prompt() + ")"
+	}
+	if s.user {
+		return observe.Clean(name) + "> "
 	}
 	return observe.Clean(name) + "# "
 }
 
-func (s *session) Run(_ context.Context, line string, w io.Writer) error {
+func (s *session) Run(ctx context.Context, line string, w io.Writer) error {
 	if len(line) > MaxLine {
 		return &CommandError{Text: fmt.Sprintf("%% Line is longer than %d bytes", MaxLine)}
 	}
+	if len(s.body) > 0 {
+		return s.bodyLine(ctx, line, w)
+	}
+	raw := strings.TrimRight(line, " \r\n")
 	// One blank for a tab and one "?" for a control character keep the columns of error markers right.
-	line = observe.Clean(strings.TrimRight(strings.ReplaceAll(line, "\t", " "), " \r\n"))
+	line = observe.Clean(strings.ReplaceAll(raw, "\t", " "))
 	if t := strings.TrimLeft(line, " "); t == "" || t[0] == '!' {
 		return nil
 	}
-	text, err := s.x.output(line)
+	if s.edit != nil {
+		return s.configure(raw, line, w)
+	}
+	text, err := s.output(line)
 	if err != nil {
 		return err
 	}
@@ -103,7 +159,8 @@ func (s *session) Run(_ context.Context, line string, w io.Writer) error {
 	return err
 }
 
-func (x *executor) output(line string) (string, error) {
+func (s *session) output(line string) (string, error) {
+	x := s.x
 	text, rest, filtered := splitFilter(line)
 	if before, ok := strings.CutSuffix(line, "?"); ok && len(strings.Fields(rest)) < 2 { // in an expression "?" has its own meaning
 		return x.question(before)
@@ -112,6 +169,9 @@ func (x *executor) output(line string) (string, error) {
 	if e != nil {
 		return "", parseError(line, e)
 	}
+	if s.user && !forUsers(args) {
+		return "", invalidAt(line, args[0].Col)
+	}
 	var f filter
 	if filtered {
 		var err error
@@ -119,11 +179,57 @@ func (x *executor) output(line string) (string, error) {
 			return "", err
 		}
 	}
-	v, err := run(args)
+	v, err := run(s, args)
 	if err != nil {
 		return "", err
 	}
 	return f.render(v)
+}
+
+// forUsers says whether a command needs no privilege: it shows nothing of the calls and changes nothing.
+func forUsers(args keyword.Args) bool {
+	switch args[0].Text {
+	case "enable", "exit", "quit", "logout", "help", "terminal":
+		return true
+	case "show":
+		return args.Has("version") || args.Has("clock")
+	}
+	return false
+}
+
+// Complete asks the tables of the mode that the session stands in.
+func (s *session) Complete(line string) (string, []keyword.Candidate) {
+	line = observe.Clean(strings.ReplaceAll(line, "\t", " "))
+	if len(s.body) > 0 || len(line) > MaxLine {
+		return line, nil
+	}
+	if _, rest, filtered := splitFilter(line); filtered {
+		done, found := filterTree.Complete(rest)
+		return line[:len(line)-len(strings.TrimLeft(rest, " "))] + strings.TrimLeft(done, " "), found
+	}
+	if s.edit == nil {
+		return s.x.tree.Complete(line)
+	}
+	done, found := s.edit.Complete(line)
+	other, more := s.x.tree.Complete(line)
+	switch {
+	case len(found) == 0:
+		return other, more
+	case len(more) > 0 && !strings.Contains(strings.TrimLeft(line, " "), " "): // a first word of either table
+		n := 0
+		for n < len(done) && n < len(other) && done[n] == other[n] {
+			n++
+		}
+		return done[:n], append(found, more...)
+	}
+	return done, found
+}
+
+// Close leaves configuration mode. A sub-mode that was not left is forgotten: its commands have never acted.
+func (s *session) Close() {
+	if s.x.keeper != nil {
+		s.x.keeper.Cancel(s.who)
+	}
 }
 
 // question answers `?`: what may stand at the end of the text.
@@ -134,6 +240,11 @@ func (x *executor) question(text string) (string, error) {
 	} else {
 		found = x.tree.Help(text)
 	}
+	return helpText(found)
+}
+
+// helpText is the list that `?` shows.
+func helpText(found []keyword.Candidate) (string, error) {
 	if len(found) == 0 {
 		return "", &CommandError{Text: "% Unrecognized command"}
 	}
@@ -158,7 +269,7 @@ type helpLine struct {
 	Help  string `json:"help"`
 }
 
-func (x *executor) help(keyword.Args) (observe.View, error) {
+func (x *executor) help(*session, keyword.Args) (observe.View, error) {
 	var l helpList
 	for _, c := range x.commands {
 		l.Commands = append(l.Commands, helpLine{c.usage, c.help})

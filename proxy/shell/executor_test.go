@@ -21,7 +21,7 @@ var update = flag.Bool("update", false, "write the golden files")
 func run(t *testing.T, b Backend, line string) (string, error) {
 	t.Helper()
 	var out strings.Builder
-	x := newExecutor(b, func() time.Time { return noon })
+	x := newExecutor(b, nil, func() time.Time { return noon })
 	err := x.NewSession(Caller{}).Run(context.Background(), line, &out)
 	return out.String(), err
 }
@@ -148,8 +148,8 @@ func TestErrorMarker(t *testing.T) {
 // Every command has a document: one JSON value and nothing else, null lists never.
 func TestEveryCommandHasJSON(t *testing.T) {
 	b := &clearable{}
-	for _, c := range newExecutor(b, time.Now).commands {
-		line := strings.ReplaceAll(c.usage, " [SECTION]", "")
+	for _, c := range newExecutor(b, nil, time.Now).commands {
+		line := strings.NewReplacer(" [SECTION]", "", "LINES", "24").Replace(c.usage)
 		if line == "exit" {
 			continue
 		}
@@ -224,21 +224,49 @@ func TestLineCaps(t *testing.T) {
 	}
 }
 
-// docs/show.md names every command, so that it cannot fall behind the table.
+// The documents name every command, so that they cannot fall behind the table.
 func TestDocNamesEveryCommand(t *testing.T) {
-	doc, err := os.ReadFile("../../docs/show.md")
+	show, err := os.ReadFile("../../docs/show.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range newExecutor(&clearable{}, time.Now).commands {
-		if !strings.Contains(string(doc), "`"+c.usage+"`") {
-			t.Errorf("docs/show.md does not name %q", c.usage)
+	doc, err := os.ReadFile("../../docs/shell.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := string(show) + string(doc)
+	for _, c := range newExecutor(&clearable{}, newKeeper(t), time.Now).commands {
+		if !strings.Contains(all, "`"+c.usage+"`") {
+			t.Errorf("neither docs/show.md nor docs/shell.md names %q", c.usage)
 		}
 	}
 	for _, s := range config.SectionNames() {
-		if !strings.Contains(string(doc), s) {
+		if !strings.Contains(string(show), s) {
 			t.Errorf("docs/show.md does not name section %q", s)
 		}
+	}
+}
+
+// docs/commands.md is the table itself; -update writes it.
+func TestCommandsDocument(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("# Commands of the shell\n\nThis list is made from the table that the shell reads commands by. Those of configuration mode stand in\n" +
+		"[configuration.md](configuration.md), how they are typed in [shell.md](shell.md), what they show in [show.md](show.md).\n\n| command | meaning |\n| --- | --- |\n")
+	for _, c := range newExecutor(&clearable{}, newKeeper(t), time.Now).commands {
+		b.WriteString("| `" + c.usage + "` | " + c.help + " |\n")
+	}
+	const path = "../../docs/commands.md"
+	if *update {
+		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(b.String(), string(got)); d != "" {
+		t.Errorf("%s is not what the table says; go test ./proxy/shell -update writes it:\n%s", path, d)
 	}
 }
 
@@ -249,7 +277,7 @@ func FuzzLine(f *testing.F) {
 	} {
 		f.Add(s)
 	}
-	x := NewExecutor(&clearable{})
+	x := NewExecutor(&clearable{}, nil)
 	f.Fuzz(func(t *testing.T, line string) {
 		var out strings.Builder
 		err := x.NewSession(Caller{}).Run(context.Background(), line, &out)

@@ -18,7 +18,8 @@ const (
 
 // request is what a client sends.
 type request struct {
-	Command string `json:"command"`
+	Command  string `json:"command"`
+	Complete bool   `json:"complete,omitempty"` // the line is being typed: extend it, carry nothing out
 }
 
 // answer is one frame of the server: the greeting, a piece of output or the end of a command.
@@ -29,6 +30,8 @@ type answer struct {
 	Error  string `json:"error,omitempty"`
 	Prompt string `json:"prompt,omitempty"`
 	Close  bool   `json:"close,omitempty"`
+	Line   string `json:"line,omitempty"`   // the extended line
+	Hidden bool   `json:"hidden,omitempty"` // the prompt is empty on purpose: lines of a certificate are read
 }
 
 // readFrame reads one frame. io.EOF means that the other end closed between frames. begun is called when the first byte has come.

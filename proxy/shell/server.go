@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"imeproxy/proxy/config"
 	"imeproxy/proxy/observe"
 )
 
@@ -164,6 +165,7 @@ func (s *Server) connection(ctx context.Context, c *net.UnixConn) {
 	defer context.AfterFunc(ctx, func() { c.Close() })()
 	log := s.Log.With("uid", who.UID, "pid", who.PID)
 	session := s.Executor.NewSession(who)
+	defer session.Close()
 	if err := s.send(c, answer{Output: session.Greeting(), Prompt: session.Prompt()}); err != nil {
 		return
 	}
@@ -177,6 +179,13 @@ func (s *Server) connection(ctx context.Context, c *net.UnixConn) {
 				_ = s.send(c, answer{Done: true, Exit: 1, Error: "ERROR: " + err.Error(), Close: true}) // closed in any case
 			}
 			return
+		}
+		if q.Complete {
+			line, _ := session.Complete(q.Command)
+			if err := s.send(c, answer{Done: true, Line: line}); err != nil {
+				return
+			}
+			continue
 		}
 		end := s.carryOut(ctx, c, session, q, log)
 		if err := s.send(c, end); err != nil || end.Close {
@@ -200,12 +209,13 @@ func (s *Server) receive(c *net.UnixConn) (request, error) {
 // carryOut runs one command. A fault in one command must not take the calls of the daemon with it, so a panic ends as its error.
 func (s *Server) carryOut(ctx context.Context, c net.Conn, session Session, q request, log *slog.Logger) (end answer) {
 	out := &output{send: func(a answer) error { return s.send(c, a) }}
+	inBody := session.Prompt() == "" // a line of a certificate, or of a key that was pasted by mistake: not for the log
 	defer func() {
 		if p := recover(); p != nil {
 			log.Error("command failed inside", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			end = answer{Done: true, Exit: 1, Error: "ERROR: % Internal error, see the log"}
 		}
-		if line := strings.TrimSpace(q.Command); line != "" && line[0] != '!' { // nothing was done: nothing to tell
+		if line := strings.TrimSpace(q.Command); line != "" && line[0] != '!' && !inBody && !strings.HasSuffix(line, "?") { // nothing was done: nothing to tell
 			log.Info("command", "line", auditLine(q.Command), "exit", end.Exit)
 		}
 	}()
@@ -215,12 +225,15 @@ func (s *Server) carryOut(ctx context.Context, c net.Conn, session Session, q re
 	}
 	end = answer{Done: true}
 	var wrong *CommandError
+	var mistake mistakeError
 	switch {
 	case err == nil:
 	case errors.Is(err, ErrExit):
 		end.Close = true
 	case errors.As(err, &wrong):
 		end.Exit, end.Error = 1, wrong.Error()
+	case errors.As(err, &mistake):
+		end.Exit, end.Error = 1, cleanLines(err.Error())
 	default:
 		end.Exit, end.Error = 1, "ERROR: "+observe.Clean(err.Error())
 	}
@@ -228,14 +241,24 @@ func (s *Server) carryOut(ctx context.Context, c net.Conn, session Session, q re
 		end.Error = end.Error[:outputChunk]
 	}
 	end.Prompt = session.Prompt()
+	end.Hidden = end.Prompt == ""
 	return end
+}
+
+// cleanLines takes what would disturb a terminal out of a text of several lines.
+func cleanLines(text string) string {
+	var out []string
+	for _, line := range strings.Split(text, "\n") {
+		out = append(out, observe.Clean(line))
+	}
+	return strings.Join(out, "\n")
 }
 
 // maxAudit bounds a command in the log.
 const maxAudit = 256
 
 func auditLine(line string) string {
-	line = observe.Clean(line)
+	line = config.Masked(observe.Clean(line))
 	if len(line) > maxAudit {
 		line = line[:maxAudit] + "..."
 	}

@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"imeproxy/proxy/config/keyword"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -51,7 +53,7 @@ func start(t *testing.T, s *Server) (string, *logs) {
 		s.Path = filepath.Join(t.TempDir(), "run", "control.sock")
 	}
 	if s.Executor == nil {
-		s.Executor = NewExecutor(&clearable{})
+		s.Executor = NewExecutor(&clearable{}, nil)
 	}
 	s.Log, s.Ready = slog.New(slog.NewTextHandler(out, nil)), make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -162,6 +164,9 @@ type special struct{ big string }
 func (s special) NewSession(Caller) Session { return s }
 func (s special) Greeting() string          { return "" }
 func (s special) Prompt() string            { return "> " }
+func (s special) Close()                    {}
+
+func (s special) Complete(line string) (string, []keyword.Candidate) { return line, nil }
 
 func (s special) Run(ctx context.Context, line string, w io.Writer) error {
 	switch line {

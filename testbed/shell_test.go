@@ -1,0 +1,71 @@
+package testbed
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// typeAt gives lines to a shell of the proxy as a person does who pastes them, and what the shell answered.
+func (p *Proxy) typeAt(t T, lines ...string) string {
+	t.Helper()
+	cmd := exec.Command(Binary(), "shell", "--control", p.Control)
+	cmd.Stdin = strings.NewReader(strings.Join(lines, "\n") + "\n")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("typed into proxy %s: %v\n%s", p.e.Letter, err, out)
+	}
+	return string(out)
+}
+
+// A proxy that knows its interfaces alone is configured by typing, in the order of the guide and as people type: abbreviated, with exits and
+// blank lines. A call goes through it, and the saved file brings the same proxy up again.
+func TestTypedConfiguration(t *testing.T) {
+	const first = "object network ucm_real_1"
+	var rest string
+	lab := Start(t, Options{A: Side{Config: func(text string) string {
+		var head string
+		head, rest, _ = strings.Cut(text, first)
+		return head
+	}}})
+	p := lab.A.Proxy
+	before := p.typeAt(t, "show running-config", "show configuration missing")
+	if strings.Contains(before, "uc-ime") || !strings.Contains(before, "is in force") {
+		t.Fatalf("before anything was typed:\n%s", before)
+	}
+	lines := []string{"conf t", first}
+	uc := strings.Index(rest, "uc-ime local-ent-ime")
+	crypto := strings.Index(rest, "crypto ca trustpoint")
+	class := strings.Index(rest, "class-map ")
+	guide := rest[:crypto] + rest[uc:class] + rest[crypto:uc] + rest[class:] // the guide makes the uc-ime before the certificates
+	for _, line := range strings.Split(strings.TrimSpace(guide), "\n") {
+		line = strings.NewReplacer("access-list ", "access-l ", "class-map ", "class-m ", " extended ", " ext ").Replace(line)
+		lines = append(lines, line, "")
+	}
+	said := p.typeAt(t, append(lines, "end", "show configuration missing", "write mem", "show conf diff")...)
+	if !strings.Contains(said, "the running configuration is in force\n") || !strings.Contains(said, "[OK]\n") {
+		t.Fatalf("the typed configuration is not in force or not saved:\n%s", said)
+	}
+	if strings.Contains(said, lab.A.TicketPassword) || strings.Contains(p.Log(), lab.A.TicketPassword) {
+		t.Error("the ticket's password was shown or logged")
+	}
+	info, err := os.Stat(p.ConfigFile)
+	if err != nil || info.Mode().Perm() != 0o600 || !strings.Contains(readAll(p.ConfigFile), lab.A.TicketPassword) {
+		t.Errorf("saved file: %v, %v", info, err)
+	}
+	running := p.typeAt(t, "show running-config")
+	for _, again := range []bool{false, true} {
+		if again {
+			p.Stop(t)
+			p.Start(t)
+			if now := p.typeAt(t, "show running-config"); now != running {
+				t.Errorf("after a restart from the saved file:\n%s\nbefore:\n%s", now, running)
+			}
+		}
+		r := MainJob(t, lab, MainJobOptions{Say: t.Logf})
+		for _, problem := range r.Problems {
+			t.Error(problem)
+		}
+	}
+}
