@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"imeproxy/mapping"
+	"imeproxy/proxy/config"
 )
 
 func tlsVersion(keyword string) uint16 {
@@ -71,6 +72,9 @@ func (p *plan) spec(listen []*listener) mapping.Spec {
 		}
 		s.Groups = append(s.Groups, ag)
 	}
+	for _, x := range p.SSH {
+		s.Open = append(s.Open, mapping.OpenPort{Link: x.On.Name, Proto: "tcp", Src: x.From, Addr: x.On.Address.Addr(), Port: p.sshPort()})
+	}
 	s.Media = p.mediaRanges()
 	p.mappingSpec(&s)
 	return s
@@ -85,4 +89,12 @@ func (p *plan) mediaRanges() []mapping.MediaRange {
 		}
 	}
 	return out
+}
+
+// sshPort is the TCP port of the shell.
+func (p *plan) sshPort() uint16 {
+	if port := p.cfg.SSH.Port; port > 0 {
+		return port
+	}
+	return config.DefaultSSHPort
 }

@@ -1,8 +1,10 @@
 package testbed
 
 import (
+	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -54,6 +56,7 @@ func TestTypedConfiguration(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 || !strings.Contains(readAll(p.ConfigFile), lab.A.TicketPassword) {
 		t.Errorf("saved file: %v, %v", info, err)
 	}
+	sshAtTheProxy(t, lab)
 	running := p.typeAt(t, "show running-config")
 	for _, again := range []bool{false, true} {
 		if again {
@@ -67,5 +70,32 @@ func TestTypedConfiguration(t *testing.T) {
 		for _, problem := range r.Problems {
 			t.Error(problem)
 		}
+	}
+}
+
+// sshAtTheProxy logs in from the inside with a key that was typed, and changes the configuration; the Internet finds no such port.
+func sshAtTheProxy(t *testing.T, lab *Lab) {
+	dir, a := t.TempDir(), lab.A
+	key := filepath.Join(dir, "key")
+	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key).CombinedOutput(); err != nil {
+		t.Fatalf("ssh-keygen: %v: %s", err, out)
+	}
+	a.Proxy.typeAt(
+		t, "conf t", "username admin publickey "+strings.TrimSpace(readAll(key+".pub")),
+		"ssh "+a.Inside.Masked().Addr().String()+" "+mask(a.Inside)+" inside", "ssh timeout 10",
+	)
+	ssh := func(h *Host, to netip.Addr, line string) (string, error) {
+		return h.Run("ssh", "-F", "none", "-p", "2022", "-i", key, "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "ConnectTimeout=3",
+			"-o", "StrictHostKeyChecking=accept-new", "-o", "UserKnownHostsFile="+filepath.Join(dir, "known"), "admin@"+to.String(), line)
+	}
+	out, err := ssh(a.PhoneHost, a.InsideIP, "configure terminal\nbanner exec hello\nend\nwrite memory")
+	if err != nil || !strings.Contains(out, "[OK]") || !strings.Contains(readAll(a.Proxy.ConfigFile), "banner exec hello\n") {
+		t.Errorf("ssh from the inside: %v: %s", err, out)
+	}
+	if out, err := ssh(lab.Internet.Host, a.OutsideIP, "show version"); err == nil || strings.Contains(out, "Version") {
+		t.Errorf("ssh from the Internet: %v: %s", err, out)
+	}
+	if !strings.Contains(a.Proxy.Log(), "user=admin from="+a.PhoneIP.String()) {
+		t.Error("the log does not tell who it was")
 	}
 }

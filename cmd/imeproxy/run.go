@@ -18,6 +18,7 @@ import (
 	"imeproxy/proxy/observe"
 	"imeproxy/proxy/revision"
 	"imeproxy/proxy/shell"
+	"imeproxy/proxy/sshd"
 	"imeproxy/proxy/trust"
 )
 
@@ -129,18 +130,41 @@ func runAppliance(ctx context.Context, f runFlags, stdout, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
-	keeper := revision.New(revision.Options{File: f.config, StateDir: f.stateDir, Running: cfg, Apply: a.Reload, Log: log})
-	return serve(ctx, f, a, keeper, signals, stdout, stderr, log)
+	return operate(ctx, f, a, cfg, signals, stdout, stderr, log)
+}
+
+// operate gives the operators their shell, over the control socket and over SSH, and serves.
+func operate(ctx context.Context, f runFlags, a *proxy.Appliance, cfg *config.Config, signals <-chan os.Signal, stdout, stderr io.Writer, log *slog.Logger) error {
+	var access *sshd.Server
+	apply := func(c *config.Config) error { return access.Apply(c, func() error { return a.Reload(c) }) }
+	keeper := revision.New(revision.Options{File: f.config, StateDir: f.stateDir, Running: cfg, Apply: apply, Log: log})
+	exec := shell.NewExecutor(a, keeper)
+	access, err := sshd.New(exec, f.stateDir, log)
+	if err == nil {
+		err = access.Apply(cfg, func() error { return nil })
+	}
+	if err != nil {
+		return errors.Join(err, a.Stop(ctx, 0))
+	}
+	return serve(ctx, f, a, desk{keeper, exec, apply, access.Close}, signals, stdout, stderr, log)
+}
+
+// desk is what operators work with.
+type desk struct {
+	keeper *revision.Keeper
+	exec   shell.Executor
+	apply  func(*config.Config) error
+	close  func() // ends the sessions over SSH
 }
 
 // serve opens the control socket and waits for signals.
-func serve(ctx context.Context, f runFlags, a *proxy.Appliance, keeper *revision.Keeper, signals <-chan os.Signal, stdout, stderr io.Writer, log *slog.Logger) error {
+func serve(ctx context.Context, f runFlags, a *proxy.Appliance, d desk, signals <-chan os.Signal, stdout, stderr io.Writer, log *slog.Logger) error {
 	control, stopControl := context.WithCancel(ctx)
 	defer stopControl()
 	served := make(chan error, 1)
 	listening := make(chan struct{})
 	go func() {
-		srv := &shell.Server{Path: f.control, Executor: shell.NewExecutor(a, keeper), Log: log, Ready: listening}
+		srv := &shell.Server{Path: f.control, Executor: d.exec, Log: log, Ready: listening}
 		served <- srv.Serve(control)
 	}()
 	var failed error
@@ -156,7 +180,7 @@ func serve(ctx context.Context, f runFlags, a *proxy.Appliance, keeper *revision
 		select {
 		case sig := <-signals:
 			if sig == syscall.SIGHUP {
-				reload(a, keeper, f, stderr, log)
+				reload(d, f, stderr, log)
 				continue
 			}
 		case err := <-served:
@@ -181,17 +205,18 @@ func serve(ctx context.Context, f runFlags, a *proxy.Appliance, keeper *revision
 			}
 		}
 	}()
+	d.close()
 	err := a.Stop(stopping, f.drain)
 	stopControl()
 	return errors.Join(failed, err, <-served)
 }
 
 // reload reads the file again; on any mistake the running configuration stays.
-func reload(a *proxy.Appliance, keeper *revision.Keeper, f runFlags, stderr io.Writer, log *slog.Logger) {
-	err := keeper.Reloaded(func() (*config.Config, error) {
+func reload(d desk, f runFlags, stderr io.Writer, log *slog.Logger) {
+	err := d.keeper.Reloaded(func() (*config.Config, error) {
 		cfg, err := goodConfig(f.config, stderr, log)
 		if err == nil {
-			err = a.Reload(cfg)
+			err = d.apply(cfg)
 		}
 		return cfg, err
 	})

@@ -60,7 +60,7 @@ var (
 func modes() *allModes {
 	buildModes.Do(func() {
 		builtModes = &allModes{
-			global:      newMode("configuration", "config", systemCommands, interfaceGlobals, objectGlobals, accessCommands, cryptoGlobals, tlsGlobals, imeGlobals, policyGlobals),
+			global:      newMode("configuration", "config", systemCommands, interfaceGlobals, objectGlobals, accessCommands, cryptoGlobals, tlsGlobals, imeGlobals, policyGlobals, sshGlobals),
 			intf:        newMode("interface", "config-if", interfaceCommands),
 			object:      newMode("object network", "config-network-object", objectCommands),
 			media:       newMode("media-termination", "config-media-termination", mediaCommands),

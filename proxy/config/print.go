@@ -46,6 +46,8 @@ var sections = []section{
 	{[]string{"nat", "object"}, writeNAT},
 	{[]string{"access-group"}, writeAccessGroups},
 	{[]string{"route"}, writeRoutes},
+	{[]string{"username"}, writeUsers},
+	{[]string{"ssh"}, writeSSH},
 	{[]string{"crypto"}, writeCrypto},
 	{[]string{"tls-proxy"}, writeTLSProxies},
 	{[]string{"ssl"}, writeSSL},

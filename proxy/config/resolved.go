@@ -23,6 +23,13 @@ type Resolved struct {
 	Statics                   []StaticTranslation
 	Dynamics                  []DynamicTranslation
 	Groups                    []ResolvedGroup
+	SSH                       []ResolvedSSH
+}
+
+// ResolvedSSH lets a network reach the shell over an interface.
+type ResolvedSSH struct {
+	From netip.Prefix
+	On   *Interface
 }
 
 // ResolvedMedia is a media-termination address on its interface.
@@ -116,6 +123,7 @@ func (c *Config) Resolve() (*Resolved, Diagnostics) {
 	k.media()
 	k.proxy()
 	k.policies()
+	k.ssh()
 	k.found.sort()
 	// One thing that is used twice is reported once.
 	k.found = slices.CompactFunc(k.found, func(a, b Diagnostic) bool {

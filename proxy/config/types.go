@@ -32,6 +32,8 @@ type Config struct {
 	ClassMaps                          []*ClassMap
 	PolicyMaps                         []*PolicyMap
 	ServicePolicies                    []ServicePolicy
+	Users                              []*User
+	SSH                                SSH
 	Where                              Places // single settings of the whole box
 
 	file   string
@@ -54,6 +56,9 @@ const (
 	DefaultMappingLifetime = 600 * time.Second
 	DefaultMappingIdle     = 10 * time.Minute
 	DefaultModulus         = 2048
+	DefaultSSHPort         = 2022
+	DefaultSSHTimeout      = 5 * time.Minute
+	PrivilegeAll           = 15
 )
 
 // Banner is one line of a banner; lines of one kind follow each other in the order of the text.
@@ -61,6 +66,29 @@ type Banner struct {
 	Pos
 	Kind string // motd, login or exec
 	Text string
+}
+
+// User may log in over SSH.
+type User struct {
+	Pos
+	Name       string
+	Password   Secret   // bcrypt; empty: none, ***** where the text held that
+	Privilege  int      // 0 to 15; below PrivilegeAll a user looks and changes nothing
+	PublicKeys []string // "TYPE BASE64", as in an authorized_keys file
+}
+
+// SSH is the access to the shell over SSH.
+type SSH struct {
+	Port    uint16        // 0: DefaultSSHPort
+	Timeout time.Duration // without a key pressed; 0: DefaultSSHTimeout
+	Allowed []SSHAccess   // empty: no access
+}
+
+// SSHAccess lets a network log in over an interface.
+type SSHAccess struct {
+	Pos
+	From      netip.Prefix
+	Interface string // a nameif
 }
 
 // Interface is a network interface of the machine.

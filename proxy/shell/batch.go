@@ -42,7 +42,7 @@ func Run(ctx context.Context, con Console) error {
 		return con.leave(ctx, c)
 	}
 	if con.Terminal && con.Size != nil {
-		return con.interactive(ctx, c)
+		return con.Interact(ctx, c)
 	}
 	return con.lines(ctx, c)
 }
@@ -88,7 +88,7 @@ func (con Console) lines(ctx context.Context, c *Client) error {
 
 // leave ends configuration mode when the input ends in it, so that the settings of a sub-mode act. Whoever is cut off does not get here: what he
 // has not finished is forgotten.
-func (con Console) leave(ctx context.Context, c *Client) error {
+func (con Console) leave(ctx context.Context, c Dialogue) error {
 	if !strings.Contains(c.Prompt(), "(config") {
 		return nil
 	}
@@ -125,7 +125,7 @@ func (con Console) read(ctx context.Context) (next chan string, ended chan error
 	return next, ended
 }
 
-func (con Console) one(ctx context.Context, c *Client, line string) (done bool, err error) {
+func (con Console) one(ctx context.Context, c Dialogue, line string) (done bool, err error) {
 	r, err := c.Run(ctx, line, con.Out)
 	if err != nil {
 		return true, err

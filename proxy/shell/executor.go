@@ -19,6 +19,17 @@ const MaxLine = 16 << 10
 type Caller struct {
 	UID, GID uint32
 	PID      int32
+	// Name and From are the user who logged in and the address that he came from; empty at the control socket.
+	Name, From string
+	// ViewOnly lets the session look at everything and change nothing.
+	ViewOnly bool
+}
+
+func (c Caller) String() string {
+	if c.Name != "" {
+		return c.Name + " from " + c.From
+	}
+	return fmt.Sprintf("uid %d pid %d", c.UID, c.PID)
 }
 
 // Executor makes sessions. Safe for concurrent use.
@@ -94,17 +105,18 @@ func newExecutor(b Backend, k Keeper, now func() time.Time) *executor {
 
 // NewSession starts a dialogue in privileged mode: whoever may open the socket may use every command.
 func (x *executor) NewSession(c Caller) Session {
-	return &session{x: x, who: fmt.Sprintf("uid %d pid %d", c.UID, c.PID)}
+	return &session{x: x, who: c.String(), viewOnly: c.ViewOnly}
 }
 
 // session is one operator's dialogue: the mode that it stands in lives here.
 type session struct {
-	x      *executor
-	who    string
-	user   bool           // after disable: a few commands only
-	edit   *config.Edit   // nil: not in configuration mode
-	before *config.Config // the running configuration when configuration mode was entered
-	body   []string       // a command and the lines of its certificate, up to quit; empty: none is read
+	x        *executor
+	who      string
+	viewOnly bool           // looks and changes nothing
+	user     bool           // after disable: a few commands only
+	edit     *config.Edit   // nil: not in configuration mode
+	before   *config.Config // the running configuration when configuration mode was entered
+	body     []string       // a command and the lines of its certificate, up to quit; empty: none is read
 }
 
 func (s *session) Greeting() string {
@@ -169,7 +181,7 @@ func (s *session) output(line string) (string, error) {
 	if e != nil {
 		return "", parseError(line, e)
 	}
-	if s.user && !forUsers(args) {
+	if (s.user && !forUsers(args)) || (s.viewOnly && !forViewers(args)) {
 		return "", invalidAt(line, args[0].Col)
 	}
 	var f filter
@@ -193,6 +205,15 @@ func forUsers(args keyword.Args) bool {
 		return true
 	case "show":
 		return args.Has("version") || args.Has("clock")
+	}
+	return false
+}
+
+// forViewers says whether a command changes nothing.
+func forViewers(args keyword.Args) bool {
+	switch args[0].Text {
+	case "show", "enable", "disable", "exit", "quit", "logout", "help", "terminal":
+		return true
 	}
 	return false
 }

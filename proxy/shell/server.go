@@ -206,22 +206,28 @@ func (s *Server) receive(c *net.UnixConn) (request, error) {
 	return decodeRequest(body)
 }
 
-// carryOut runs one command. A fault in one command must not take the calls of the daemon with it, so a panic ends as its error.
-func (s *Server) carryOut(ctx context.Context, c net.Conn, session Session, q request, log *slog.Logger) (end answer) {
+// carryOut runs one command of a session at the socket.
+func (s *Server) carryOut(ctx context.Context, c net.Conn, session Session, q request, log *slog.Logger) answer {
 	out := &output{send: func(a answer) error { return s.send(c, a) }}
+	return perform(ctx, session, q.Command, out, out.flush, log)
+}
+
+// perform runs one command and tells the log of it. A fault in one command must not take the calls of the daemon with it, so a panic ends as
+// its error.
+func perform(ctx context.Context, session Session, line string, out io.Writer, flush func() error, log *slog.Logger) (end answer) {
 	inBody := session.Prompt() == "" // a line of a certificate, or of a key that was pasted by mistake: not for the log
 	defer func() {
 		if p := recover(); p != nil {
 			log.Error("command failed inside", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			end = answer{Done: true, Exit: 1, Error: "ERROR: % Internal error, see the log"}
 		}
-		if line := strings.TrimSpace(q.Command); line != "" && line[0] != '!' && !inBody && !strings.HasSuffix(line, "?") { // nothing was done: nothing to tell
-			log.Info("command", "line", auditLine(q.Command), "exit", end.Exit)
+		if line := strings.TrimSpace(line); line != "" && line[0] != '!' && !inBody && !strings.HasSuffix(line, "?") { // nothing was done: nothing to tell
+			log.Info("command", "line", auditLine(line), "exit", end.Exit)
 		}
 	}()
-	err := session.Run(ctx, q.Command, out)
+	err := session.Run(ctx, line, out)
 	if err == nil {
-		err = out.flush()
+		err = flush()
 	}
 	end = answer{Done: true}
 	var wrong *CommandError
@@ -230,10 +236,10 @@ func (s *Server) carryOut(ctx context.Context, c net.Conn, session Session, q re
 	case err == nil:
 	case errors.Is(err, ErrExit):
 		end.Close = true
-	case errors.As(err, &wrong):
-		end.Exit, end.Error = 1, wrong.Error()
 	case errors.As(err, &mistake):
 		end.Exit, end.Error = 1, cleanLines(err.Error())
+	case errors.As(err, &wrong):
+		end.Exit, end.Error = 1, wrong.Error()
 	default:
 		end.Exit, end.Error = 1, "ERROR: "+observe.Clean(err.Error())
 	}

@@ -18,7 +18,7 @@ const more = "<--- More --->"
 type screen struct {
 	con   Console
 	ctx   context.Context
-	c     *Client
+	c     Dialogue
 	keys  *keyReader
 	term  *term.Terminal
 	pager int // lines of a page; 0: none, -1: the terminal's own
@@ -78,8 +78,8 @@ func (k *keyReader) key() (byte, error) {
 	return b, nil
 }
 
-// interactive is a session at a terminal, up to `exit` or its end.
-func (con Console) interactive(ctx context.Context, c *Client) error {
+// Interact is a session at a terminal in raw mode, whose Size must be given, up to `exit` or the end of In.
+func (con Console) Interact(ctx context.Context, c Dialogue) error {
 	s := &screen{con: con, ctx: ctx, c: c, keys: &keyReader{r: con.In}, pager: -1}
 	s.term = term.NewTerminal(struct {
 		io.Reader

@@ -1,0 +1,338 @@
+package sshd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/gliderlabs/ssh"
+	"golang.org/x/crypto/bcrypt"
+	gossh "golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
+
+	"imeproxy/proxy/config"
+	"imeproxy/proxy/shell"
+)
+
+// Limits of the server.
+const (
+	MaxConnections = 32
+	MaxHandshakes  = 8
+	LoginTime      = 30 * time.Second
+	MaxTries       = 3
+	MaxSession     = 12 * time.Hour
+)
+
+// Server is the SSH access of one daemon. Its methods may be called from any goroutine.
+type Server struct {
+	exec    shell.Executor
+	keyFile string
+	log     *slog.Logger
+	ctx     context.Context
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+	absent  []byte // hash that the password of an unknown user is compared with
+
+	mu     sync.Mutex
+	cfg    atomic.Pointer[config.Config]
+	open   []*port
+	signer ssh.Signer
+
+	conns, logins, sessions atomic.Int32
+}
+
+// port is a listener on one address.
+type port struct {
+	net.Listener
+	at netip.AddrPort
+}
+
+// New makes a server that listens nowhere yet. Close it.
+func New(exec shell.Executor, stateDir string, log *slog.Logger) (*Server, error) {
+	hash, err := bcrypt.GenerateFromPassword([]byte("nobody has this password"), config.PasswordCost)
+	if err != nil {
+		return nil, fmt.Errorf("ssh: %w", err)
+	}
+	s := &Server{exec: exec, keyFile: filepath.Join(stateDir, "ssh_host_ed25519_key"), log: log, absent: hash}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s, nil
+}
+
+// addresses are those that a configuration wants SSH on.
+func addresses(c *config.Config) []netip.AddrPort {
+	n := c.SSH.Port
+	if n == 0 {
+		n = config.DefaultSSHPort
+	}
+	var out []netip.AddrPort
+	for _, x := range c.SSH.Allowed {
+		if i := c.InterfaceByNameif(x.Interface); i != nil && i.Address.IsValid() && !i.Shutdown {
+			if at := netip.AddrPortFrom(i.Address.Addr(), n); !slices.Contains(out, at) {
+				out = append(out, at)
+			}
+		}
+	}
+	return out
+}
+
+// Apply puts a configuration into force together with what rest does: the sockets are opened first, so that nothing has changed when one cannot be.
+// Sessions that stand go on, also those of a user who is gone: clear them by a restart.
+func (s *Server) Apply(c *config.Config, rest func() error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var fresh, keep []*port
+	undo := func(err error) error {
+		for _, p := range fresh {
+			_ = p.Close()
+		}
+		return err
+	}
+	for _, at := range addresses(c) {
+		if i := slices.IndexFunc(s.open, func(p *port) bool { return p.at == at }); i >= 0 {
+			keep = append(keep, s.open[i])
+			continue
+		}
+		if s.signer == nil {
+			var err error
+			if s.signer, err = hostKey(s.keyFile); err != nil {
+				return undo(err)
+			}
+		}
+		l, err := listen(s.ctx, at)
+		if err != nil {
+			return undo(fmt.Errorf("ssh on %s: %w: another program may use the port, choose another by ssh port", at, err))
+		}
+		fresh = append(fresh, &port{Listener: l, at: at})
+	}
+	if err := rest(); err != nil {
+		return undo(err)
+	}
+	s.cfg.Store(c)
+	for _, p := range s.open {
+		if !slices.Contains(keep, p) {
+			_ = p.Close()
+		}
+	}
+	for _, p := range fresh {
+		s.serve(p)
+	}
+	s.open = append(keep, fresh...)
+	return nil
+}
+
+// listen opens a socket for an address that the interface may get only afterwards.
+func listen(ctx context.Context, at netip.AddrPort) (net.Listener, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var inner error
+		err := c.Control(func(fd uintptr) { inner = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_FREEBIND, 1) })
+		return errors.Join(err, inner)
+	}}
+	return lc.Listen(ctx, "tcp4", at.String())
+}
+
+// Close ends listening and every session, and waits for them.
+func (s *Server) Close() {
+	s.mu.Lock()
+	s.cancel()
+	for _, p := range s.open {
+		_ = p.Close()
+	}
+	s.open = nil
+	s.mu.Unlock()
+	s.wg.Wait()
+}
+
+// protocol makes the protocol's side of one connection, with the settings that hold when it begins.
+func (s *Server) protocol() *ssh.Server {
+	idle := s.cfg.Load().SSH.Timeout
+	if idle == 0 {
+		idle = config.DefaultSSHTimeout
+	}
+	return &ssh.Server{
+		Version: "imeproxy", HostSigners: []ssh.Signer{s.signer}, MaxTimeout: MaxSession, IdleTimeout: idle,
+		Handler:          s.session,
+		PasswordHandler:  s.password,
+		PublicKeyHandler: s.publicKey,
+		ConnCallback: func(ctx ssh.Context, c net.Conn) net.Conn {
+			ctx.SetValue(loginKey{}, c)
+			return c
+		},
+		// Nothing but sessions: no forwarding either way, no subsystems.
+		ChannelHandlers:   map[string]ssh.ChannelHandler{"session": ssh.DefaultSessionHandler},
+		RequestHandlers:   map[string]ssh.RequestHandler{},
+		SubsystemHandlers: map[string]ssh.SubsystemHandler{},
+		ServerConfigCallback: func(ssh.Context) *gossh.ServerConfig {
+			return &gossh.ServerConfig{MaxAuthTries: MaxTries}
+		},
+		ConnectionFailedCallback: func(c net.Conn, err error) {
+			s.log.Warn("ssh login failed", "from", c.RemoteAddr().String(), "err", err)
+		},
+	}
+}
+
+// serve begins to accept on a port.
+func (s *Server) serve(p *port) {
+	s.log.Info("ssh", "listening", p.at.String())
+	s.wg.Go(func() {
+		for {
+			c, err := p.Accept()
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if err != nil {
+				s.log.Warn("ssh: accept failed", "err", err)
+				select {
+				case <-s.ctx.Done():
+					return
+				case <-time.After(100 * time.Millisecond):
+				}
+				continue
+			}
+			if !s.admitted(p.at, c.RemoteAddr()) || s.conns.Load() >= MaxConnections || s.logins.Load() >= MaxHandshakes {
+				_ = c.Close()
+				continue
+			}
+			s.conns.Add(1)
+			l := s.login(c)
+			s.wg.Go(func() {
+				defer s.conns.Add(-1)
+				defer l.over()
+				defer context.AfterFunc(s.ctx, func() { _ = c.Close() })()
+				s.protocol().HandleConn(l)
+			})
+		}
+	})
+}
+
+// admitted says whether an address may connect to a port.
+func (s *Server) admitted(at netip.AddrPort, from net.Addr) bool {
+	a, err := netip.ParseAddrPort(from.String())
+	c := s.cfg.Load()
+	if err != nil || c == nil {
+		return false
+	}
+	return slices.ContainsFunc(c.SSH.Allowed, func(x config.SSHAccess) bool {
+		i := c.InterfaceByNameif(x.Interface)
+		return i != nil && i.Address.Addr() == at.Addr() && x.From.Contains(a.Addr().Unmap())
+	})
+}
+
+// login is a connection that must come to a session within LoginTime.
+type login struct {
+	net.Conn
+	server *Server
+	timer  *time.Timer
+	once   sync.Once
+}
+
+type loginKey struct{}
+
+func (s *Server) login(c net.Conn) *login {
+	s.logins.Add(1)
+	return &login{Conn: c, server: s, timer: time.AfterFunc(LoginTime, func() { _ = c.Close() })}
+}
+
+// over ends the time for the login, whether it succeeded or not.
+func (l *login) over() {
+	l.once.Do(func() {
+		l.timer.Stop()
+		l.server.logins.Add(-1)
+	})
+}
+
+func (s *Server) password(ctx ssh.Context, given string) bool {
+	u := s.cfg.Load().User(ctx.User())
+	hash := s.absent
+	if u != nil && u.Password != "" {
+		hash = []byte(u.Password.Reveal())
+	}
+	ok := len(given) <= 72 && bcrypt.CompareHashAndPassword(hash, []byte(given)) == nil
+	return ok && u != nil && u.Password != ""
+}
+
+func (s *Server) publicKey(ctx ssh.Context, key ssh.PublicKey) bool {
+	u := s.cfg.Load().User(ctx.User())
+	return u != nil && slices.ContainsFunc(u.PublicKeys, func(text string) bool {
+		known, _, _, _, err := gossh.ParseAuthorizedKey([]byte(text))
+		return err == nil && ssh.KeysEqual(known, key)
+	})
+}
+
+// session is what a user gets who has logged in.
+func (s *Server) session(c ssh.Session) {
+	if l, ok := c.Context().Value(loginKey{}).(*login); ok {
+		l.over()
+	}
+	if n := s.sessions.Add(1); n > MaxConnections { // one connection may open many
+		s.sessions.Add(-1)
+		_ = c.Exit(1)
+		return
+	}
+	defer s.sessions.Add(-1)
+	u := s.cfg.Load().User(c.User())
+	if u == nil {
+		_ = c.Exit(1)
+		return
+	}
+	log := s.log.With("user", c.User(), "from", c.RemoteAddr().String())
+	log.Info("ssh session begins")
+	defer log.Info("ssh session ends")
+	l := shell.NewLocal(s.exec, shell.Caller{Name: c.User(), From: c.RemoteAddr().String(), ViewOnly: u.Privilege < config.PrivilegeAll}, log)
+	defer l.Close()
+	if line := c.RawCommand(); line != "" {
+		_ = c.Exit(s.command(c, l, line))
+		return
+	}
+	con := shell.Console{In: c, Out: c, Err: c.Stderr(), Terminal: true}
+	pty, windows, terminal := c.Pty()
+	if !terminal {
+		_, _ = io.WriteString(c.Stderr(), "a terminal or a command is expected: ssh -t, or ssh HOST 'show version'\n")
+		_ = c.Exit(1)
+		return
+	}
+	var size atomic.Pointer[ssh.Window]
+	size.Store(&pty.Window)
+	go func() {
+		for w := range windows {
+			size.Store(&w)
+		}
+	}()
+	con.Size = func() (int, int) {
+		if w := size.Load(); w.Width > 0 && w.Height > 0 {
+			return w.Width, w.Height
+		}
+		return 80, 24
+	}
+	if err := con.Interact(s.ctx, l); err != nil && !errors.Is(err, io.EOF) {
+		log.Info("ssh session lost", "err", err)
+		_ = c.Exit(1)
+		return
+	}
+	_ = c.Exit(0)
+}
+
+// command carries out the lines that came with the connection.
+func (s *Server) command(c ssh.Session, l *shell.Local, lines string) int {
+	for line := range strings.Lines(lines) {
+		r, err := l.Run(s.ctx, strings.TrimSuffix(line, "\n"), c)
+		if err != nil {
+			return 1
+		}
+		if r.Exit != 0 {
+			_, _ = io.WriteString(c.Stderr(), r.Error+"\n")
+			return 1
+		}
+	}
+	return 0
+}
