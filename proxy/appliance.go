@@ -35,6 +35,7 @@ type Options struct {
 	Now      func() time.Time
 	Version  string
 	Commit   string
+	Recent   *observe.LogRing // what Log wrote last; nil: not kept
 }
 
 // Appliance is the running proxy. Start it once, Stop it once; its other methods may be called from any goroutine

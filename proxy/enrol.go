@@ -6,6 +6,9 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"slices"
 
 	"imeproxy/proxy/config"
 	"imeproxy/tlsproxy"
@@ -130,4 +133,16 @@ func (a *Appliance) export(x config.CryptoAction) {
 		return
 	}
 	a.log.Info("identity certificate exported", "line", x.Line, "trustpoint", x.Trustpoint, "file", file)
+}
+
+// CertificateRequest gives the PKCS#10 that waits to be signed for a trustpoint, as PEM.
+func (a *Appliance) CertificateRequest(name string) (string, error) {
+	if !slices.ContainsFunc(a.plan.Load().cfg.Trustpoints, func(t *config.Trustpoint) bool { return t.Name == name }) {
+		return "", fmt.Errorf("there is no trustpoint %q in force", name)
+	}
+	text, err := os.ReadFile(a.store.Request(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("trustpoint %s has no request: crypto ca enroll %s makes one, unless it has its certificate", name, name)
+	}
+	return string(text), err
 }

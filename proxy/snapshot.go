@@ -297,6 +297,14 @@ func (a *Appliance) Version() observe.Version {
 	}
 }
 
+// Logging gives what was logged last.
+func (a *Appliance) Logging() observe.Logging {
+	if a.opt.Recent == nil {
+		return observe.Logging{Lines: []string{}}
+	}
+	return a.opt.Recent.Logging()
+}
+
 // Health lists what is wrong now.
 func (a *Appliance) Health() observe.HealthList { return a.health.List() }
 

@@ -2,6 +2,8 @@ package testbed
 
 import (
 	"encoding/base64"
+	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 	"syscall"
@@ -102,6 +104,29 @@ func TestTickets(t *testing.T) {
 	}
 }
 
+// explained demands that the operator who tests the ticket by hand is told the same cause, and that this counts nothing.
+func (s *StubLab) explained(t *testing.T, bad badTicket) {
+	t.Helper()
+	if len(bad.headers) != 1 || bad.headers[0] == "" || strings.Contains(bad.headers[0], " ") {
+		return // no word that can be typed
+	}
+	before := s.counters(t)
+	var said struct{ Result, Meaning string }
+	out, err := s.Proxy.Shell("test uc-ime ticket " + bad.headers[0] + " called " + s.A.Number + " peer " + s.B.Domain + " | json")
+	if err == nil {
+		err = json.Unmarshal([]byte(out), &said)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.ReplaceAll(strings.ToLower(said.Result), " ", "_"); got != bad.counter || said.Meaning == "" {
+		t.Errorf("the test by hand says %q (%s), the request was counted as %s", said.Result, said.Meaning, bad.counter)
+	}
+	if after := s.counters(t); !maps.Equal(before, after) {
+		t.Errorf("the test by hand was counted: %v, before %v", after, before)
+	}
+}
+
 // Each way to get a ticket wrong is answered by the same bare 403, adds one to
 // its own counter, and sends not even a SYN to the call agent.
 func ticketRefusals(t *testing.T, s *StubLab) {
@@ -119,6 +144,7 @@ func ticketRefusals(t *testing.T, s *StubLab) {
 			bare(t, resp)
 			s.grew(t, before, bad.counter)
 			hit[bad.counter] = true
+			s.explained(t, bad)
 			var names []string
 			for _, h := range resp.Headers {
 				names = append(names, h.Name)

@@ -102,7 +102,8 @@ func runAppliance(ctx context.Context, f runFlags, stdout, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
-	log, err := observe.NewLogger(stderr, observe.LogConfig{Format: f.logFormat, Level: level})
+	recent := new(observe.LogRing)
+	log, err := observe.NewLogger(io.MultiWriter(stderr, recent), observe.LogConfig{Format: f.logFormat, Level: level})
 	if err != nil {
 		return err
 	}
@@ -113,7 +114,7 @@ func runAppliance(ctx context.Context, f runFlags, stdout, stderr io.Writer) err
 	if err := shell.CheckSocket(f.control); err != nil {
 		return err
 	}
-	opt := proxy.Options{Config: cfg, File: f.config, StateDir: f.stateDir, Log: log, Version: version, Commit: commit}
+	opt := proxy.Options{Config: cfg, File: f.config, StateDir: f.stateDir, Log: log, Version: version, Commit: commit, Recent: recent}
 	if f.keyLog != "" {
 		file, err := os.OpenFile(f.keyLog, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 		if err != nil {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -190,12 +191,16 @@ func (d Diagnostic) Marked() string {
 // Unknown says that no mode has a command that begins like the line.
 func (d Diagnostic) Unknown() bool { return d.kind == keyword.Unknown }
 
+var base64Word = regexp.MustCompile(`^[A-Za-z0-9+/_=-]+$`)
+
 // Masked gives a line as it may stand in a log: words that are secrets, or may be, are *****.
 func Masked(line string) string {
-	words := keyword.Split(line)
-	if len(words) == 1 && len(words[0].Text) >= 40 {
-		return stars // a line of a key that was pasted in the wrong place
+	shown, _ := maskLine(printable(line), keyword.Split(line))
+	words := strings.Split(shown, " ")
+	for i, w := range words {
+		if len(w) >= 40 && base64Word.MatchString(w) {
+			words[i] = stars // a ticket, or a line of a key that was pasted in the wrong place
+		}
 	}
-	shown, _ := maskLine(printable(line), words)
-	return shown
+	return strings.Join(words, " ")
 }

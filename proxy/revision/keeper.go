@@ -29,8 +29,7 @@ type Keeper struct {
 	fs  files
 
 	mu      sync.Mutex
-	running *config.Config // what has been typed
-	inForce *config.Config
+	running *config.Config     // what has been typed
 	missing config.Diagnostics // why running is not in force; empty: it is
 	trial   *trial             // nil: no commit waits for its confirmation
 }
@@ -49,6 +48,7 @@ var (
 	ErrNoFile     = errors.New("the daemon reads its configuration from standard input: there is no file to save it in")
 	ErrTrial      = errors.New("another commit waits for its confirmation")
 	ErrNoTrial    = errors.New("no commit waits for its confirmation")
+	ErrTrialSave  = errors.New("a commit waits for its confirmation: enter commit before the configuration is saved, or it would come back after being taken back")
 )
 
 // New makes the keeper of a configuration that is in force.
@@ -59,7 +59,7 @@ func New(opt Options) *Keeper {
 	if opt.After == nil {
 		opt.After = func(d time.Duration, f func()) func() bool { return time.AfterFunc(d, f).Stop }
 	}
-	return &Keeper{opt: opt, fs: disk{}, running: opt.Running, inForce: opt.Running}
+	return &Keeper{opt: opt, fs: disk{}, running: opt.Running}
 }
 
 // Running is what has been typed, in force or not. Nobody changes it.
@@ -119,7 +119,6 @@ func (k *Keeper) set(who string, next *config.Config, missing config.Diagnostics
 		if err := k.opt.Apply(next); err != nil {
 			return fmt.Errorf("the configuration cannot be put into force, nothing was changed: %w", err)
 		}
-		k.inForce = next
 	}
 	k.running, k.missing = next, missing
 	k.opt.Log.Info("configuration changed", "who", who, "in_force", len(missing) == 0)
@@ -228,6 +227,8 @@ func (k *Keeper) Save(who string) error {
 	switch {
 	case k.opt.File == "-":
 		return ErrNoFile
+	case k.trial != nil:
+		return ErrTrialSave
 	case len(k.missing) > 0:
 		return fmt.Errorf("%w: %s", ErrIncomplete, k.missing[0].Message)
 	}
@@ -241,13 +242,18 @@ func (k *Keeper) Save(who string) error {
 	return nil
 }
 
-// Reloaded takes note of a configuration that was put into force from the file by other means (SIGHUP).
+// Reloaded takes note of a configuration that was put into force from the file by other means (SIGHUP). A trial ends with it: what it would go
+// back to is older than what the operator has just asked for.
 func (k *Keeper) Reloaded(apply func() (*config.Config, error)) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	c, err := apply()
 	if err == nil {
-		k.running, k.inForce, k.missing = c, c, nil
+		k.running, k.missing = c, nil
+		if k.trial != nil {
+			k.trial.stop()
+			k.trial = nil
+		}
 	}
 	return err
 }

@@ -148,7 +148,11 @@ func TestCommitConfirmed(t *testing.T) {
 		"its time is over":     {func(b *box) { b.timers[0]() }, "a"},
 		"its session ends":     {func(b *box) { b.Cancel("me") }, "a"},
 		"another session ends": {func(b *box) { b.Cancel("you") }, "c"},
-		"it is confirmed":      {func(b *box) { _ = b.Confirm("you"); b.Cancel("me"); b.timers[0]() }, "c"},
+		"the file is read again": {func(b *box) {
+			_ = b.Reloaded(func() (*config.Config, error) { c, _ := config.Load("", []byte("hostname c\n")); return c, nil })
+			b.timers[0]()
+		}, "c"},
+		"it is confirmed": {func(b *box) { _ = b.Confirm("you"); b.Cancel("me"); b.timers[0]() }, "c"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBox(t, "hostname a\n")
@@ -165,7 +169,13 @@ func TestCommitConfirmed(t *testing.T) {
 			if _, err := b.Append("me", []string{"hostname c"}); err != nil {
 				t.Fatal(err)
 			}
+			if err := b.Save("me"); !errors.Is(err, ErrTrialSave) {
+				t.Errorf("what is on trial was saved: %v", err)
+			}
 			x.end(b)
+			if err := b.Save("me"); (err == nil) != b.Trial().IsZero() {
+				t.Errorf("saving afterwards: %v", err)
+			}
 			if got := b.Running().Hostname; got != x.want || b.applied[len(b.applied)-1] != x.want {
 				t.Errorf("hostname %s, in force %v, want %s", got, b.applied, x.want)
 			}

@@ -18,11 +18,24 @@ type Backend interface {
 	Certificates() observe.Certificates
 	Version() observe.Version
 	Health() observe.HealthList
+	Logging() observe.Logging
 	// RunningConfig gives the canonical text with secrets masked, of everything ("") or of one section, whose name is one of config.SectionNames. A
 	// section that nothing is configured for is empty text. The error's words are shown to the operator.
 	RunningConfig(section string) (string, error)
 	// ClearConns ends every signaling session, with its connections and calls, and says how many connections that were.
 	ClearConns() int
+}
+
+// TicketTester is a Backend that can tell what is wrong with a ticket; with it the command `test uc-ime ticket` exists.
+type TicketTester interface {
+	// TestTicket checks a header's value; an empty called number or peer domain is not checked.
+	TestTicket(header, called, peer string) (observe.TicketTest, error)
+}
+
+// Requester is a Backend that has certificate requests; with it the command `show crypto ca request` exists.
+type Requester interface {
+	// CertificateRequest gives the PKCS#10 of a trustpoint as PEM.
+	CertificateRequest(trustpoint string) (string, error)
 }
 
 // StatisticsClearer is a Backend whose counters can be set to zero; with it the command `clear uc-ime statistics` exists.

@@ -25,6 +25,7 @@ var keywordHelp = map[string]string{
 	"show":           "Show running system information",
 	"clear":          "Reset functions",
 	"uc-ime":         "Intercompany Media Engine proxy",
+	"test":           "Look what would happen",
 	"terminal":       "Settings of this terminal",
 	"configure":      "Change the configuration",
 	"configuration":  "The running configuration beside others",
@@ -89,6 +90,7 @@ func commands(b Backend, now func() time.Time) []entry {
 			usage: "show clock", help: "Date and time",
 			run: snapshot(func() observe.Clock { return observe.Clock{Now: now()} }),
 		},
+		{usage: "show logging", help: "The last lines of the log", run: snapshot(b.Logging)},
 		{usage: "show health", help: "What is wrong now, and what to do", run: snapshot(b.Health)},
 		{
 			usage: "clear conn all", pattern: "clear conn=connection all", help: "End every signaling session and its calls",
@@ -96,6 +98,29 @@ func commands(b Backend, now func() time.Time) []entry {
 				return observe.Cleared{Connections: b.ClearConns()}, nil
 			},
 		},
+	}
+	list = append(list, entry{usage: "show tech-support", help: "All of the above at once, for whoever helps", run: techSupport(list)})
+	if c, ok := b.(TicketTester); ok {
+		list = append(list, entry{
+			usage:   "test uc-ime ticket HEADER [called NUMBER] [peer DOMAIN]",
+			pattern: "test uc-ime ticket <header:WORD> [called <number:WORD>] [peer <domain:WORD>]",
+			help:    "Which check a ticket fails, and why",
+			run: func(_ *session, args keyword.Args) (observe.View, error) {
+				return c.TestTicket(args.Text("header"), args.Text("number"), args.Text("domain"))
+			},
+		})
+	}
+	if c, ok := b.(Requester); ok {
+		list = append(list, entry{
+			usage: "show crypto ca request TRUSTPOINT", pattern: "show crypto ca request <trustpoint:WORD>", help: "The certificate request that an authority signs",
+			run: func(_ *session, args keyword.Args) (observe.View, error) {
+				text, err := c.CertificateRequest(args.Text("trustpoint"))
+				if err != nil {
+					return nil, err
+				}
+				return told(text), nil
+			},
+		})
 	}
 	if c, ok := b.(StatisticsClearer); ok {
 		list = append(list, entry{
@@ -107,6 +132,52 @@ func commands(b Backend, now func() time.Time) []entry {
 		})
 	}
 	return list
+}
+
+// support is the answer to `show tech-support`.
+type support struct {
+	Answers []supported `json:"answers"`
+}
+
+type supported struct {
+	Command string       `json:"command"`
+	Answer  observe.View `json:"answer"`
+	Error   string       `json:"error,omitempty"`
+}
+
+// Text gives each answer behind its command.
+func (s support) Text() string {
+	var b strings.Builder
+	for _, a := range s.Answers {
+		b.WriteString("------------------ " + a.Command + " ------------------\n\n")
+		if a.Answer != nil {
+			b.WriteString(a.Answer.Text())
+		}
+		if a.Error != "" {
+			b.WriteString("ERROR: " + observe.Clean(a.Error) + "\n")
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+// techSupport gives every show command of a list in its turn; one that fails does not keep the others from being seen.
+func techSupport(list []entry) action {
+	return func(s *session, _ keyword.Args) (observe.View, error) {
+		var out support
+		for _, c := range list {
+			if !strings.HasPrefix(c.usage, "show ") {
+				continue
+			}
+			v, err := c.run(s, nil)
+			a := supported{Command: strings.TrimSuffix(c.usage, " [SECTION]"), Answer: v}
+			if err != nil {
+				a.Answer, a.Error = nil, err.Error()
+			}
+			out.Answers = append(out.Answers, a)
+		}
+		return out, nil
+	}
 }
 
 // runningConfig shows what has been typed, where that can be more than what is in force.

@@ -189,6 +189,34 @@ func TestTwoSessions(t *testing.T) {
 	}
 }
 
+// Who comes over SSH can read files of disk0: alone, and who may only look changes nothing.
+func TestRemoteSessions(t *testing.T) {
+	k := newKeeper(t)
+	x := newExecutor(&clearable{}, k, time.Now)
+	file := filepath.Join(t.TempDir(), "secrets")
+	if err := os.WriteFile(file, []byte("the-secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{file, "../" + file, "disk0:" + file, "/disk0/../" + file} {
+		screen := typeAll(x.NewSession(Caller{Name: "admin", From: "192.168.10.7:1"}), []string{"configure replace " + name + " check"})
+		if !strings.Contains(screen, "a file of disk0: is expected") || strings.Contains(screen, "the-secret") {
+			t.Errorf("%s:\n%s", name, screen)
+		}
+	}
+	viewer := x.NewSession(Caller{Name: "watch", ViewOnly: true})
+	for _, line := range []string{"configure terminal", "clear conn all", "write memory", "commit", "copy startup-config running-config", "clear configure all"} {
+		if screen := typeAll(viewer, []string{line}); !strings.Contains(screen, "Invalid input") {
+			t.Errorf("%s by who may only look:\n%s", line, screen)
+		}
+	}
+	if screen := typeAll(viewer, []string{"show version", "enable", "show running-config hostname"}); strings.Contains(screen, "ERROR") || !strings.Contains(screen, "hostname asa-a") {
+		t.Errorf("looking:\n%s", screen)
+	}
+	if k.Running().Hostname != "asa-a" {
+		t.Error("something was changed")
+	}
+}
+
 // A configuration that is pasted whole, as show running-config prints it, arrives whole.
 func TestPasteOfTheRunningConfiguration(t *testing.T) {
 	var text strings.Builder

@@ -45,6 +45,9 @@ type Session interface {
 	Prompt() string
 	// Run carries one line out and writes its output. A *CommandError is a line that is wrong; ErrExit ends the session.
 	Run(ctx context.Context, line string, w io.Writer) error
+	// Answers says that the next line is no command: a line of a certificate, which may be a key that was pasted by mistake, or an answer, which may be a
+	// password. It does not belong into a log.
+	Answers() bool
 	// Complete extends a line that is being typed as far as it is certain (Tab), and lists what may stand at its end.
 	Complete(line string) (string, []keyword.Candidate)
 	// Close ends the session: what it has not confirmed is taken back.
@@ -105,17 +108,19 @@ func newExecutor(b Backend, k Keeper, now func() time.Time) *executor {
 
 // NewSession starts a dialogue in privileged mode: whoever may open the socket may use every command.
 func (x *executor) NewSession(c Caller) Session {
-	return &session{x: x, who: c.String(), viewOnly: c.ViewOnly}
+	return &session{x: x, who: c.String(), viewOnly: c.ViewOnly, remote: c.Name != ""}
 }
 
 // session is one operator's dialogue: the mode that it stands in lives here.
 type session struct {
 	x        *executor
 	who      string
+	remote   bool           // over SSH
 	viewOnly bool           // looks and changes nothing
 	user     bool           // after disable: a few commands only
 	edit     *config.Edit   // nil: not in configuration mode
 	before   *config.Config // the running configuration when configuration mode was entered
+	wizard   *wizard        // nil: it asks nothing
 	body     []string       // a command and the lines of its certificate, up to quit; empty: none is read
 }
 
@@ -128,8 +133,11 @@ func (s *session) Greeting() string {
 }
 
 func (s *session) Prompt() string {
-	if len(s.body) > 0 {
+	switch {
+	case len(s.body) > 0:
 		return ""
+	case s.wizard != nil:
+		return s.wizard.prompt()
 	}
 	name := s.x.backend.Hostname()
 	if s.x.keeper != nil {
@@ -153,6 +161,9 @@ func (s *session) Run(ctx context.Context, line string, w io.Writer) error {
 	}
 	if len(s.body) > 0 {
 		return s.bodyLine(ctx, line, w)
+	}
+	if s.wizard != nil {
+		return s.wizardLine(line, w)
 	}
 	raw := strings.TrimRight(line, " \r\n")
 	// One blank for a tab and one "?" for a control character keep the columns of error markers right.
@@ -198,6 +209,9 @@ func (s *session) output(line string) (string, error) {
 	return f.render(v)
 }
 
+// Answers says that a certificate is read or a question waits.
+func (s *session) Answers() bool { return len(s.body) > 0 || s.wizard != nil }
+
 // forUsers says whether a command needs no privilege: it shows nothing of the calls and changes nothing.
 func forUsers(args keyword.Args) bool {
 	switch args[0].Text {
@@ -221,7 +235,7 @@ func forViewers(args keyword.Args) bool {
 // Complete asks the tables of the mode that the session stands in.
 func (s *session) Complete(line string) (string, []keyword.Candidate) {
 	line = observe.Clean(strings.ReplaceAll(line, "\t", " "))
-	if len(s.body) > 0 || len(line) > MaxLine {
+	if s.Answers() || len(line) > MaxLine {
 		return line, nil
 	}
 	if _, rest, filtered := splitFilter(line); filtered {

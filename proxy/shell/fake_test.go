@@ -58,6 +58,10 @@ func (f *fake) Version() observe.Version {
 	return observe.Version{Hostname: "asa-a", Version: "0.1.0", Up: observe.Seconds(time.Minute)}
 }
 
+func (f *fake) Logging() observe.Logging {
+	return observe.Logging{Lines: []string{"level=INFO msg=serving", "level=WARN msg=\"ticket refused\""}}
+}
+
 func (f *fake) Health() observe.HealthList { return observe.HealthList{} }
 
 func (f *fake) RunningConfig(section string) (string, error) {
@@ -73,6 +77,17 @@ func (f *fake) RunningConfig(section string) (string, error) {
 }
 
 func (f *fake) ClearConns() int { f.cleared.Add(1); return 2 }
+
+func (f *fake) TestTicket(header, called, peer string) (observe.TicketTest, error) {
+	if header == "none" {
+		return observe.TicketTest{}, errors.New("no uc-ime is in force")
+	}
+	return observe.TicketTest{Result: "Ticket DID mismatch", Meaning: "called " + called + " by " + peer, Claims: []string{header}}, nil
+}
+
+func (f *fake) CertificateRequest(trustpoint string) (string, error) {
+	return "-----BEGIN CERTIFICATE REQUEST-----\n" + trustpoint + "\n-----END CERTIFICATE REQUEST-----\n", nil
+}
 
 // clearable is a fake whose counters can be reset.
 type clearable struct{ fake }

@@ -5,7 +5,9 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -71,6 +73,7 @@ func (x *executor) configurationCommands() []entry {
 			return lines{}, k.Replace(s.who, c)
 		}},
 		{usage: "commit confirmed MINUTES", pattern: "commit confirmed <minutes:1-120>", help: "Take the changes of this session back unless they are confirmed in time", run: commitConfirmed},
+		{usage: "uc-ime wizard", help: "Questions that make a proxy", run: startWizard},
 		{usage: "commit", help: "Confirm the changes", run: func(s *session, _ keyword.Args) (observe.View, error) { return lines{}, k.Confirm(s.who) }},
 		{usage: "show startup-config", help: "The configuration that was saved", run: func(*session, keyword.Args) (observe.View, error) {
 			c, err := k.Startup()
@@ -133,7 +136,11 @@ func replaceConfiguration(s *session, args keyword.Args) (observe.View, error) {
 	if args.Has("former") {
 		next, err = k.Former(args.Int("number"))
 	} else {
-		next, err = k.Read(strings.TrimPrefix(strings.TrimPrefix(args.Text("file"), "disk0:"), "/disk0/"))
+		name := strings.TrimPrefix(strings.TrimPrefix(args.Text("file"), "disk0:"), "/disk0/")
+		if s.remote && !filepath.IsLocal(name) { // what is wrong in a file is told with its lines: that must be no way to read others
+			return nil, errors.New("a file of disk0: is expected: other files can be named at the control socket alone")
+		}
+		next, err = k.Read(name)
 	}
 	if err != nil {
 		return nil, err

@@ -215,13 +215,13 @@ func (s *Server) carryOut(ctx context.Context, c net.Conn, session Session, q re
 // perform runs one command and tells the log of it. A fault in one command must not take the calls of the daemon with it, so a panic ends as
 // its error.
 func perform(ctx context.Context, session Session, line string, out io.Writer, flush func() error, log *slog.Logger) (end answer) {
-	inBody := session.Prompt() == "" // a line of a certificate, or of a key that was pasted by mistake: not for the log
+	answers := session.Answers() // before the line changes it
 	defer func() {
 		if p := recover(); p != nil {
 			log.Error("command failed inside", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			end = answer{Done: true, Exit: 1, Error: "ERROR: % Internal error, see the log"}
 		}
-		if line := strings.TrimSpace(line); line != "" && line[0] != '!' && !inBody && !strings.HasSuffix(line, "?") { // nothing was done: nothing to tell
+		if line := strings.TrimSpace(line); line != "" && line[0] != '!' && !answers && !strings.HasSuffix(line, "?") { // nothing was done: nothing to tell
 			log.Info("command", "line", auditLine(line), "exit", end.Exit)
 		}
 	}()

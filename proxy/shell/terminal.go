@@ -192,7 +192,7 @@ func (s *screen) askMore() (int, error) {
 
 // complete answers Tab and `?`, which act at once and keep the line.
 func (s *screen) complete(line string, pos int, key rune) (string, int, bool) {
-	if s.c.Prompt() == "" || (key != '\t' && key != '?') {
+	if p := s.c.Prompt(); (!strings.HasSuffix(p, "# ") && !strings.HasSuffix(p, "> ")) || (key != '\t' && key != '?') {
 		return "", 0, false
 	}
 	typed, rest := line[:pos], line[pos:]
