@@ -14,6 +14,9 @@ import (
 func (a *Appliance) Reload(cfg *config.Config) error {
 	a.applying.Lock()
 	defer a.applying.Unlock()
+	if a.stopping.Load() { // what has been removed from the kernel must not come back
+		return errors.New("the appliance is stopping")
+	}
 	old := a.plan.Load()
 	if err := a.store.Reload(); err != nil {
 		return fmt.Errorf("certificates: %w", err)

@@ -1,12 +1,14 @@
 package testbed
 
 import (
+	"io"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // typeAt gives lines to a shell of the proxy as a person does who pastes them, and what the shell answered.
@@ -70,6 +72,56 @@ func TestTypedConfiguration(t *testing.T) {
 		for _, problem := range r.Problems {
 			t.Error(problem)
 		}
+	}
+	changesOnTrial(t, lab.A)
+}
+
+// changesOnTrial takes changes back when the session that has not confirmed them dies, and leaves nothing in the kernel when it is the daemon that
+// stops meanwhile.
+func changesOnTrial(t *testing.T, e *Enterprise) {
+	p := e.Proxy
+	hostname := func() string {
+		out, err := p.Shell("show running-config hostname")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(strings.TrimPrefix(out, "hostname "))
+	}
+	before := hostname()
+	risk := func() (cmd *exec.Cmd, keyboard io.Closer) {
+		cmd = exec.Command(Binary(), "shell", "--control", p.Control)
+		in, err := cmd.StdinPipe()
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err == nil {
+			_, err = io.WriteString(in, "configure terminal\ncommit confirmed 5\nhostname risky\n")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		Until(t, 5*time.Second, "the change on trial", func() bool { return hostname() == "risky" })
+		return cmd, in
+	}
+	if !strings.Contains(p.typeAt(t, "show configuration missing"), "in force") {
+		t.Fatal("the configuration is not in force")
+	}
+	cmd, in := risk()
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	in.Close()
+	Until(t, 5*time.Second, "the change to be taken back", func() bool { return hostname() == before })
+
+	cmd, in = risk()
+	p.Stop(t)
+	in.Close()
+	_ = cmd.Wait()
+	if state := kernelState(t, e.EdgeHost); strings.Contains(state, "imeproxy") {
+		t.Errorf("the kernel after a stop with changes on trial:\n%s", state)
+	}
+	p.Start(t)
+	if now := hostname(); now != before {
+		t.Errorf("what was on trial came back as %s", now)
 	}
 }
 

@@ -59,6 +59,11 @@ func New(opt Options) *Keeper {
 	if opt.After == nil {
 		opt.After = func(d time.Duration, f func()) func() bool { return time.AfterFunc(d, f).Stop }
 	}
+	if opt.File != "-" { // a relative name would be one of the state directory to Read
+		if path, err := filepath.Abs(opt.File); err == nil {
+			opt.File = path
+		}
+	}
 	return &Keeper{opt: opt, fs: disk{}, running: opt.Running}
 }
 

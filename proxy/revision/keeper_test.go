@@ -186,6 +186,28 @@ func TestCommitConfirmed(t *testing.T) {
 	}
 }
 
+func TestRelativeFile(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	if err := os.WriteFile("box.cfg", []byte("hostname a\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	k := New(Options{File: "box.cfg", StateDir: filepath.Join(dir, "state"), Running: load(t, "hostname b\n"), Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	if c, err := k.Startup(); err != nil || c.Hostname != "a" {
+		t.Errorf("%v, %v", c, err)
+	}
+	if err := k.Save("me"); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(filepath.Join(dir, "box.cfg")); err != nil || string(text) != "hostname b\n" {
+		t.Errorf("%q, %v", text, err)
+	}
+	stdin := New(Options{File: "-", Running: load(t, "hostname b\n")})
+	if err := stdin.Save("me"); !errors.Is(err, ErrNoFile) {
+		t.Errorf("saved to standard input: %v", err)
+	}
+}
+
 func TestReadStaysInItsFolder(t *testing.T) {
 	b := newBox(t, "hostname a\n")
 	if err := os.MkdirAll(b.opt.StateDir, 0o700); err != nil {

@@ -91,6 +91,9 @@ func addresses(c *config.Config) []netip.AddrPort {
 func (s *Server) Apply(c *config.Config, rest func() error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.ctx.Err() != nil { // closed: a session that ends may still take its changes back
+		return rest()
+	}
 	var fresh, keep []*port
 	undo := func(err error) error {
 		for _, p := range fresh {

@@ -354,6 +354,21 @@ func TestHandshakesAreBounded(t *testing.T) {
 	}
 }
 
+// A configuration that comes when the server is closed opens nothing any more.
+func TestApplyAfterClose(t *testing.T) {
+	c := allow(t, "127.0.0.0/8", freePort(t))
+	s, _ := start(t, &config.Config{})
+	s.Close()
+	rest := false
+	if err := s.Apply(c, func() error { rest = true; return nil }); err != nil || !rest {
+		t.Errorf("%v, the rest was done: %t", err, rest)
+	}
+	if conn, err := net.Dial("tcp", at(c)); err == nil {
+		conn.Close()
+		t.Error("a port is open")
+	}
+}
+
 // Of a configuration that cannot be put into force nothing is.
 func TestApplyWholeOrNotAtAll(t *testing.T) {
 	c := allow(t, "127.0.0.0/8", freePort(t))
