@@ -82,11 +82,13 @@ func (e *Edit) Line(base *Config, lines ...string) (Typed, Diagnostics) {
 	return out, nil
 }
 
-// Help lists what may stand at the end of a line that is being typed: commands of the open mode, then of global mode.
-func (e *Edit) Help(text string) []keyword.Candidate {
-	found := e.in().tree.Help(text)
+// Help lists what may stand at the end of a line that is being typed on top of a configuration: commands of the open mode, then of global mode;
+// names that exist before what they are names of.
+func (e *Edit) Help(base *Config, text string) []keyword.Candidate {
+	found := withNames(base, &e.in().tree, text, e.in().tree.Help(text))
 	if e.mode != nil && len(strings.Fields(text)) > 0 {
-		for _, c := range modes().global.tree.Help(text) {
+		global := &modes().global.tree
+		for _, c := range withNames(base, global, text, global.Help(text)) {
 			if !slices.ContainsFunc(found, func(x keyword.Candidate) bool { return x.Text == c.Text }) {
 				found = append(found, c)
 			}
@@ -96,11 +98,19 @@ func (e *Edit) Help(text string) []keyword.Candidate {
 }
 
 // Complete extends a line that is being typed as far as it is certain.
-func (e *Edit) Complete(text string) (string, []keyword.Candidate) {
-	if done, found := e.in().tree.Complete(text); len(found) > 0 {
-		return done, found
+func (e *Edit) Complete(base *Config, text string) (string, []keyword.Candidate) {
+	t := &e.in().tree
+	found := t.Help(text)
+	if len(found) == 0 {
+		t = &modes().global.tree
+		found = t.Help(text)
 	}
-	return modes().global.tree.Complete(text)
+	found = withNames(base, t, text, found)
+	// Where a name that exists fits, it is what is meant: that any other word may stand there keeps it from being completed otherwise.
+	if typed := keyword.Partial(text); typed != "" && slices.ContainsFunc(found, func(c keyword.Candidate) bool { return c.Keyword && strings.HasPrefix(c.Text, typed) }) {
+		found = slices.DeleteFunc(found, func(c keyword.Candidate) bool { return c.Argument != "" })
+	}
+	return keyword.Extend(text, found), found
 }
 
 // editBase is the text of a configuration for lines to follow in global mode.

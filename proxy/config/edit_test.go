@@ -110,6 +110,42 @@ func TestAppend(t *testing.T) {
 	}
 }
 
+func TestNamesThatExistComplete(t *testing.T) {
+	base := working(t)
+	for _, x := range []struct{ mode, line, done string }{
+		{"", "access-group inc", "access-group incoming "},
+		{"", "access-group incoming in interface out", "access-group incoming in interface outside "},
+		{"", "no object network ucm_m", "no object network ucm_map_1 "},
+		{"", "object network ucm_", "object network ucm_"},
+		{"", "obj net ucm_r", "obj net ucm_real_1 "},
+		{"", "interface eo", "interface eout "},
+		{"", "uc-ime lo", "uc-ime local-ent-ime "},
+		{"", "service-policy ime", "service-policy ime-policy "},
+		{"", "crypto ca enroll local", "crypto ca enroll local-ent "},
+		{"", "crypto ca enroll other", "crypto ca enroll other"},
+		{"class-map new", "match access-list ime-in", "match access-list ime-inbound-sip "},
+		{"tls-proxy local_to_remote-ent", "client trust-point l", "client trust-point local-ent "},
+		{"tls-proxy local_to_remote-ent", "tls-proxy r", "tls-proxy remote_to_local-ent "},
+	} {
+		var e Edit
+		if x.mode != "" {
+			if _, found := e.Line(base, x.mode); len(found) > 0 {
+				t.Fatal(found)
+			}
+		}
+		if done, _ := e.Complete(base, x.line); done != x.done {
+			t.Errorf("%s: %q became %q, want %q", x.mode, x.line, done, x.done)
+		}
+	}
+	var shown []string
+	for _, c := range (&Edit{}).Help(base, "no tls-proxy ") {
+		shown = append(shown, c.Text)
+	}
+	if got := strings.Join(shown, " "); got != "maximum-sessions local_to_remote-ent remote_to_local-ent WORD" {
+		t.Errorf("help: %s", got)
+	}
+}
+
 func TestDifference(t *testing.T) {
 	from := working(t)
 	if d := Difference(from, from); len(d) > 0 {

@@ -148,8 +148,24 @@ func layouts() map[string]View {
 		"version_empty":        Version{},
 		"running_config":       RunningConfig{Section: "uc-ime", Config: "uc-ime local_uc-ime_proxy\n ticket epoch 1 password *****"},
 		"running_config_empty": RunningConfig{},
-		"logging":              Logging{Lines: []string{"time=2026-11-26T22:21:40.698Z level=INFO msg=serving", "time=2026-11-26T22:21:41.698Z level=WARN msg=\"ticket refused\""}},
-		"logging_empty":        Logging{Lines: []string{}},
+		"interfaces": InterfaceStates{Interfaces: []InterfaceState{
+			{
+				Name: "eout", Nameif: "outside", Address: "209.165.200.225/27", Present: true, Up: true, Link: true, MAC: "02:00:5e:10:00:01", MTU: 1500,
+				In: Flow{Packets: 789, Bytes: 123456, Errors: 1, Dropped: 2}, Out: Flow{Packets: 987, Bytes: 654321, Errors: 3, Dropped: 4},
+			},
+			{Name: "ein", Nameif: "inside", SecurityLevel: 100, Present: true, Up: true, MTU: 1500},
+			{Name: "eth9", Nameif: "dmz", SecurityLevel: 50},
+		}},
+		"interfaces_empty": InterfaceStates{Interfaces: []InterfaceState{}},
+		"routes": RouteTable{Routes: []RouteEntry{
+			{Network: "0.0.0.0/0", Gateway: "209.165.200.254", Interface: "outside"}, {Network: "192.168.10.0/24", Interface: "inside"},
+		}},
+		"routes_empty":  RouteTable{Routes: []RouteEntry{}},
+		"arp":           ARPTable{Neighbors: []ARPEntry{{Interface: "outside", Address: "209.165.200.254", MAC: "02:00:5e:10:00:01"}}},
+		"arp_empty":     ARPTable{Neighbors: []ARPEntry{}},
+		"resources":     Resources{CPUSeconds: 12.34, CPUPercent: 3.5, Cores: 2, MemoryBytes: 31457280, HeapBytes: 10485760, Goroutines: 31},
+		"logging":       Logging{Lines: []string{"time=2026-11-26T22:21:40.698Z level=INFO msg=serving", "time=2026-11-26T22:21:41.698Z level=WARN msg=\"ticket refused\""}},
+		"logging_empty": Logging{Lines: []string{}},
 		"ticket_test": TicketTest{
 			Result: "Ticket DID mismatch", Meaning: "the called number is none of those that the ticket grants", Assumed: []string{"the caller's domain, taken as a.example"},
 			Claims: []string{"epoch 1", "granted to a.example"},

@@ -19,6 +19,10 @@ type Backend interface {
 	Version() observe.Version
 	Health() observe.HealthList
 	Logging() observe.Logging
+	Interfaces() observe.InterfaceStates
+	Routes() (observe.RouteTable, error)
+	Neighbors() (observe.ARPTable, error)
+	Resources() observe.Resources
 	// RunningConfig gives the canonical text with secrets masked, of everything ("") or of one section, whose name is one of config.SectionNames. A
 	// section that nothing is configured for is empty text. The error's words are shown to the operator.
 	RunningConfig(section string) (string, error)

@@ -43,6 +43,17 @@ func snapshot[V observe.View](get func() V) action {
 	return func(*session, keyword.Args) (observe.View, error) { return get(), nil }
 }
 
+// attempt makes a command of a getter that can fail.
+func attempt[V observe.View](get func() (V, error)) action {
+	return func(*session, keyword.Args) (observe.View, error) {
+		v, err := get()
+		if err != nil {
+			return nil, err
+		}
+		return v, nil
+	}
+}
+
 func commands(b Backend, now func() time.Time) []entry {
 	list := []entry{
 		{
@@ -90,6 +101,11 @@ func commands(b Backend, now func() time.Time) []entry {
 			usage: "show clock", help: "Date and time",
 			run: snapshot(func() observe.Clock { return observe.Clock{Now: now()} }),
 		},
+		{usage: "show interface", help: "Interfaces as the kernel has them, and their packets", run: snapshot(b.Interfaces)},
+		{usage: "show route", help: "The kernel's main routing table", run: attempt(b.Routes)},
+		{usage: "show arp", help: "Hosts on the links that answered", run: attempt(b.Neighbors)},
+		{usage: "show cpu", help: "What the daemon uses", run: snapshot(b.Resources)},
+		{usage: "show memory", help: "What the daemon uses", run: snapshot(b.Resources)},
 		{usage: "show logging", help: "The last lines of the log", run: snapshot(b.Logging)},
 		{usage: "show health", help: "What is wrong now, and what to do", run: snapshot(b.Health)},
 		{

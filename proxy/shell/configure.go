@@ -171,7 +171,7 @@ func (s *session) bodyLine(ctx context.Context, line string, w io.Writer) error 
 
 // help lists what may stand at the end of a line of configuration mode: its commands, then those of privileged mode.
 func (s *session) help(text string) []keyword.Candidate {
-	found := s.edit.Help(text)
+	found := s.edit.Help(s.x.keeper.Running(), text)
 	if len(found) == 0 || (len(strings.Fields(text)) == 0 && s.edit.Global()) {
 		known := map[string]bool{}
 		for _, c := range found {

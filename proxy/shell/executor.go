@@ -245,7 +245,7 @@ func (s *session) Complete(line string) (string, []keyword.Candidate) {
 	if s.edit == nil {
 		return s.x.tree.Complete(line)
 	}
-	done, found := s.edit.Complete(line)
+	done, found := s.edit.Complete(s.x.keeper.Running(), line)
 	other, more := s.x.tree.Complete(line)
 	switch {
 	case len(found) == 0:

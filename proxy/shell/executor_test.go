@@ -53,6 +53,8 @@ func TestSession(t *testing.T) {
 		"show clock",
 		"show health",
 		"show logging | include WARN",
+		"show interface",
+		"show route",
 		"test uc-ime ticket abc called +14085551212 peer a.example",
 		"test uc-ime ticket none",
 		"show crypto ca request local_ent",

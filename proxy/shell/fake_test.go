@@ -62,6 +62,20 @@ func (f *fake) Logging() observe.Logging {
 	return observe.Logging{Lines: []string{"level=INFO msg=serving", "level=WARN msg=\"ticket refused\""}}
 }
 
+func (f *fake) Interfaces() observe.InterfaceStates {
+	return observe.InterfaceStates{Interfaces: []observe.InterfaceState{{Name: "ein", Nameif: "inside", Present: true, Up: true, Link: true}}}
+}
+
+func (f *fake) Routes() (observe.RouteTable, error) {
+	return observe.RouteTable{Routes: []observe.RouteEntry{{Network: "0.0.0.0/0", Gateway: "209.165.200.254", Interface: "outside"}}}, nil
+}
+
+func (f *fake) Neighbors() (observe.ARPTable, error) {
+	return observe.ARPTable{Neighbors: []observe.ARPEntry{}}, nil
+}
+
+func (f *fake) Resources() observe.Resources { return observe.Resources{Cores: 2} }
+
 func (f *fake) Health() observe.HealthList { return observe.HealthList{} }
 
 func (f *fake) RunningConfig(section string) (string, error) {

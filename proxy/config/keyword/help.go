@@ -13,6 +13,8 @@ type Candidate struct {
 	Text    string // the keyword in full, an argument's label or value, or EndOfLine
 	Help    string
 	Keyword bool // it can be typed as it is
+	// Argument is the name of the argument that may stand here; empty for keywords.
+	Argument string
 }
 
 // Help lists what may follow a line: after a blank every next word, else the words that begin as the last one does. Nil means
@@ -27,6 +29,21 @@ func (t *Tree[T]) Help(line string) []Candidate {
 func (t *Tree[T]) Complete(line string) (string, []Candidate) {
 	at, partial := t.descend(line)
 	all := t.candidates(at, partial)
+	return Extend(line, all), all
+}
+
+// Partial is the last, unfinished word of a line; empty behind a blank.
+func Partial(line string) string {
+	words := Split(line)
+	if len(words) == 0 || strings.HasSuffix(line, " ") || strings.HasSuffix(line, "\t") {
+		return ""
+	}
+	return words[len(words)-1].Text
+}
+
+// Extend is what Complete makes of a line whose last word may be one of the candidates.
+func Extend(line string, all []Candidate) string {
+	partial := Partial(line)
 	var fits []string
 	for _, c := range all {
 		if c.Keyword && hasPrefixFold(c.Text, partial) {
@@ -34,7 +51,7 @@ func (t *Tree[T]) Complete(line string) (string, []Candidate) {
 		}
 	}
 	if len(fits) == 0 {
-		return line, all
+		return line
 	}
 	common := fits[0]
 	for _, f := range fits[1:] {
@@ -45,13 +62,13 @@ func (t *Tree[T]) Complete(line string) (string, []Candidate) {
 		common = common[:n]
 	}
 	if len(common) < len(partial) {
-		return line, all
+		return line
 	}
 	done := line[:len(line)-len(partial)] + common
 	if len(fits) == 1 && len(all) == 1 {
 		done += " "
 	}
-	return done, all
+	return done
 }
 
 // descend follows all whole words of a line and returns the last, unfinished one.
@@ -138,6 +155,6 @@ func (t *Tree[T]) argument(e *edge[T], partial string, put func(Candidate)) {
 		}
 	}
 	if partial == "" || e.kind.Check == nil || e.kind.Check(partial) == nil {
-		put(Candidate{Text: e.kind.Label, Help: help})
+		put(Candidate{Text: e.kind.Label, Help: help, Argument: e.name})
 	}
 }

@@ -1,0 +1,170 @@
+package proxy
+
+import (
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"imeproxy/proxy/observe"
+)
+
+// This file reads what the kernel says of itself (proc(5)): interfaces, routes, neighbors, and what the daemon uses.
+
+// Interfaces gives the configured interfaces as the kernel has them.
+func (a *Appliance) Interfaces() observe.InterfaceStates {
+	counts := map[string][2]observe.Flow{}
+	if text, err := os.ReadFile("/proc/net/dev"); err == nil {
+		counts = deviceCounters(string(text))
+	}
+	out := observe.InterfaceStates{Interfaces: []observe.InterfaceState{}}
+	for _, i := range a.plan.Load().cfg.Interfaces {
+		s := observe.InterfaceState{Name: i.Name, Nameif: i.Nameif, SecurityLevel: i.SecurityLevel, In: counts[i.Name][0], Out: counts[i.Name][1]}
+		if i.Address.IsValid() {
+			s.Address = i.Address.String()
+		}
+		if dev, err := net.InterfaceByName(i.Name); err == nil {
+			s.Present, s.MTU, s.MAC = true, dev.MTU, dev.HardwareAddr.String()
+			s.Up, s.Link = dev.Flags&net.FlagUp != 0, dev.Flags&net.FlagRunning != 0
+		}
+		out.Interfaces = append(out.Interfaces, s)
+	}
+	return out
+}
+
+// deviceCounters reads /proc/net/dev: a line an interface, eight counters in and eight out.
+func deviceCounters(text string) map[string][2]observe.Flow {
+	out := map[string][2]observe.Flow{}
+	for line := range strings.Lines(text) {
+		name, rest, found := strings.Cut(line, ":")
+		f := strings.Fields(rest)
+		if !found || len(f) < 16 {
+			continue
+		}
+		n := make([]uint64, len(f))
+		for i := range f {
+			n[i], _ = strconv.ParseUint(f[i], 10, 64)
+		}
+		out[strings.TrimSpace(name)] = [2]observe.Flow{
+			{Bytes: n[0], Packets: n[1], Errors: n[2], Dropped: n[3]},
+			{Bytes: n[8], Packets: n[9], Errors: n[10], Dropped: n[11]},
+		}
+	}
+	return out
+}
+
+// nameOf is the nameif of a Linux interface, or its own name.
+func (a *Appliance) nameOf(link string) string {
+	for _, i := range a.plan.Load().cfg.Interfaces {
+		if i.Name == link && i.Nameif != "" {
+			return i.Nameif
+		}
+	}
+	return link
+}
+
+// Routes gives the kernel's main routing table.
+func (a *Appliance) Routes() (observe.RouteTable, error) {
+	text, err := os.ReadFile("/proc/net/route")
+	if err != nil {
+		return observe.RouteTable{}, fmt.Errorf("routes: %w", err)
+	}
+	t := routeTable(string(text))
+	for i := range t.Routes {
+		t.Routes[i].Interface = a.nameOf(t.Routes[i].Interface)
+	}
+	return t, nil
+}
+
+// routeTable reads /proc/net/route: Iface Destination Gateway Flags RefCnt Use Metric Mask ..., addresses in hexadecimal in the byte order of
+// the machine.
+func routeTable(text string) observe.RouteTable {
+	out := observe.RouteTable{Routes: []observe.RouteEntry{}}
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) < 8 {
+			continue
+		}
+		dst, ok1 := hexAddr(f[1])
+		gateway, ok2 := hexAddr(f[2])
+		mask, ok3 := hexAddr(f[7])
+		metric, err := strconv.Atoi(f[6])
+		if !ok1 || !ok2 || !ok3 || err != nil {
+			continue // the head
+		}
+		m := mask.As4()
+		bits, _ := net.IPv4Mask(m[0], m[1], m[2], m[3]).Size()
+		r := observe.RouteEntry{Network: netip.PrefixFrom(dst, bits).String(), Metric: metric, Interface: f[0]}
+		if !gateway.IsUnspecified() {
+			r.Gateway = gateway.String()
+		}
+		out.Routes = append(out.Routes, r)
+	}
+	return out
+}
+
+func hexAddr(s string) (netip.Addr, bool) {
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != 4 {
+		return netip.Addr{}, false
+	}
+	return netip.AddrFrom4([4]byte{b[3], b[2], b[1], b[0]}), true // little-endian, as every machine that this runs on
+}
+
+// Neighbors gives the hosts on the links that answered for their addresses.
+func (a *Appliance) Neighbors() (observe.ARPTable, error) {
+	text, err := os.ReadFile("/proc/net/arp")
+	if err != nil {
+		return observe.ARPTable{}, fmt.Errorf("neighbors: %w", err)
+	}
+	t := arpTable(string(text))
+	for i := range t.Neighbors {
+		t.Neighbors[i].Interface = a.nameOf(t.Neighbors[i].Interface)
+	}
+	return t, nil
+}
+
+// arpTable reads /proc/net/arp: address, type, flags, MAC, mask, device. Those without an answer (flag 2 not set) are left out.
+func arpTable(text string) observe.ARPTable {
+	out := observe.ARPTable{Neighbors: []observe.ARPEntry{}}
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) != 6 {
+			continue
+		}
+		flags, err := strconv.ParseUint(strings.TrimPrefix(f[2], "0x"), 16, 32)
+		if err != nil || flags&2 == 0 {
+			continue
+		}
+		out.Neighbors = append(out.Neighbors, observe.ARPEntry{Interface: f[5], Address: f[0], MAC: f[3]})
+	}
+	return out
+}
+
+// Resources gives what the daemon uses.
+func (a *Appliance) Resources() observe.Resources {
+	out := observe.Resources{Cores: runtime.GOMAXPROCS(0), Goroutines: runtime.NumGoroutine()}
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) == nil {
+		out.CPUSeconds = float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
+	}
+	if up := a.now().Sub(a.started).Seconds(); up > 0 {
+		out.CPUPercent = 100 * out.CPUSeconds / up
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	out.HeapBytes = m.HeapAlloc
+	if text, err := os.ReadFile("/proc/self/statm"); err == nil {
+		if f := strings.Fields(string(text)); len(f) > 1 {
+			pages, _ := strconv.ParseUint(f[1], 10, 64)
+			out.MemoryBytes = pages * uint64(os.Getpagesize())
+		}
+	}
+	return out
+}
