@@ -149,7 +149,7 @@ func arpTable(text string) observe.ARPTable {
 
 // Resources gives what the daemon uses.
 func (a *Appliance) Resources() observe.Resources {
-	out := observe.Resources{Cores: runtime.GOMAXPROCS(0), Goroutines: runtime.NumGoroutine()}
+	out := observe.Resources{Cores: runtime.NumCPU(), Goroutines: runtime.NumGoroutine()}
 	var u unix.Rusage
 	if unix.Getrusage(unix.RUSAGE_SELF, &u) == nil {
 		out.CPUSeconds = float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9

@@ -97,8 +97,11 @@ func (x *executor) configurationCommands() []entry {
 			if t := k.Trial(); !t.IsZero() {
 				out = append(out, "on trial: taken back at "+t.Format("15:04:05")+" unless commit is entered")
 			}
-			if len(out) == 0 {
-				out = lines{"the running configuration is in force"}
+			if len(k.Missing()) == 0 {
+				out = append(out, "the running configuration is in force")
+			}
+			for _, d := range k.Running().Check().Warnings() {
+				out = append(out, "warning: "+observe.Clean(d.Message))
 			}
 			return out, nil
 		}},
