@@ -5,7 +5,6 @@ import (
 	"net/netip"
 
 	"imeproxy/mapping"
-	"imeproxy/proxy/config"
 )
 
 func tlsVersion(keyword string) uint16 {
@@ -73,7 +72,7 @@ func (p *plan) spec(listen []*listener) mapping.Spec {
 		s.Groups = append(s.Groups, ag)
 	}
 	for _, x := range p.SSH {
-		s.Open = append(s.Open, mapping.OpenPort{Link: x.On.Name, Proto: "tcp", Src: x.From, Addr: x.On.Address.Addr(), Port: p.sshPort()})
+		s.Open = append(s.Open, mapping.OpenPort{Link: x.On.Name, Proto: "tcp", Src: x.From, Addr: x.On.Address.Addr(), Port: p.cfg.SSH.ListenPort()})
 	}
 	s.Media = p.mediaRanges()
 	p.mappingSpec(&s)
@@ -89,12 +88,4 @@ func (p *plan) mediaRanges() []mapping.MediaRange {
 		}
 	}
 	return out
-}
-
-// sshPort is the TCP port of the shell.
-func (p *plan) sshPort() uint16 {
-	if port := p.cfg.SSH.Port; port > 0 {
-		return port
-	}
-	return config.DefaultSSHPort
 }

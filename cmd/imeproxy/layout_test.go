@@ -27,7 +27,7 @@ var rooms = map[string][]string{
 	"imeproxy/proxy/observe":        {},
 	"imeproxy/proxy/shell":          {"imeproxy/proxy", "imeproxy/proxy/..."},
 	"imeproxy/proxy/revision":       {"imeproxy/proxy/config"},
-	"imeproxy/proxy/sshd":           {"imeproxy/proxy/config", "imeproxy/proxy/shell"},
+	"imeproxy/proxy/sshd":           {"imeproxy/proxy/config", "imeproxy/proxy/revision", "imeproxy/proxy/shell"},
 	"imeproxy/proxy/trust":          {"imeproxy/tlsproxy"},
 	"imeproxy/proxy":                {"imeproxy/sipalg/...", "imeproxy/sipalg", "imeproxy/mediaterm", "imeproxy/tlsproxy", "imeproxy/mapping", "imeproxy/mapping/service", "imeproxy/fallback", "imeproxy/ucime/ticket", "imeproxy/proxy/config", "imeproxy/proxy/observe"},
 	"imeproxy/cmd/imeproxy":         {"imeproxy/proxy", "imeproxy/proxy/...", "imeproxy/ucime/..."},

@@ -140,7 +140,8 @@ func operate(ctx context.Context, f runFlags, a *proxy.Appliance, cfg *config.Co
 	apply := func(c *config.Config) error { return access.Apply(c, func() error { return a.Reload(c) }) }
 	keeper := revision.New(revision.Options{File: f.config, StateDir: f.stateDir, Running: cfg, Apply: apply, Log: log})
 	exec := shell.NewExecutor(a, keeper)
-	access, err := sshd.New(exec, f.stateDir, log)
+	// Whoever may connect could fill a disk with failed logins.
+	access, err := sshd.New(exec, f.stateDir, slog.New(observe.LimitLog(log.Handler(), 20, time.Now, "ssh login failed", "ssh: accept failed")))
 	if err == nil {
 		err = access.Apply(cfg, func() error { return nil })
 	}

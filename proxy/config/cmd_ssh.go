@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
+	"golang.org/x/crypto/ssh"
 )
 
 // PasswordCost is the cost of bcrypt for passwords that are typed: some 50 ms of one core a login.
@@ -133,6 +134,22 @@ func removeSSH(p *parser, a args) {
 	}
 }
 
+// ListenPort is the TCP port of SSH.
+func (s SSH) ListenPort() uint16 {
+	if s.Port == 0 {
+		return DefaultSSHPort
+	}
+	return s.Port
+}
+
+// IdleTime is how long a session may stand without a key pressed.
+func (s SSH) IdleTime() time.Duration {
+	if s.Timeout == 0 {
+		return DefaultSSHTimeout
+	}
+	return s.Timeout
+}
+
 // User finds a user by his name, or nil.
 func (c *Config) User(name string) *User {
 	return find(c.Users, func(u *User) bool { return u.Name == name })
@@ -147,23 +164,12 @@ func checkLogin(w string) error {
 	return nameUpTo(32)(w)
 }
 
-func checkLoginPassword(w string) error {
-	if Secret(w).Masked() {
-		return nil
-	}
-	for _, r := range w {
-		if r < 0x21 || r > 0x7e {
-			return errors.New("a password has printable US-ASCII characters only (codes 0x21 to 0x7e)")
-		}
-	}
-	if len(w) < 8 || len(w) > 72 {
-		return fmt.Errorf("a password has 8 to 72 characters, this has %d", len(w))
-	}
-	return nil
-}
-
 func checkKey(w string) error {
-	if raw, err := base64.StdEncoding.DecodeString(w); err != nil || len(raw) < 32 || len(w) > 2048 {
+	raw, err := base64.StdEncoding.DecodeString(w)
+	if err == nil {
+		_, err = ssh.ParsePublicKey(raw)
+	}
+	if err != nil {
 		return errors.New("the base64 of a public key is expected, as in a .pub file")
 	}
 	return nil

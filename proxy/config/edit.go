@@ -24,8 +24,6 @@ type Typed struct {
 	Leave bool
 	// Body says that lines of a certificate are to follow, up to quit.
 	Body bool
-	// Trustpoint is the trustpoint that the certificate belongs to.
-	Trustpoint string
 }
 
 // Prompt is what stands between the parentheses of the prompt, such as config-uc-ime.
@@ -56,12 +54,12 @@ func (e *Edit) Line(base *Config, lines ...string) (Typed, Diagnostics) {
 		in = m
 		out.Leave = cmd.pattern == "end" || (m == modes().global && (cmd.pattern == "exit" || cmd.pattern == "quit"))
 		out.Body = len(lines) == 1 && cmd.body
-		if a, ok := p.matched.Get("trustpoint"); ok {
-			out.Trustpoint = a.Text
-		}
 	})
 	if mistakes := behind(found, len(head)); len(mistakes) > 0 {
 		return Typed{}, mistakes
+	}
+	if found.HasErrors() { // the text has become too long, or the like
+		return Typed{}, found.Errors()
 	}
 	if in == nil || out.Body { // a comment, or a command that waits for its certificate
 		return out, nil
@@ -112,6 +110,9 @@ func (e *Edit) Complete(base *Config, text string) (string, []keyword.Candidate)
 	}
 	return keyword.Extend(text, found), found
 }
+
+// CheckWord says what is wrong with a word as an argument of a kind of the commands' patterns (HOST, PASSWORD, 1-255 and so on), or nil.
+func CheckWord(kind, word string) error { return modes().global.tree.Check(kind, word) }
 
 // editBase is the text of a configuration for lines to follow in global mode.
 func editBase(base *Config) []string {

@@ -48,9 +48,9 @@ func defineKinds(t *keyword.Tree[command]) {
 	define("MASK", "A.B.C.D", checkMask)
 	define("MAPPED", "A.B.C.D|WORD", checkMapped)
 	define("PAIR", "(REAL,MAPPED)", checkPair)
-	define("PASSWORD", "WORD", checkPassword)
+	define("PASSWORD", "WORD", passwordOf(10, 64))
 	define("LOGIN", "WORD", checkLogin)
-	define("LOGINPASSWORD", "WORD", checkLoginPassword)
+	define("LOGINPASSWORD", "WORD", passwordOf(8, 72))
 	define("KEY", "BASE64", checkKey)
 	define("FBS", "FILE.fbs", checkFBS)
 	define("MODULUS", "<2048-8192>", checkModulus)
@@ -210,19 +210,22 @@ func natPair(w string) (realName, mapped string, err error) {
 	return realName, mapped, nil
 }
 
-func checkPassword(w string) error {
-	if Secret(w).Masked() {
+// passwordOf checks a password of lo to hi characters; that of a printed configuration is taken too.
+func passwordOf(lo, hi int) func(string) error {
+	return func(w string) error {
+		if Secret(w).Masked() {
+			return nil
+		}
+		for _, r := range w {
+			if r < 0x21 || r > 0x7e {
+				return errors.New("a password has printable US-ASCII characters only (codes 0x21 to 0x7e)")
+			}
+		}
+		if len(w) < lo || len(w) > hi {
+			return fmt.Errorf("a password has %d to %d characters, this has %d", lo, hi, len(w))
+		}
 		return nil
 	}
-	for _, r := range w {
-		if r < 0x21 || r > 0x7e {
-			return errors.New("a password has printable US-ASCII characters only (codes 0x21 to 0x7e)")
-		}
-	}
-	if len(w) < 10 || len(w) > 64 {
-		return fmt.Errorf("a password has 10 to 64 characters, this has %d", len(w))
-	}
-	return nil
 }
 
 func checkFBS(w string) error {

@@ -79,12 +79,11 @@ type parser struct {
 	found Diagnostics
 	modes []*mode // from global to the innermost
 
-	words   []keyword.Word // of the line that is read
-	masked  []bool
-	shown   string
-	lost    bool // the mode's own line was mistaken, so what is set in it goes nowhere
-	watch   func(*parser, *mode, command)
-	matched args // of the command that watch is told of
+	words  []keyword.Word // of the line that is read
+	masked []bool
+	shown  string
+	lost   bool // the mode's own line was mistaken, so what is set in it goes nowhere
+	watch  func(*parser, *mode, command)
 
 	// The objects that sub-modes work on.
 	intf  *Interface
@@ -229,7 +228,6 @@ func (p *parser) command() {
 				p.doubt()
 			}
 			if p.watch != nil {
-				p.matched = args{a}
 				p.watch(p, m, cmd)
 			}
 			cmd.run(p, args{a})

@@ -57,6 +57,9 @@ func (disk) syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+// WriteFile puts a text in the place of a file as a whole, mode 0600: a power cut leaves the old file or the new one.
+func WriteFile(path string, text []byte) error { return write(disk{}, path, text) }
+
 // write puts a text in the place of a file as a whole.
 func write(fs files, path string, text []byte) error {
 	next := path + ".new"

@@ -143,10 +143,12 @@ func (s *session) certificateLine(line string) bool {
 	return line == "" || strings.HasPrefix(line, "-----") || (base64Line.MatchString(line) && (len(line) >= 20 || len(s.body) > 1))
 }
 
+func endOfBody(line string) bool { return strings.EqualFold(strings.TrimSpace(line), "quit") }
+
 // bodyLine takes a line of a certificate, up to quit.
 func (s *session) bodyLine(ctx context.Context, line string, w io.Writer) error {
 	text := strings.TrimSpace(line)
-	quit := strings.EqualFold(text, "quit")
+	quit := endOfBody(text)
 	if !quit && s.certificateLine(text) {
 		if s.body = append(s.body, text); len(s.body) > maxBody {
 			s.body = nil

@@ -114,6 +114,31 @@ func TestConfigurationSession(t *testing.T) {
 	}))
 }
 
+// The sessions of docs/shell.md are typed, and show what stands there.
+func TestShellDocument(t *testing.T) {
+	text, err := os.ReadFile("../../docs/shell.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := strings.Split(string(text), "```\n")
+	if len(parts) < 5 {
+		t.Fatalf("%d parts", len(parts))
+	}
+	for i := 1; i < len(parts); i += 2 {
+		s := newExecutor(&clearable{}, newKeeper(t), time.Now).NewSession(Caller{})
+		typeAll(s, []string{"conf t"})
+		var typed []string
+		for line := range strings.Lines(parts[i]) {
+			if _, command, found := strings.Cut(line, ")# "); found {
+				typed = append(typed, strings.TrimSuffix(command, "\n"))
+			}
+		}
+		if d := cmp.Diff(parts[i], typeAll(s, typed)); d != "" {
+			t.Error(d)
+		}
+	}
+}
+
 func certificate(t *testing.T) (text, fingerprint string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -45,9 +45,9 @@ type Session interface {
 	Prompt() string
 	// Run carries one line out and writes its output. A *CommandError is a line that is wrong; ErrExit ends the session.
 	Run(ctx context.Context, line string, w io.Writer) error
-	// Answers says that the next line is no command: a line of a certificate, which may be a key that was pasted by mistake, or an answer, which may be a
-	// password. It does not belong into a log.
-	Answers() bool
+	// Answers says that a line would be no command: a line of a certificate, which may be a key that was pasted by mistake, or an answer, which may be
+	// a password. It does not belong into a log.
+	Answers(line string) bool
 	// Complete extends a line that is being typed as far as it is certain (Tab), and lists what may stand at its end.
 	Complete(line string) (string, []keyword.Candidate)
 	// Close ends the session: what it has not confirmed is taken back.
@@ -166,6 +166,9 @@ func (s *session) Run(ctx context.Context, line string, w io.Writer) error {
 		return s.wizardLine(line, w)
 	}
 	raw := strings.TrimRight(line, " \r\n")
+	if strings.ContainsAny(raw, "\r\n") { // the parser of the configuration would take it for several
+		return &CommandError{Text: "% One line at a time is expected"}
+	}
 	// One blank for a tab and one "?" for a control character keep the columns of error markers right.
 	line = observe.Clean(strings.ReplaceAll(raw, "\t", " "))
 	if t := strings.TrimLeft(line, " "); t == "" || t[0] == '!' {
@@ -209,8 +212,11 @@ func (s *session) output(line string) (string, error) {
 	return f.render(v)
 }
 
-// Answers says that a certificate is read or a question waits.
-func (s *session) Answers() bool { return len(s.body) > 0 || s.wizard != nil }
+// Answers says that a line belongs to the certificate that is read, or that a question waits for it. A command that follows a certificate at once
+// is one, and belongs into the log.
+func (s *session) Answers(line string) bool {
+	return s.wizard != nil || (len(s.body) > 0 && (endOfBody(line) || s.certificateLine(strings.TrimSpace(line))))
+}
 
 // forUsers says whether a command needs no privilege: it shows nothing of the calls and changes nothing.
 func forUsers(args keyword.Args) bool {
@@ -235,7 +241,7 @@ func forViewers(args keyword.Args) bool {
 // Complete asks the tables of the mode that the session stands in.
 func (s *session) Complete(line string) (string, []keyword.Candidate) {
 	line = observe.Clean(strings.ReplaceAll(line, "\t", " "))
-	if s.Answers() || len(line) > MaxLine {
+	if len(s.body) > 0 || s.wizard != nil || len(line) > MaxLine {
 		return line, nil
 	}
 	if _, rest, filtered := splitFilter(line); filtered {

@@ -215,13 +215,15 @@ func (s *Server) carryOut(ctx context.Context, c net.Conn, session Session, q re
 // perform runs one command and tells the log of it. A fault in one command must not take the calls of the daemon with it, so a panic ends as
 // its error.
 func perform(ctx context.Context, session Session, line string, out io.Writer, flush func() error, log *slog.Logger) (end answer) {
-	answers := session.Answers() // before the line changes it
+	answers := session.Answers(line) // before the line changes it
 	defer func() {
 		if p := recover(); p != nil {
 			log.Error("command failed inside", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			end = answer{Done: true, Exit: 1, Error: "ERROR: % Internal error, see the log"}
 		}
-		if line := strings.TrimSpace(line); line != "" && line[0] != '!' && !answers && !strings.HasSuffix(line, "?") { // nothing was done: nothing to tell
+		line := strings.TrimSpace(line)
+		question := strings.HasSuffix(line, "?") && !strings.Contains(line, "|") // behind "|" it may be part of an expression, and the command acts
+		if line != "" && line[0] != '!' && !answers && !question {               // nothing was done: nothing to tell
 			log.Info("command", "line", auditLine(line), "exit", end.Exit)
 		}
 	}()

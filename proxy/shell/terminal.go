@@ -29,6 +29,7 @@ type screen struct {
 type keyReader struct {
 	r    io.Reader
 	held []byte // typed and not yet taken
+	cut  bool   // no key will come any more: the terminal is gone
 }
 
 const (
@@ -56,6 +57,7 @@ func (k *keyReader) fill() error {
 	if n > 0 {
 		return nil
 	}
+	k.cut = true
 	return err
 }
 
@@ -99,7 +101,9 @@ func (con Console) Interact(ctx context.Context, c Dialogue) error {
 		switch {
 		case s.lost != nil:
 			return s.lost
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, io.EOF) && s.keys.cut: // what was not finished is forgotten
+			return nil
+		case errors.Is(err, io.EOF): // Ctrl-D
 			if err := con.leave(ctx, c); err != nil {
 				return err
 			}
@@ -151,8 +155,8 @@ func (s *screen) page(text string) error {
 		all = all[:len(all)-1]
 	}
 	shown := 0
-	for i, line := range all {
-		if page > 0 && shown == page && i < len(all) {
+	for _, line := range all {
+		if page > 0 && shown == page {
 			next, err := s.askMore()
 			if err != nil || next == 0 {
 				return err

@@ -3,6 +3,7 @@ package shell
 import (
 	"context"
 	"io"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -39,6 +40,27 @@ func atKeyboard(t *testing.T, path string, height int, pairs ...string) string {
 	}
 	keys.Close()
 	return screen.String()
+}
+
+// What a terminal that is cut off had not finished is forgotten; Ctrl-D is the operator's own end, and finishes it.
+func TestTerminalCutOff(t *testing.T) {
+	for name, x := range map[string]struct {
+		keys string
+		kept bool
+	}{"cut off": {"", false}, "Ctrl-D": {"\x04", true}} {
+		t.Run(name, func(t *testing.T) {
+			k := newKeeper(t)
+			l := NewLocal(newExecutor(&clearable{}, k, time.Now), Caller{}, slog.New(slog.DiscardHandler))
+			defer l.Close()
+			con := Console{In: strings.NewReader("conf t\robject network x\rhost 10.1.1.1\r" + x.keys), Out: io.Discard, Err: io.Discard, Terminal: true, Size: func() (int, int) { return 80, 24 }}
+			if err := con.Interact(context.Background(), l); err != nil {
+				t.Error(err)
+			}
+			if kept := k.Running().Object("x") != nil; kept != x.kept {
+				t.Errorf("the object is there: %t, want %t", kept, x.kept)
+			}
+		})
+	}
 }
 
 func TestKeyboard(t *testing.T) {

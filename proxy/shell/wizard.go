@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"strconv"
 	"strings"
 
 	"imeproxy/proxy/config"
@@ -45,10 +44,10 @@ func always(text string) func(*wizard) string { return func(*wizard) string { re
 
 // host is an address that is none of those which are in use already: own ones, or of an earlier answer.
 func host(w *wizard, a string) error {
-	ip, err := netip.ParseAddr(a)
-	if err != nil || !ip.Is4() || ip.IsUnspecified() || ip.IsLoopback() || ip.IsMulticast() {
-		return errors.New("an IPv4 address of a host is expected, such as 192.168.10.30")
+	if err := config.CheckWord("HOST", a); err != nil {
+		return err
 	}
+	ip := netip.MustParseAddr(a)
 	for _, i := range w.given.Interfaces {
 		if i.Address.IsValid() && i.Address.Addr() == ip {
 			return fmt.Errorf("this is the address of interface %s itself", i.Nameif)
@@ -76,13 +75,9 @@ func hostOn(side string) func(*wizard, string) error {
 	}
 }
 
-func number(lo, hi int) func(*wizard, string) error {
-	return func(_ *wizard, a string) error {
-		if n, err := strconv.Atoi(a); err != nil || n < lo || n > hi {
-			return fmt.Errorf("a number from %d to %d is expected", lo, hi)
-		}
-		return nil
-	}
+// word is an argument of the commands.
+func word(kind string) func(*wizard, string) error {
+	return func(_ *wizard, a string) error { return config.CheckWord(kind, a) }
 }
 
 func nameif(w *wizard, a string) error {
@@ -108,14 +103,9 @@ func wizardQuestions() []question {
 		{name: "inside", text: "Interface of the private network", preset: always("inside"), check: nameif},
 		{name: "call_agent", text: "Address of the call agent in the private network", check: host},
 		{name: "security", text: "Does the call agent speak TLS on its trunk (secure) or not (non-secure)?", preset: always("non-secure"), check: oneOf("non-secure", "secure")},
-		{name: "port", text: "Port on which the call agent takes calls from other enterprises", preset: always("5070"), check: number(1, 65535)},
-		{name: "epoch", text: "Epoch of the ticket password, raised with each new password", preset: always("1"), check: number(1, 255)},
-		{name: "password", text: "Ticket password, the same as in the peer server; none: one is made", preset: func(*wizard) string { return rand.Text() }, check: func(_ *wizard, a string) error {
-			if len(a) < 10 || len(a) > 64 || strings.ContainsFunc(a, func(r rune) bool { return r < 0x21 || r > 0x7e }) {
-				return errors.New("10 to 64 printable ASCII characters without blanks are expected")
-			}
-			return nil
-		}},
+		{name: "port", text: "Port on which the call agent takes calls from other enterprises", preset: always("5070"), check: word("1-65535")},
+		{name: "epoch", text: "Epoch of the ticket password, raised with each new password", preset: always("1"), check: word("1-255")},
+		{name: "password", text: "Ticket password, the same as in the peer server; none: one is made", preset: func(*wizard) string { return rand.Text() }, check: word("PASSWORD")},
 		{name: "outside", text: "Interface of the public network", preset: always("outside"), check: func(w *wizard, a string) error {
 			if a == w.answers["inside"] {
 				return errors.New("this is the interface of the private network")
@@ -125,12 +115,7 @@ func wizardQuestions() []question {
 		{name: "public_address", text: "Public address that stands for the call agent", check: host},
 		{name: "media_outside", text: "Unused public address for media", check: hostOn("outside")},
 		{name: "media_inside", text: "Unused private address for media", check: hostOn("inside")},
-		{name: "domain", text: "SIP domain of this enterprise, for its certificate", preset: func(w *wizard) string { return w.given.DomainName }, check: func(_ *wizard, a string) error {
-			if _, mistakes, _ := new(config.Config).Append([]string{"domain-name " + a}); len(mistakes) > 0 || strings.ContainsAny(a, " ?") {
-				return errors.New("a domain name is expected, such as enterprise-a.example")
-			}
-			return nil
-		}},
+		{name: "domain", text: "SIP domain of this enterprise, for its certificate", preset: func(w *wizard) string { return w.given.DomainName }, check: word("DOMAIN")},
 		{name: "summary", text: "Enter these commands?", check: oneOf("yes", "no")},
 	}
 }

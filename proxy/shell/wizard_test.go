@@ -55,6 +55,28 @@ func TestWizardDefaults(t *testing.T) {
 	}
 }
 
+// Every command that acts is logged, also one that a certificate was expected before, or that ends in a question mark.
+func TestNoCommandEscapesTheLog(t *testing.T) {
+	var log bytes.Buffer
+	k := newKeeper(t)
+	b := &clearable{}
+	l := NewLocal(newExecutor(b, k, time.Now), Caller{}, slog.New(slog.NewTextHandler(&log, nil)))
+	defer l.Close()
+	for _, line := range []string{"conf t", "crypto ca trustpoint x", "crypto ca authenticate x", "hostname hidden", "clear conn all | count conn?", "hostname one\nhostname two"} {
+		if _, err := l.Run(context.Background(), line, new(bytes.Buffer)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if k.Running().Hostname != "hidden" || b.cleared.Load() != 1 {
+		t.Errorf("hostname %s, cleared %d times", k.Running().Hostname, b.cleared.Load())
+	}
+	for _, want := range []string{"hostname hidden", "clear conn all"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("%q acted and was not logged:\n%s", want, log.String())
+		}
+	}
+}
+
 // An answer may be a password: none is logged.
 func TestAnswersAreNotLogged(t *testing.T) {
 	var log bytes.Buffer

@@ -8,9 +8,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	gossh "golang.org/x/crypto/ssh"
+
+	"imeproxy/proxy/revision"
 )
 
 // hostKey reads the key that this machine proves itself with, or makes it. It is written whole before it gets its name: clients remember the key.
@@ -39,14 +40,5 @@ func makeKey(file string) ([]byte, error) {
 		return nil, err
 	}
 	text := pem.EncodeToMemory(block)
-	f, err := os.CreateTemp(filepath.Dir(file), ".ssh_host_key")
-	if err != nil {
-		return nil, err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return nil, err
-	}
-	return text, os.Rename(f.Name(), file)
+	return text, revision.WriteFile(file, text)
 }

@@ -71,14 +71,10 @@ func New(exec shell.Executor, stateDir string, log *slog.Logger) (*Server, error
 
 // addresses are those that a configuration wants SSH on.
 func addresses(c *config.Config) []netip.AddrPort {
-	n := c.SSH.Port
-	if n == 0 {
-		n = config.DefaultSSHPort
-	}
 	var out []netip.AddrPort
 	for _, x := range c.SSH.Allowed {
 		if i := c.InterfaceByNameif(x.Interface); i != nil && i.Address.IsValid() && !i.Shutdown {
-			if at := netip.AddrPortFrom(i.Address.Addr(), n); !slices.Contains(out, at) {
+			if at := netip.AddrPortFrom(i.Address.Addr(), c.SSH.ListenPort()); !slices.Contains(out, at) {
 				out = append(out, at)
 			}
 		}
@@ -158,12 +154,8 @@ func (s *Server) Close() {
 
 // protocol makes the protocol's side of one connection, with the settings that hold when it begins.
 func (s *Server) protocol() *ssh.Server {
-	idle := s.cfg.Load().SSH.Timeout
-	if idle == 0 {
-		idle = config.DefaultSSHTimeout
-	}
 	return &ssh.Server{
-		Version: "imeproxy", HostSigners: []ssh.Signer{s.signer}, MaxTimeout: MaxSession, IdleTimeout: idle,
+		Version: "imeproxy", HostSigners: []ssh.Signer{s.signer}, MaxTimeout: MaxSession, IdleTimeout: s.cfg.Load().SSH.IdleTime(),
 		Handler:          s.session,
 		PasswordHandler:  s.password,
 		PublicKeyHandler: s.publicKey,

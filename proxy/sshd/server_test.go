@@ -40,7 +40,7 @@ func (echo) NewSession(c shell.Caller) shell.Session { return echoSession{c} }
 func (echoSession) Greeting() string                 { return "Keep out\n" }
 func (echoSession) Prompt() string                   { return "asa-a# " }
 func (echoSession) Close()                           {}
-func (echoSession) Answers() bool                    { return false }
+func (echoSession) Answers(string) bool              { return false }
 
 func (echoSession) Complete(line string) (string, []keyword.Candidate) { return line + "done", nil }
 

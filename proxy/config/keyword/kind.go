@@ -34,6 +34,18 @@ func (t *Tree[T]) Define(name string, k Kind) {
 	t.kinds[name] = k
 }
 
+// Check says what is wrong with a word for a kind, or nil. An unknown kind panics, as in Add.
+func (t *Tree[T]) Check(kind, word string) error {
+	k, err := t.kind(kind)
+	if err != nil {
+		panic("keyword: " + err.Error())
+	}
+	if k.Check == nil {
+		return nil
+	}
+	return k.Check(word)
+}
+
 // kind finds a defined or a built-in kind.
 func (t *Tree[T]) kind(name string) (Kind, error) {
 	if k, ok := t.kinds[name]; ok {
