@@ -26,6 +26,7 @@ var rooms = map[string][]string{
 	"imeproxy/proxy/config/keyword": {},
 	"imeproxy/proxy/observe":        {},
 	"imeproxy/proxy/shell":          {"imeproxy/proxy", "imeproxy/proxy/..."},
+	"imeproxy/proxy/probe":          {},
 	"imeproxy/proxy/revision":       {"imeproxy/proxy/config"},
 	"imeproxy/proxy/sshd":           {"imeproxy/proxy/config", "imeproxy/proxy/revision", "imeproxy/proxy/shell"},
 	"imeproxy/proxy/trust":          {"imeproxy/tlsproxy"},

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -33,8 +36,12 @@ func newShellCommand() *cobra.Command {
 				}
 				defer restore()
 			}
-			err := shell.Run(cmd.Context(), con)
-			if err != nil && !errors.Is(err, shell.ErrCommandFailed) {
+			// Ctrl-C ends the command that runs, the second one the shell. In a raw terminal it is a key.
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
+			defer stop()
+			context.AfterFunc(ctx, stop)
+			err := shell.Run(ctx, con)
+			if err != nil && !errors.Is(err, shell.ErrCommandFailed) && !errors.Is(err, context.Canceled) {
 				fmt.Fprint(os.Stderr, "imeproxy shell: ", err, "\r\n") // the terminal may still be raw
 			}
 			return err
@@ -59,7 +66,22 @@ func rawTerminal(con *shell.Console) (restore func(), err error) {
 		}
 		return width, height
 	}
-	return func() { _ = term.Restore(in, before) }, nil
+	signals, resized := make(chan os.Signal, 1), make(chan struct{}, 1)
+	signal.Notify(signals, syscall.SIGWINCH)
+	go func() {
+		for range signals {
+			select {
+			case resized <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	con.Resized = resized
+	return func() {
+		signal.Stop(signals)
+		close(signals)
+		_ = term.Restore(in, before)
+	}, nil
 }
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }

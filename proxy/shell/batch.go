@@ -23,6 +23,8 @@ type Console struct {
 	// Size gives the columns and lines of a terminal that passes on each key (raw mode): lines are edited, completed and paged here. Nil: lines
 	// come whole, as from a file.
 	Size func() (width, height int)
+	// Resized tells that the window has another size; may be nil.
+	Resized <-chan struct{}
 }
 
 // Run carries out the commands of -c, or else the lines of In up to its end or `exit`. The first command that fails ends it with
@@ -131,7 +133,7 @@ func (con Console) one(ctx context.Context, c Dialogue, line string) (done bool,
 		return true, err
 	}
 	if r.Exit == 0 {
-		return r.Closed, nil
+		return r.Closed, ctx.Err() // what was interrupted has ended well, and nothing is to follow
 	}
 	w := con.Err
 	if con.Terminal {

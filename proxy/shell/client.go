@@ -12,8 +12,11 @@ import (
 	"time"
 )
 
-// dialTime bounds connecting and the greeting.
-const dialTime = 5 * time.Second
+// dialTime bounds connecting and the greeting; stopTime the end of a command that was interrupted.
+const (
+	dialTime = 5 * time.Second
+	stopTime = 30 * time.Second
+)
 
 // Client is one connection to a daemon's control socket. Not safe for concurrent use.
 type Client struct {
@@ -68,15 +71,15 @@ func (c *Client) Prompt() string { return c.prompt }
 func (c *Client) Close() error { return c.conn.Close() }
 
 // Run carries one line out and copies its output to w as it comes. An error means that the connection cannot be used any more; a command
-// that failed is told by the Result. Ending ctx ends the connection.
+// that failed is told by the Result. Ending ctx interrupts a command that goes on, and ends the connection to a daemon that does not answer to that.
 func (c *Client) Run(ctx context.Context, line string, w io.Writer) (Result, error) {
 	if len(line) > MaxLine { // the daemon would end the connection
 		return Result{Exit: 1, Error: fmt.Sprintf("ERROR: %% Line is longer than %d bytes", MaxLine)}, nil
 	}
-	defer context.AfterFunc(ctx, func() { c.conn.Close() })()
 	if err := writeFrame(c.conn, request{Command: line}); err != nil {
 		return Result{}, c.explain(ctx, err)
 	}
+	defer c.interrupted(ctx)()
 	for {
 		a, err := c.receive()
 		if err != nil {
@@ -90,6 +93,25 @@ func (c *Client) Run(ctx context.Context, line string, w io.Writer) (Result, err
 		}
 		if _, err := io.WriteString(w, a.Output); err != nil {
 			return Result{}, fmt.Errorf("output: %w", err)
+		}
+	}
+}
+
+// interrupted passes the end of ctx on to the daemon, until done is called.
+func (c *Client) interrupted(ctx context.Context) (done func()) {
+	sent := make(chan struct{})
+	var late *time.Timer
+	stop := context.AfterFunc(ctx, func() {
+		defer close(sent)
+		late = time.AfterFunc(stopTime, func() { c.conn.Close() })
+		if writeFrame(c.conn, request{Interrupt: true}) != nil {
+			c.conn.Close()
+		}
+	})
+	return func() {
+		if !stop() {
+			<-sent
+			late.Stop()
 		}
 	}
 }

@@ -18,6 +18,7 @@ type entry struct {
 	pattern string // of the keyword trie; "" = usage
 	help    string
 	run     action
+	live    stream // in run's place
 }
 
 // keywordHelp says what the words mean that several commands share.

@@ -38,13 +38,9 @@ const maxBody = 4000
 
 // configure carries out a line in configuration mode: a command of the configuration, or else one of privileged mode, as an ASA takes them
 // there too. raw is the line as it came, line the same made fit for a terminal.
-func (s *session) configure(raw, line string, w io.Writer) error {
+func (s *session) configure(ctx context.Context, raw, line string, w io.Writer) error {
 	if before, ok := strings.CutSuffix(line, "?"); ok && !strings.Contains(line, "|") {
-		text, err := helpText(s.help(before))
-		if err == nil {
-			_, err = io.WriteString(w, text)
-		}
-		return err
+		return put(w)(helpText(s.help(before)))
 	}
 	typed, mistakes := s.edit.Line(s.x.keeper.Running(), raw)
 	if len(mistakes) > 0 {
@@ -53,11 +49,7 @@ func (s *session) configure(raw, line string, w io.Writer) error {
 		if e != nil && (e.Index == 0 || !mistakes[0].Unknown()) {
 			return mistaken(mistakes)
 		}
-		text, err := s.output(line)
-		if err == nil {
-			_, err = io.WriteString(w, text)
-		}
-		return err
+		return s.command(ctx, line, w)
 	}
 	if typed.Body {
 		s.body = []string{raw}

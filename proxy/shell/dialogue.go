@@ -14,7 +14,7 @@ type Dialogue interface {
 	Greeting() string
 	// Prompt is what stands before the next line; empty where lines of a certificate are read.
 	Prompt() string
-	// Run carries one line out and copies its output to w. An error means that the dialogue is over; a command that failed is told by the Result.
+	// Run carries one line out and copies its output to w as it comes. Ending ctx interrupts a command that goes on. An error means that the dialogue is over; a command that failed is told by the Result.
 	Run(ctx context.Context, line string, w io.Writer) (Result, error)
 	// Complete extends a line that is being typed as far as it is certain.
 	Complete(ctx context.Context, line string) (string, error)

@@ -43,7 +43,7 @@ type Session interface {
 	Greeting() string
 	// Prompt is what stands before the next line, "hostname# ".
 	Prompt() string
-	// Run carries one line out and writes its output. A *CommandError is a line that is wrong; ErrExit ends the session.
+	// Run carries one line out and writes its output. Ending ctx interrupts a command that goes on. A *CommandError is a line that is wrong; ErrExit ends the session.
 	Run(ctx context.Context, line string, w io.Writer) error
 	// Answers says that a line would be no command: a line of a certificate, which may be a key that was pasted by mistake, or an answer, which may be
 	// a password. It does not belong into a log.
@@ -58,17 +58,19 @@ type executor struct {
 	backend  Backend
 	keeper   Keeper // nil: the configuration can only be looked at
 	commands []entry
-	tree     *keyword.Tree[action]
+	tree     *keyword.Tree[entry]
 }
 
 // NewExecutor makes the command table over a running appliance. With a keeper the configuration can be changed; it may be nil.
 func NewExecutor(b Backend, k Keeper) Executor { return newExecutor(b, k, time.Now) }
 
 func newExecutor(b Backend, k Keeper, now func() time.Time) *executor {
-	x := &executor{backend: b, keeper: k, tree: new(keyword.Tree[action]), commands: commands(b, now)}
+	x := &executor{backend: b, keeper: k, tree: new(keyword.Tree[entry]), commands: commands(b, now)}
 	if k != nil {
 		x.commands = append(x.commands, x.configurationCommands()...)
 	}
+	x.kinds()
+	x.commands = append(x.commands, x.probeCommands()...)
 	x.commands = append(x.commands,
 		entry{
 			usage: "terminal pager LINES", pattern: "terminal pager <lines:0-10000>", help: "Lines of a page on this terminal; 0: no pages",
@@ -101,7 +103,7 @@ func newExecutor(b Backend, k Keeper, now func() time.Time) *executor {
 		if pattern == "" {
 			pattern = c.usage
 		}
-		x.tree.Add(pattern, c.help, c.run)
+		x.tree.Add(pattern, c.help, c)
 	}
 	return x
 }
@@ -175,41 +177,53 @@ func (s *session) Run(ctx context.Context, line string, w io.Writer) error {
 		return nil
 	}
 	if s.edit != nil {
-		return s.configure(raw, line, w)
+		return s.configure(ctx, raw, line, w)
 	}
-	text, err := s.output(line)
-	if err != nil {
-		return err
-	}
-	_, err = io.WriteString(w, text)
-	return err
+	return s.command(ctx, line, w)
 }
 
-func (s *session) output(line string) (string, error) {
+// command carries out a line of privileged mode.
+func (s *session) command(ctx context.Context, line string, w io.Writer) error {
 	x := s.x
 	text, rest, filtered := splitFilter(line)
 	if before, ok := strings.CutSuffix(line, "?"); ok && len(strings.Fields(rest)) < 2 { // in an expression "?" has its own meaning
-		return x.question(before)
+		return put(w)(x.question(before))
 	}
-	run, args, e := x.tree.MatchLine(text)
+	c, args, e := x.tree.MatchLine(text)
 	if e != nil {
-		return "", parseError(line, e)
+		return parseError(line, e)
 	}
 	if (s.user && !forUsers(args)) || (s.viewOnly && !forViewers(args)) {
-		return "", invalidAt(line, args[0].Col)
+		return invalidAt(line, args[0].Col)
 	}
 	var f filter
 	if filtered {
 		var err error
 		if f, err = parseFilter(line, rest); err != nil {
-			return "", err
+			return err
 		}
 	}
-	v, err := run(s, args)
-	if err != nil {
-		return "", err
+	if c.live != nil {
+		if f.kind == filterJSON || f.kind == filterCount || f.kind == filterBegin {
+			return invalidAt(line, len([]rune(rest))-len([]rune(strings.TrimLeft(rest, " "))))
+		}
+		return follow(ctx, c.live, s, args, f, w)
 	}
-	return f.render(v)
+	v, err := c.run(s, args)
+	if err != nil {
+		return err
+	}
+	return put(w)(f.render(v))
+}
+
+// put writes a text unless there was none.
+func put(w io.Writer) func(string, error) error {
+	return func(text string, err error) error {
+		if err == nil {
+			_, err = io.WriteString(w, text)
+		}
+		return err
+	}
 }
 
 // Answers says that a line belongs to the certificate that is read, or that a question waits for it. A command that follows a certificate at once

@@ -157,7 +157,7 @@ func TestEveryCommandHasJSON(t *testing.T) {
 	b := &clearable{}
 	for _, c := range newExecutor(b, nil, time.Now).commands {
 		line := strings.NewReplacer(" [SECTION]", "", "LINES", "24", "HEADER [called NUMBER] [peer DOMAIN]", "x", "TRUSTPOINT", "local").Replace(c.usage)
-		if line == "exit" {
+		if line == "exit" || c.live != nil {
 			continue
 		}
 		out, err := run(t, b, line+" | json")

@@ -115,6 +115,17 @@ func (f filter) apply(text string) string {
 	return b.String()
 }
 
+// passes says whether the filter lets one line of an output through that goes on.
+func (f filter) passes(line string) bool {
+	switch f.kind {
+	case filterInclude:
+		return f.re.MatchString(strings.TrimSuffix(line, "\n"))
+	case filterExclude:
+		return !f.re.MatchString(strings.TrimSuffix(line, "\n"))
+	}
+	return true
+}
+
 // render gives what the operator sees of a snapshot.
 func (f filter) render(v observe.View) (string, error) {
 	if f.kind == filterJSON {

@@ -20,6 +20,8 @@ const (
 type request struct {
 	Command  string `json:"command"`
 	Complete bool   `json:"complete,omitempty"` // the line is being typed: extend it, carry nothing out
+	// Interrupt ends the command that was sent before, if it still runs; it has no answer of its own.
+	Interrupt bool `json:"interrupt,omitempty"`
 }
 
 // answer is one frame of the server: the greeting, a piece of output or the end of a command.

@@ -169,8 +169,10 @@ func (s *Server) connection(ctx context.Context, c *net.UnixConn) {
 	if err := s.send(c, answer{Output: session.Greeting(), Prompt: session.Prompt()}); err != nil {
 		return
 	}
+	in := s.read(ctx, c)
+	defer in.close(c)
 	for {
-		q, err := s.receive(c)
+		q, err := in.next(s.IdleTime)
 		if err != nil {
 			if !errors.Is(err, io.EOF) && ctx.Err() == nil {
 				log.Info("control connection ended", "error", err)
@@ -181,13 +183,15 @@ func (s *Server) connection(ctx context.Context, c *net.UnixConn) {
 			return
 		}
 		if q.Complete {
+			q.cancel()
 			line, _ := session.Complete(q.Command)
 			if err := s.send(c, answer{Done: true, Line: line}); err != nil {
 				return
 			}
 			continue
 		}
-		end := s.carryOut(ctx, c, session, q, log)
+		end := s.carryOut(q.ctx, c, session, q.request, log)
+		q.cancel()
 		if err := s.send(c, end); err != nil || end.Close {
 			return
 		}
@@ -195,7 +199,7 @@ func (s *Server) connection(ctx context.Context, c *net.UnixConn) {
 }
 
 func (s *Server) receive(c *net.UnixConn) (request, error) {
-	if err := c.SetReadDeadline(time.Now().Add(s.IdleTime)); err != nil {
+	if err := c.SetReadDeadline(time.Time{}); err != nil { // next has an eye on the time between requests
 		return request{}, err
 	}
 	var late error
@@ -209,7 +213,7 @@ func (s *Server) receive(c *net.UnixConn) (request, error) {
 // carryOut runs one command of a session at the socket.
 func (s *Server) carryOut(ctx context.Context, c net.Conn, session Session, q request, log *slog.Logger) answer {
 	out := &output{send: func(a answer) error { return s.send(c, a) }}
-	return perform(ctx, session, q.Command, out, out.flush, log)
+	return perform(ctx, session, q.Command, out, out.Flush, log)
 }
 
 // perform runs one command and tells the log of it. A fault in one command must not take the calls of the daemon with it, so a panic ends as
@@ -291,7 +295,8 @@ func (o *output) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (o *output) flush() error {
+// Flush sends what is left.
+func (o *output) Flush() error {
 	if len(o.buf) == 0 {
 		return nil
 	}

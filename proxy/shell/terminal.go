@@ -7,6 +7,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/term"
 )
@@ -19,89 +20,38 @@ type screen struct {
 	con   Console
 	ctx   context.Context
 	c     Dialogue
-	keys  *keyReader
+	keys  *keyboard
 	term  *term.Terminal
+	past  past
 	pager int // lines of a page; 0: none, -1: the terminal's own
 	lost  error
 }
 
-// keyReader gives what is typed, with the keys of an ASA that the line editor does not know written in those that it knows.
-type keyReader struct {
-	r    io.Reader
-	held []byte // typed and not yet taken
-	cut  bool   // no key will come any more: the terminal is gone
-}
-
-const (
-	ctrlC = 3
-	ctrlU = 21 // the line editor: forget the line
-	ctrlZ = 26
-)
-
-func (k *keyReader) fill() error {
-	if len(k.held) > 0 {
-		return nil
-	}
-	b := make([]byte, 4096)
-	n, err := k.r.Read(b)
-	for _, key := range b[:n] {
-		switch key {
-		case ctrlC:
-			k.held = append(k.held, ctrlU, '\r')
-		case ctrlZ:
-			k.held = append(k.held, append([]byte{ctrlU}, "end\r"...)...)
-		default:
-			k.held = append(k.held, key)
-		}
-	}
-	if n > 0 {
-		return nil
-	}
-	k.cut = true
-	return err
-}
-
-func (k *keyReader) Read(p []byte) (int, error) {
-	if err := k.fill(); err != nil {
-		return 0, err
-	}
-	n := copy(p, k.held)
-	k.held = k.held[n:]
-	return n, nil
-}
-
-// key gives one byte, for the pager.
-func (k *keyReader) key() (byte, error) {
-	if err := k.fill(); err != nil {
-		return 0, err
-	}
-	b := k.held[0]
-	k.held = k.held[1:]
-	return b, nil
-}
-
 // Interact is a session at a terminal in raw mode, whose Size must be given, up to `exit` or the end of In.
 func (con Console) Interact(ctx context.Context, c Dialogue) error {
-	s := &screen{con: con, ctx: ctx, c: c, keys: &keyReader{r: con.In}, pager: -1}
+	s := &screen{con: con, ctx: ctx, c: c, keys: newKeyboard(con.In), pager: -1}
+	defer s.keys.close()
 	s.term = term.NewTerminal(struct {
 		io.Reader
 		io.Writer
 	}{s.keys, con.Out}, "")
 	s.term.AutoCompleteCallback = s.complete
+	s.term.History = &s.past
 	s.term.SetBracketedPasteMode(true)
 	defer s.term.SetBracketedPasteMode(false)
+	defer s.watchSize()()
 	if _, err := io.WriteString(s.term, c.Greeting()); err != nil {
 		return fmt.Errorf("output: %w", err)
 	}
 	for {
-		width, height := con.Size()
-		_ = s.term.SetSize(width, height)
+		_ = s.term.SetSize(con.Size())
 		s.term.SetPrompt(c.Prompt())
+		s.past.silent = !isCommandPrompt(c.Prompt())
 		line, err := s.term.ReadLine()
 		switch {
 		case s.lost != nil:
 			return s.lost
-		case errors.Is(err, io.EOF) && s.keys.cut: // what was not finished is forgotten
+		case errors.Is(err, io.EOF) && s.keys.gone(): // what was not finished is forgotten
 			return nil
 		case errors.Is(err, io.EOF): // Ctrl-D
 			if err := con.leave(ctx, c); err != nil {
@@ -118,21 +68,62 @@ func (con Console) Interact(ctx context.Context, c Dialogue) error {
 	}
 }
 
-// run carries out a line and shows its output page by page.
+// watchSize keeps the line editor's idea of the window true while a line is typed, until done.
+func (s *screen) watchSize() (done func()) {
+	over := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-s.con.Resized:
+				_ = s.term.SetSize(s.con.Size())
+			case <-over:
+				return
+			}
+		}
+	})
+	return func() { close(over); wg.Wait() }
+}
+
+// isCommandPrompt tells the prompts of the modes from questions and from the lines of a certificate.
+func isCommandPrompt(p string) bool { return strings.HasSuffix(p, "# ") || strings.HasSuffix(p, "> ") }
+
+// run carries out a line and shows its output page by page as it comes. Ctrl-C interrupts the command and forgets what is not shown yet.
 func (s *screen) run(line string) (done bool, err error) {
-	var out strings.Builder
-	r, err := s.c.Run(s.ctx, line, &out)
-	if err != nil {
-		return true, err
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	out := newPipe()
+	s.keys.begin(func() { cancel(); out.skip() })
+	defer s.keys.end()
+	var r Result
+	var lost error
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		text := ""
+		if r, lost = s.c.Run(ctx, line, out); r.Exit != 0 {
+			text = r.Error + "\n"
+		}
+		out.end(text)
+	})
+	wanted, err := s.page(out, !isDebug(line))
+	if !wanted || err != nil {
+		cancel()
+	}
+	out.close()
+	wg.Wait()
+	if lost != nil {
+		return true, lost
 	}
 	if n, ok := pagerLines(line); ok && r.Exit == 0 {
 		s.pager = n
 	}
-	text := out.String()
-	if r.Exit != 0 {
-		text += r.Error + "\n"
-	}
-	return r.Closed, s.page(text)
+	return r.Closed, err
+}
+
+// isDebug says whether a line begins a debug, which is not paged: it shows what happens now.
+func isDebug(line string) bool {
+	f := strings.Fields(strings.ToLower(line))
+	return len(f) > 1 && len(f[0]) > 1 && strings.HasPrefix("debug", f[0])
 }
 
 // pagerLines reads `terminal pager N`, which concerns this end alone.
@@ -145,30 +136,30 @@ func pagerLines(line string) (int, bool) {
 	return n, err == nil
 }
 
-func (s *screen) page(text string) error {
+// page shows what comes up to its end; false: the operator does not want to see more.
+func (s *screen) page(out *pipe, paged bool) (bool, error) {
 	page := s.pager
 	if _, height := s.con.Size(); page < 0 {
 		page = max(1, height-1)
 	}
-	all := strings.SplitAfter(text, "\n")
-	if all[len(all)-1] == "" {
-		all = all[:len(all)-1]
-	}
 	shown := 0
-	for _, line := range all {
-		if page > 0 && shown == page {
+	for {
+		text, ok := out.next()
+		if !ok {
+			return true, nil
+		}
+		if paged && page > 0 && shown >= page {
 			next, err := s.askMore()
 			if err != nil || next == 0 {
-				return err
+				return false, err
 			}
 			shown = page - min(next, page)
 		}
-		if _, err := io.WriteString(s.con.Out, strings.TrimSuffix(line, "\n")+"\r\n"); err != nil {
-			return fmt.Errorf("output: %w", err)
+		if _, err := io.WriteString(s.con.Out, strings.ReplaceAll(text, "\n", "\r\n")); err != nil {
+			return false, fmt.Errorf("output: %w", err)
 		}
-		shown++
+		shown += strings.Count(text, "\n")
 	}
-	return nil
 }
 
 // askMore waits for a key and gives how many lines may follow: 0 ends the output.
@@ -185,18 +176,19 @@ func (s *screen) askMore() (int, error) {
 		return 0, fmt.Errorf("terminal: %w", err)
 	case key == '\r' || key == '\n':
 		return 1, nil
-	case key == 'q' || key == 'Q' || key == ctrlU:
-		if key == ctrlU && len(s.keys.held) > 0 { // Ctrl-C came as two keys
-			s.keys.held = s.keys.held[1:]
-		}
+	case key == 'q' || key == 'Q' || key == ctrlC:
 		return 0, nil
 	}
 	return 1 << 30, nil
 }
 
-// complete answers Tab and `?`, which act at once and keep the line.
+// complete answers Tab and `?`, which act at once and keep the line, and Ctrl-R, which looks for an earlier one.
 func (s *screen) complete(line string, pos int, key rune) (string, int, bool) {
-	if p := s.c.Prompt(); (!strings.HasSuffix(p, "# ") && !strings.HasSuffix(p, "> ")) || (key != '\t' && key != '?') {
+	if key == ctrlR {
+		found, ok := s.past.search(line)
+		return found, len(found), ok
+	}
+	if !isCommandPrompt(s.c.Prompt()) || (key != '\t' && key != '?') {
 		return "", 0, false
 	}
 	typed, rest := line[:pos], line[pos:]

@@ -1,6 +1,7 @@
 package sshd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -298,9 +299,15 @@ func (s *Server) session(c ssh.Session) {
 	}
 	var size atomic.Pointer[ssh.Window]
 	size.Store(&pty.Window)
+	resized := make(chan struct{}, 1)
+	con.Resized = resized
 	go func() {
 		for w := range windows {
 			size.Store(&w)
+			select {
+			case resized <- struct{}{}:
+			default:
+			}
 		}
 	}()
 	con.Size = func() (int, int) {
@@ -317,12 +324,29 @@ func (s *Server) session(c ssh.Session) {
 	_ = c.Exit(0)
 }
 
-// command carries out the lines that came with the connection.
+// command carries out the lines that came with the connection. One that goes on ends with the connection, or by a Ctrl-C where there is a terminal.
 func (s *Server) command(c ssh.Session, l *shell.Local, lines string) int {
+	ctx, cancel := context.WithCancel(c.Context())
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
+	if _, _, terminal := c.Pty(); terminal {
+		go func() { // ends with the session
+			for b := make([]byte, 64); ; {
+				n, err := c.Read(b)
+				if err != nil || bytes.IndexByte(b[:n], 3) >= 0 {
+					cancel()
+					return
+				}
+			}
+		}()
+	}
 	for line := range strings.Lines(lines) {
-		r, err := l.Run(s.ctx, strings.TrimSuffix(line, "\n"), c)
+		r, err := l.Run(ctx, strings.TrimSuffix(line, "\n"), c)
 		if err != nil {
 			return 1
+		}
+		if ctx.Err() != nil {
+			return 130
 		}
 		if r.Exit != 0 {
 			_, _ = io.WriteString(c.Stderr(), r.Error+"\n")

@@ -1,0 +1,103 @@
+package shell
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/netip"
+	"slices"
+	"time"
+
+	"imeproxy/proxy/config/keyword"
+	"imeproxy/proxy/observe"
+	"imeproxy/proxy/probe"
+)
+
+// nameifs are the interfaces that commands may name.
+func (x *executor) nameifs() []observe.InterfaceState {
+	return slices.DeleteFunc(slices.Clone(x.backend.Interfaces().Interfaces), func(i observe.InterfaceState) bool { return i.Nameif == "" })
+}
+
+// nameif finds an interface by its name.
+func (x *executor) nameif(name string) (observe.InterfaceState, bool) {
+	all := x.nameifs()
+	i := slices.IndexFunc(all, func(i observe.InterfaceState) bool { return i.Nameif == name })
+	if i < 0 {
+		return observe.InterfaceState{}, false
+	}
+	return all[i], true
+}
+
+// kinds adds the arguments whose values depend on the running appliance.
+func (x *executor) kinds() {
+	x.tree.Define("NAMEIF", keyword.Kind{
+		Check: func(w string) error {
+			if _, ok := x.nameif(w); !ok {
+				return errors.New("the name of an interface is expected, see show interface")
+			}
+			return nil
+		},
+		Suggest: func() []string {
+			var names []string
+			for _, i := range x.nameifs() {
+				names = append(names, i.Nameif)
+			}
+			return names
+		},
+	})
+}
+
+// from is where probes through a named interface leave; none is named: the routing table says it.
+func (x *executor) from(args keyword.Args) probe.From {
+	i, ok := x.nameif(args.Text("nameif"))
+	if !ok {
+		return probe.From{}
+	}
+	f := probe.From{Device: i.Name}
+	if p, err := netip.ParsePrefix(i.Address); err == nil {
+		f.Address = p.Addr()
+	}
+	return f
+}
+
+func (x *executor) probeCommands() []entry {
+	return []entry{
+		{
+			usage:   "ping [INTERFACE] HOST [repeat COUNT] [size BYTES] [timeout SECONDS]",
+			pattern: "ping [<nameif:NAMEIF>] <host:WORD255> [repeat <repeat:1-100000>] [size <size:28-16000>] [timeout <seconds:1-3600>]",
+			help:    "Ask a host whether it answers",
+			live: func(ctx context.Context, _ *session, args keyword.Args, w io.Writer) error {
+				to, err := probe.Resolve(ctx, args.Text("host"))
+				if err != nil {
+					return err
+				}
+				p := probe.Ping{From: x.from(args), To: to, Repeat: number(args, "repeat"), Size: number(args, "size"), Timeout: time.Duration(number(args, "seconds")) * time.Second}
+				return p.Run(ctx, w)
+			},
+		},
+		{
+			usage:   "traceroute [INTERFACE] HOST [timeout SECONDS] [probe COUNT] [ttl FIRST LAST]",
+			pattern: "traceroute [<nameif:NAMEIF>] <host:WORD255> [timeout <seconds:1-3600>] [probe <probes:1-65535>] [ttl <first:1-255> <last:1-255>]",
+			help:    "The way to a host, by echoes that live for one hop, for two and so on",
+			live: func(ctx context.Context, _ *session, args keyword.Args, w io.Writer) error {
+				to, err := probe.Resolve(ctx, args.Text("host"))
+				if err != nil {
+					return err
+				}
+				t := probe.Trace{
+					From: x.from(args), To: to, Probes: number(args, "probes"), Timeout: time.Duration(number(args, "seconds")) * time.Second,
+					FirstHop: number(args, "first"), MaxHops: number(args, "last"),
+				}
+				return t.Run(ctx, w)
+			},
+		},
+	}
+}
+
+// number gives an argument that may have been left out: 0.
+func number(args keyword.Args, name string) int {
+	if _, ok := args.Get(name); !ok {
+		return 0
+	}
+	return args.Int(name)
+}
