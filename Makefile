@@ -5,7 +5,7 @@ TOOL    := $(GO) tool -modfile=tools/go.mod
 COMMIT  ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
 # Debian packages: what builds, what the lab is made of.
-DEPS_BUILD := gcc libc6-dev
+DEPS_BUILD := gcc libc6-dev libsrtp2-dev
 DEPS_LAB   := iproute2 iputils-ping conntrack nftables ethtool openssl openssh-client util-linux systemd baresip-core kamailio kamailio-tls-modules \
               rtpengine-daemon sip-tester tshark linphone-cli sox
 

@@ -3,6 +3,7 @@ package testbed
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/pion/rtp"
 )
@@ -36,9 +37,14 @@ func TestMediaWrap(t *testing.T) {
 // damaged and a repeated packet every so many.
 func mediaWraps(t *testing.T, k *talk, total, every int) {
 	const burst = 64
+	// The engine takes 200 packets of a stream in 20 ms; more is a flood to it, which a fast machine would make of the bursts.
+	const pace = 10 * time.Millisecond
+	next := time.Now()
 	in, out := k.in, k.out
 	var sent, lost, reinvites int
 	for n := 0; n < total; n += burst {
+		time.Sleep(time.Until(next))
+		next = time.Now().Add(pace)
 		events := n%every == 0
 		if events && n > 0 {
 			seen, back := k.again(t, reinvites%2 == 0, nil, nil)
