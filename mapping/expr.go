@@ -15,8 +15,10 @@ type match []expr.Any
 
 // ruleSet collects one table of a batch.
 type ruleSet struct {
-	conn  *nftables.Conn
-	table *nftables.Table
+	conn   *nftables.Conn
+	table  *nftables.Table
+	before map[counterKey]Hit // what the rules that are replaced had counted
+	seen   map[counterKey]int // how many rules of a chain have an ID already, under the first's key
 }
 
 // replaceTable empties the table within the batch: the kernel sees old and new rules, never none.
@@ -24,7 +26,7 @@ func replaceTable(conn *nftables.Conn, family nftables.TableFamily, name string)
 	t := &nftables.Table{Family: family, Name: name}
 	conn.AddTable(t)
 	conn.DelTable(t)
-	return ruleSet{conn: conn, table: conn.AddTable(t)}
+	return ruleSet{conn: conn, table: conn.AddTable(t), seen: map[counterKey]int{}}
 }
 
 func (s ruleSet) base(name string, typ nftables.ChainType, hook *nftables.ChainHook, prio *nftables.ChainPriority) *nftables.Chain {
@@ -170,12 +172,21 @@ func icmpType(t byte) match {
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1}, eq([]byte{t}))
 }
 
+const flagsOffset, finSynRstAck, syn = 13, 0x17, 0x02
+
 // notSYN matches TCP segments that do not open a connection.
 func notSYN() match {
-	const flagsOffset, finSynRstAck, syn = 13, 0x17, 0x02
 	return append(l4proto(unix.IPPROTO_TCP),
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: flagsOffset, Len: 1},
 		masked([]byte{finSynRstAck}), neq([]byte{syn}))
+}
+
+// isSYN matches those that do; the protocol must have been matched before.
+func isSYN() match {
+	return match{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: flagsOffset, Len: 1},
+		masked([]byte{finSynRstAck}), eq([]byte{syn}),
+	}
 }
 
 func ctState(bits uint32) match {

@@ -1,6 +1,8 @@
 package mapping
 
 import (
+	"slices"
+
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 )
@@ -114,7 +116,7 @@ func addAccessRules(s ruleSet, c *nftables.Chain, rules []Rule, permitted match)
 		if r.Permit {
 			verdict = permitted
 		}
-		s.rule(c, proto(r.Proto), saddr(r.Src), daddr(r.Dst), sport(r.SrcLo, r.SrcHi), dport(r.DstLo, r.DstHi), verdict)
+		s.counted(c, r.ID, slices.Concat(proto(r.Proto), saddr(r.Src), daddr(r.Dst), sport(r.SrcLo, r.SrcHi), dport(r.DstLo, r.DstHi)), verdict)
 	}
 	s.rule(c, drop())
 }

@@ -42,6 +42,7 @@ type Intercept struct {
 	PortLo     uint16       // destination ports, on the wire; 0,0 = any
 	PortHi     uint16
 	ListenPort uint16 // of the IP_TRANSPARENT listener on 127.0.0.1
+	ID         string // under which Hits counts it; "" is not counted, at most MaxID bytes
 }
 
 // StaticNAT translates one host both ways, or one of its ports (static PAT).
@@ -66,6 +67,7 @@ type Rule struct {
 	Src, Dst     netip.Prefix
 	SrcLo, SrcHi uint16 // 0,0 = any; tcp and udp only
 	DstLo, DstHi uint16
+	ID           string // under which Hits counts it; "" is not counted, at most MaxID bytes
 }
 
 // AccessGroup binds rules to an interface and a direction: "in" (packets that arrive on it) or "out". Its end is an implicit

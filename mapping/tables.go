@@ -48,9 +48,13 @@ func install(spec Spec) error {
 	if err != nil {
 		return fmt.Errorf("nftables: %w", err)
 	}
-	addIntercept(replaceTable(conn, nftables.TableFamilyIPv4, TableIntercept), spec)
+	before, err := readCounters(conn)
+	if err != nil {
+		before = nil // the rules matter, what they had counted does not
+	}
+	addIntercept(replaceTable(conn, nftables.TableFamilyIPv4, TableIntercept).goingOn(before), spec)
 	addNAT(replaceTable(conn, nftables.TableFamilyIPv4, TableNAT), spec)
-	addFilter(replaceTable(conn, nftables.TableFamilyIPv4, TableFilter), spec)
+	addFilter(replaceTable(conn, nftables.TableFamilyIPv4, TableFilter).goingOn(before), spec)
 	addIngress(conn, spec)
 	if hasIPv6() {
 		addFilter6(replaceTable(conn, nftables.TableFamilyIPv6, TableFilter), spec)
@@ -113,6 +117,10 @@ func addIntercept(s ruleSet, spec Spec) {
 			if c.Outbound {
 				// The call agent's own connections to the appliance (VAP, mapping service) are not of the class.
 				class = append(class, daddrNotLocal()...)
+			}
+			if c.ID != "" {
+				// Apart, as the end of the handshake comes here too.
+				s.counted(divert, c.ID, slices.Concat(class, isSYN()))
 			}
 			s.rule(divert, class, tproxy(c.ListenPort), setMetaMark(), setCtMark(), accept())
 			// Without a listener tproxy gives no verdict and the packet would go on to the static NAT.

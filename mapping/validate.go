@@ -200,6 +200,9 @@ func (v *validator) groups() {
 		seen[where] = true
 		for n, r := range g.Rules {
 			rule := fmt.Sprintf("%s rule %d", where, n+1)
+			if len(r.ID) > MaxID {
+				v.errorf("%s: ID longer than %d bytes", rule, MaxID)
+			}
 			v.prefix4(rule, r.Src)
 			v.prefix4(rule, r.Dst)
 			v.portRange(rule, r.SrcLo, r.SrcHi)

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"imeproxy/proxy/trace"
 	"imeproxy/sipalg"
 	"imeproxy/sipalg/dialog"
 	"imeproxy/tlsproxy"
@@ -86,6 +87,7 @@ func (a *Appliance) serveOutbound(c net.Conn, cl *class, src, dst netip.AddrPort
 	agent := p.agents[src.Addr()]
 	if agent == nil {
 		a.count("tls", "connections_refused", "not_a_call_agent")
+		a.trace.Event(trace.Signaling, "", src.Addr().String(), "connection from %s refused: it is no ucm address", src)
 		a.log.Warn("connection refused: its source is no `ucm address`", "source", src.String(), "class", cl.name)
 		reset(c)
 		return
@@ -101,6 +103,7 @@ func (a *Appliance) serveInbound(c net.Conn, cl *class, src, dst netip.AddrPort)
 	agent := p.agents[real]
 	if !ok || agent == nil {
 		a.count("tls", "connections_refused", "not_a_call_agent")
+		a.trace.Event(trace.Signaling, "", src.Addr().String(), "connection from %s refused: no call agent behind %s", src, dst)
 		a.log.Warn("connection refused: no call agent behind this address", "address", dst.String(), "source", src.String(), "class", cl.name)
 		reset(c)
 		return
@@ -117,6 +120,7 @@ func (a *Appliance) serveInbound(c net.Conn, cl *class, src, dst netip.AddrPort)
 // refuseInbound turns a connection from the Internet away because the appliance has as many as it may have.
 func (a *Appliance) refuseInbound(c net.Conn, src netip.AddrPort) {
 	a.count("tls", "sessions_refused", "inbound")
+	a.trace.Event(trace.Signaling, "", src.Addr().String(), "connection from %s refused: tls-proxy maximum-sessions %d is reached", src, a.limiter.Max())
 	a.log.Warn("connection refused: tls-proxy maximum-sessions is reached", "source", src.String(), "maximum", a.limiter.Max())
 	reset(c)
 }
@@ -126,6 +130,7 @@ func (a *Appliance) begin(s *session, c net.Conn, side dialog.Side, secure bool)
 	if secure {
 		t, err := a.handshake(s, c, side)
 		if err != nil {
+			a.trace.Event(trace.Signaling, "", s.remote.Addr().String(), "TLS handshake with %s, %s, failed: %v", c.RemoteAddr(), side, err)
 			a.log.Info("tls handshake failed", "remote", c.RemoteAddr().String(), "side", side.String(), "err", err)
 			c.Close()
 			return
@@ -146,6 +151,7 @@ func (a *Appliance) begin(s *session, c net.Conn, side dialog.Side, secure bool)
 		s.end("shutdown")
 	}
 	version, suite := k.tlsNames()
+	a.trace.Event(trace.Signaling, "", s.remote.Addr().String(), "session %d begun by %s: %s -> %s %s %s", s.id, side, k.RemoteAddr(), k.LocalAddr(), version, suite)
 	a.log.Info("signaling session begun", "session", s.id, "by", side.String(), "remote", s.remote.String(), "call_agent", s.agent.real.String(), "tls", version, "suite", suite)
 	s.read(k, side)
 }

@@ -59,6 +59,7 @@ func (m *media) makeAnswer(x *exchange, body []byte, tag string) ([]byte, error)
 		m.applied[tag] = kept
 	}
 	m.current, x.answered, x.answer = kept, true, s
+	m.note("answer", from, s, results)
 	return out, nil
 }
 

@@ -17,8 +17,10 @@ import (
 	"imeproxy/mapping"
 	"imeproxy/mapping/service"
 	"imeproxy/mediaterm"
+	"imeproxy/proxy/capture"
 	"imeproxy/proxy/config"
 	"imeproxy/proxy/observe"
+	"imeproxy/proxy/trace"
 	"imeproxy/sipalg"
 	"imeproxy/sipalg/dialog"
 	"imeproxy/tlsproxy"
@@ -70,6 +72,8 @@ type Appliance struct {
 	stopping atomic.Bool
 
 	quality *quality
+	trace   trace.Hub
+	capture *capture.Store
 
 	mappings      *service.Service // guarded by applying; nil: none
 	shownMappings atomic.Pointer[service.Service]
@@ -86,6 +90,7 @@ func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 	a := &Appliance{opt: opt, log: limitedLog(opt.Log, opt.Now), now: opt.Now, started: opt.Now(), sessions: newSessions(), calls: newCalls()}
 	a.ctx, a.cancel = context.WithCancel(ctx)
 	a.quality = newQuality(a)
+	a.capture = capture.NewStore(opt.StateDir, &a.trace, a.log)
 	var undo []func()
 	defer func() {
 		if err != nil {
@@ -265,6 +270,7 @@ func (a *Appliance) Stop(ctx context.Context, drain time.Duration) error {
 		err = errors.Join(err, a.mappings.Close())
 		a.mappings.Wait()
 	}
+	a.capture.Close()
 	err = errors.Join(err, a.kernel.Remove(), a.engine.close())
 	if e := a.records.Close(); !errors.Is(e, observe.ErrRecordsClosed) {
 		err = errors.Join(err, e)

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"imeproxy/proxy/trace"
 	"imeproxy/sipalg"
 )
 
@@ -25,6 +26,7 @@ type conn struct {
 	lastRead atomic.Int64 // Unix nanoseconds of the last whole frame
 	pinged   atomic.Int64 // when the ping that has no pong yet went out; 0 = none
 	ponged   atomic.Bool  // the peer answers pings: one that stays unanswered means it is gone
+	trace    *trace.Hub   // told of every message; nil until the connection is attached
 	started  bool         // a message has begun: its deadline runs; reader's goroutine only
 	first    bool         // a first message was read whole; reader's goroutine only
 }
@@ -67,6 +69,9 @@ func (k *conn) next() (sipalg.Frame, error) {
 	if f.Kind == sipalg.KindMessage && !k.first || k.started {
 		_ = k.SetReadDeadline(time.Time{})
 		k.first, k.started = true, false
+	}
+	if f.Kind == sipalg.KindMessage && k.trace.Wants(trace.SIP) {
+		k.trace.Message(k.RemoteAddr(), k.LocalAddr(), k.secure(), f.Data)
 	}
 	return f, nil
 }
@@ -129,6 +134,9 @@ func (k *conn) drain() bool {
 }
 
 func (k *conn) put(b []byte) bool {
+	if len(b) > 4 && k.trace.Wants(trace.SIP) { // no keep-alive
+		k.trace.Message(k.LocalAddr(), k.RemoteAddr(), k.secure(), b)
+	}
 	n, err := k.Write(b)
 	k.bytes.Add(uint64(n))
 	if err != nil {
@@ -157,6 +165,11 @@ func (k *conn) open() bool {
 	default:
 		return true
 	}
+}
+
+func (k *conn) secure() bool {
+	_, ok := k.Conn.(*tls.Conn)
+	return ok
 }
 
 // peerCertificate is the verified leaf of a TLS connection, nil on TCP.

@@ -8,6 +8,7 @@ import (
 
 	"imeproxy/fallback"
 	"imeproxy/mediaterm"
+	"imeproxy/proxy/trace"
 	"imeproxy/sipalg/dialog"
 	"imeproxy/sipalg/sdp"
 )
@@ -21,6 +22,7 @@ type mediaPolicy struct {
 	addr     [2]netip.Addr // our media termination address by side
 	secureIn bool          // trunk-security-mode secure: SRTP inside, RTP where the answer says so
 	callID   string
+	trace    *trace.Hub
 	// forbidden tells why a media address from the Internet cannot be used, "" when it can.
 	forbidden func(netip.Addr) string
 	// sweep replaces inside addresses in lines that are not understood.
@@ -129,7 +131,30 @@ func (m *media) makeOffer(body []byte, from dialog.Side) (*exchange, []byte, err
 		return nil, nil, err
 	}
 	x.rendered = out
+	m.note("offer", from, s, nil)
 	return x, out, nil
+}
+
+// note tells whoever looks what a session description asks for, and where its media goes here. Lines that settled nothing are left out.
+func (m *media) note(what string, from dialog.Side, s *sdp.Session, results []lineResult) {
+	if !m.trace.Wants(trace.Media) {
+		return
+	}
+	for i, ml := range s.Media {
+		l := m.lines[i]
+		if ml.Port == 0 || l.stream == nil {
+			m.trace.Event(trace.Media, m.callID, "", "%s of %s: %s is off", what, from, ml.Kind)
+			continue
+		}
+		suite := ""
+		if i < len(results) {
+			if k := results[i].peer[dialog.Outside]; k != nil {
+				suite = ", outside " + string(k.Suite)
+			}
+		}
+		m.trace.Event(trace.Media, m.callID, "", "%s of %s: %s %s:%d %s; here %s inside, %s outside%s", what, from, ml.Kind, ml.ConnectionHost, ml.Port, ml.Proto,
+			l.stream.Local(mediaterm.Inside), l.stream.Local(mediaterm.Outside), suite)
+	}
 }
 
 // newStream gives a line its stream, and an audio line of a call that is watched a judge of its quality.

@@ -10,6 +10,7 @@ import (
 	"imeproxy/mapping/service"
 	"imeproxy/proxy/config"
 	"imeproxy/proxy/observe"
+	"imeproxy/proxy/trace"
 	"imeproxy/sipalg/dialog"
 )
 
@@ -139,6 +140,11 @@ func (a *Appliance) applyMappings(p *plan) error {
 	}
 	s, err := service.Start(service.Options{
 		Leg: a.serveMapped, StateFile: filepath.Join(a.opt.StateDir, mappingStateFile), Log: a.log, Now: a.now,
+		Trace: func(client netip.Addr, text func() string) {
+			if a.trace.Wants(trace.Mapping) {
+				a.trace.Event(trace.Mapping, "", client.String(), "%s", text())
+			}
+		},
 	}, p.mappingSettings())
 	if err != nil {
 		return err

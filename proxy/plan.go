@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -158,10 +159,11 @@ func boolInt(b bool) int {
 
 // addClasses turns inspections into classes with their interceptions.
 func (p *plan) addClasses(list []config.Inspection, outbound bool) {
+	ids := entryIDs(p.cfg)
 	for _, in := range list {
 		c := &class{name: in.Class, outbound: outbound, proxy: in.TLSProxy}
 		for _, f := range in.Flows {
-			i := mapping.Intercept{Outbound: outbound}
+			i := mapping.Intercept{Outbound: outbound, ID: ids[f.Pos]}
 			if outbound {
 				i.InLinks, i.Src, i.Dst, i.PortLo, i.PortHi = []string{p.Inside.Name}, netip.PrefixFrom(f.UCM, 32), f.Peer, f.Ports.Lo, f.Ports.Hi
 			} else {
@@ -278,5 +280,17 @@ func (a *Appliance) tlsPolicy(cl *class, client bool) tlsproxy.Policy {
 	if client && len(cl.proxy.ClientCipherSuites) > 0 {
 		ciphers = cl.proxy.ClientCipherSuites
 	}
-	return tlsproxy.Policy{ClientMin: tlsVersion(cfg.SSLClientVersion), ServerMin: tlsVersion(cfg.SSLServerVersion), Ciphers: ciphers, KeyLog: a.opt.KeyLog}
+	return tlsproxy.Policy{ClientMin: tlsVersion(cfg.SSLClientVersion), ServerMin: tlsVersion(cfg.SSLServerVersion), Ciphers: ciphers, KeyLog: a.keyLog()}
+}
+
+// keyLog is where the keys of a handshake that begins now go; nil: nowhere.
+func (a *Appliance) keyLog() io.Writer {
+	k := a.capture.KeyLog()
+	switch {
+	case k == nil:
+		return a.opt.KeyLog
+	case a.opt.KeyLog == nil:
+		return k
+	}
+	return io.MultiWriter(a.opt.KeyLog, k)
 }

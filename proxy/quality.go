@@ -18,6 +18,7 @@ import (
 	"imeproxy/fallback"
 	"imeproxy/mediaterm"
 	"imeproxy/proxy/observe"
+	"imeproxy/proxy/trace"
 	"imeproxy/sipalg"
 	"imeproxy/sipalg/dialog"
 	"imeproxy/sipalg/sdp"
@@ -179,6 +180,9 @@ func (q *quality) sample(lane int, at time.Duration) {
 	for c := range q.lanes[lane] {
 		r := c.monitor.Sample(at, table)
 		c.seen.add(at, r, c.monitor.Lost())
+		if r.Bad && q.a.trace.Wants(trace.Fallback) {
+			q.a.trace.Event(trace.Fallback, c.call.d.ID, c.call.domain, "bad sample at level %s: %s", r.Level, r.Figures.Quality(r.Level))
+		}
 		if outcome, expired := c.notifier.Expired(at); expired {
 			q.stats.Unanswered++
 			q.settle(c, outcome)
@@ -222,6 +226,7 @@ func (q *quality) notify(c *callQuality, r fallback.Result) {
 	q.stats.Sent++
 	n := c.notifier.Referrals()
 	q.mu.Unlock()
+	q.a.trace.Event(trace.Fallback, c.call.d.ID, c.call.domain, "to fall back to the PSTN: level %s, quality %s, notification %d", r.Level, r.Figures.Quality(r.Level), n)
 	c.call.log.Warn("call is to fall back to the PSTN", "level", r.Level.String(), "quality", r.Figures.Quality(r.Level), "notification", n)
 	q.send(c.call, id, r)
 }
@@ -240,6 +245,7 @@ func (q *quality) send(c *call, id string, r fallback.Result) {
 	refer := func(s *session) {
 		m, err := q.refer(c, s, d, id, r)
 		if err != nil {
+			q.a.trace.Event(trace.Fallback, c.d.ID, c.domain, "the call agent cannot be told: %v", err)
 			c.log.Warn("the call agent cannot be told to fall back", "err", err)
 			return
 		}
@@ -307,6 +313,7 @@ func (q *quality) response(m *sipalg.Message) bool {
 	}
 	o := c.notifier.Answer(mediaterm.Instant(time.Now()), m.Status, after)
 	q.settle(c, o)
+	q.a.trace.Event(trace.Fallback, c.call.d.ID, c.call.domain, "the call agent answered the notification with %d", m.Status)
 	c.call.log.Info("the call agent answered the fallback notification", "status", m.Status, "again", o == fallback.Again)
 	return true
 }

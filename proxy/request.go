@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"imeproxy/proxy/observe"
+	"imeproxy/proxy/trace"
 	"imeproxy/sipalg"
 	"imeproxy/sipalg/dialog"
 	"imeproxy/tlsproxy"
@@ -62,6 +63,7 @@ func (s *session) refuse(m *sipalg.Message, from dialog.Side, status int, phrase
 	if status == 481 {
 		s.a.count("sip", "unknown_dialog", "")
 	}
+	s.a.trace.Event(trace.Signaling, m.CallID(), s.remote.Addr().String(), "session %d: %s from %s refused with %d: %s", s.id, m.Method, from, status, cause)
 	observe.WithCall(s.a.log, m.CallID()).Warn("request refused", "method", m.Method, "from", from.String(), "cause", cause, "status", status, "session", s.id)
 	s.answer(m, from, status, phrase, extra...)
 }
@@ -87,6 +89,7 @@ func (s *session) unreachable(m *sipalg.Message, from dialog.Side, err error) {
 		cause = "wrong_domain"
 	}
 	s.a.count("sip", "messages_refused", cause)
+	s.a.trace.Event(trace.Signaling, m.CallID(), s.remote.Addr().String(), "session %d: %s from %s cannot go on: %v", s.id, m.Method, from, err)
 	observe.WithCall(s.a.log, m.CallID()).Warn("other side cannot be opened", "method", m.Method, "from", from.String(), "remote", s.remote.String(), "cause", cause, "err", err)
 	if from == dialog.Inside {
 		s.answer(m, from, 503, "Service Unavailable", reason(503, reasonText(err)))
@@ -212,6 +215,7 @@ func (s *session) newCall(m *sipalg.Message, from dialog.Side, domain, ticketID 
 		c.rec.TLSVersion, c.rec.CipherSuite = k.tlsNames()
 	}
 	c.media = newMedia(s.mediaPolicy(m.CallID()))
+	s.a.trace.Event(trace.Signaling, m.CallID(), domain, "session %d: %s begins, %s from %s to %s, other enterprise %s at %s", s.id, m.Method, c.rec.Direction, c.rec.From, c.rec.To, domain, s.remote)
 	if m.Method == "INVITE" {
 		c.media.watched = s.a.quality.watch(c)
 	}
@@ -342,6 +346,7 @@ func (s *session) rejectTx(c *call, m *sipalg.Message, from dialog.Side, act dia
 // unusableRequest answers a request whose session description cannot be used. An ACK has no answer: an answer
 // in it that cannot be used ends the call at both ends.
 func (s *session) unusableRequest(c *call, m *sipalg.Message, from dialog.Side, act dialog.Action, err error) {
+	s.a.trace.Event(trace.Media, m.CallID(), c.domain, "%s of %s refused: %v", from, m.Method, err)
 	c.log.Warn("session description refused", "method", m.Method, "from", from.String(), "err", err)
 	if m.Method == "ACK" {
 		s.a.hangUp(c, "unusable_answer")

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"imeproxy/proxy/trace"
 	"imeproxy/sipalg"
 	"imeproxy/sipalg/dialog"
 )
@@ -64,6 +65,7 @@ func (s *session) forwardResponse(c *call, m *sipalg.Message, from dialog.Side, 
 	if act.Confirmed {
 		c.rec.Connect = now
 		s.a.count("sip", "dialogs_opened", "")
+		s.a.trace.Event(trace.Signaling, m.CallID(), c.domain, "session %d: %s call from %s to %s answered", s.id, c.rec.Direction, c.rec.From, c.rec.To)
 		c.log.Info("call answered", "session", s.id, "from", c.rec.From, "to", c.rec.To, "direction", c.rec.Direction)
 	}
 	if k := owner.conn(from.Other()); k != nil {
@@ -97,6 +99,7 @@ func (s *session) noteResponse(c *call, m, out *sipalg.Message, from dialog.Side
 // unusableResponse ends what a response with an unusable session description began: towards its sender ACK
 // and BYE (or CANCEL while it rings), towards the other end 488 (DESIGN, "How the edge decides"), or 503 where no media port is free.
 func (s *session) unusableResponse(c *call, m *sipalg.Message, from dialog.Side, owner *session, act dialog.Action, err error) {
+	s.a.trace.Event(trace.Media, m.CallID(), c.domain, "answer of %s in %d refused: %v", from, m.Status, err)
 	c.log.Warn("session description refused", "status", m.Status, "from", from.String(), "err", err)
 	status, phrase, cause := 488, "Not Acceptable Here", "unusable_answer"
 	if !errors.Is(err, errUnusable) {

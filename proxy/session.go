@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"imeproxy/proxy/observe"
+	"imeproxy/proxy/trace"
 	"imeproxy/sipalg"
 	"imeproxy/sipalg/dialog"
 	"imeproxy/tlsproxy"
@@ -80,7 +81,7 @@ func (s *session) attach(k *conn, side dialog.Side) bool {
 		k.Close()
 		return false
 	}
-	s.conns[side] = k
+	s.conns[side], k.trace = k, &s.a.trace
 	s.mu.Unlock()
 	s.a.wg.Go(k.write)
 	return true
@@ -123,6 +124,8 @@ func (s *session) ensure(side dialog.Side, domain string) (*conn, error) {
 	}
 	// The first-message deadline is for strangers: this end was called by us.
 	k.first = true
+	version, suite := k.tlsNames()
+	s.a.trace.Event(trace.Signaling, "", s.remote.Addr().String(), "session %d: connection to %s opened, %s -> %s %s %s", s.id, side, k.LocalAddr(), k.RemoteAddr(), version, suite)
 	s.a.wg.Go(func() { s.read(k, side) })
 	return k, nil
 }
@@ -266,6 +269,11 @@ func (s *session) violation(k *conn, v *sipalg.Violation) {
 		log = observe.WithCall(log, v.Message.CallID())
 	}
 	log.Warn("message refused", "cause", string(v.Cause), "phrase", v.Phrase, "from", k.RemoteAddr().String(), "session", s.id)
+	id := ""
+	if v.Message != nil {
+		id = v.Message.CallID()
+	}
+	s.a.trace.Event(trace.Signaling, id, "", "session %d: message from %s refused: %s (%s)", s.id, k.RemoteAddr(), v.Phrase, v.Cause)
 	if v.Status == 0 || v.Message == nil || !v.Message.IsRequest() || v.Message.Method == "ACK" {
 		return
 	}
@@ -292,6 +300,7 @@ func (s *session) end(why string) {
 		s.a.limiter.Release()
 	}
 	s.a.sessions.remove(s)
+	s.a.trace.Event(trace.Signaling, "", s.remote.Addr().String(), "session %d with %s ended: %s", s.id, s.remote, why)
 	s.a.log.Info("signaling session ended", "session", s.id, "remote", s.remote.String(), "reason", why)
 }
 

@@ -12,7 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"imeproxy/proxy/capture"
 	"imeproxy/proxy/observe"
+	"imeproxy/proxy/trace"
 )
 
 // This file reads what the kernel says of itself (proc(5)): interfaces, routes, neighbors, and what the daemon uses.
@@ -168,3 +170,9 @@ func (a *Appliance) Resources() observe.Resources {
 	}
 	return out
 }
+
+// Trace is where operators look at what happens.
+func (a *Appliance) Trace() *trace.Hub { return &a.trace }
+
+// Captures are those that operators began.
+func (a *Appliance) Captures() *capture.Store { return a.capture }

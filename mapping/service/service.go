@@ -57,6 +57,8 @@ type Options struct {
 	StateFile string // "" keeps nothing
 	Log       *slog.Logger
 	Now       func() time.Time // nil: time.Now
+	// Trace is offered the words for each decision on a request, if it is set. It must not block.
+	Trace func(client netip.Addr, text func() string)
 }
 
 // Counters count from the start of the service.
@@ -341,6 +343,9 @@ func (s *Service) answer(c *client, m *message) []byte {
 				s.count.MappingsMade++
 			}
 			s.count.Successes++
+			s.trace(c, func() string {
+				return fmt.Sprintf("%s asks for %s: port %d for %s, new %t", c.addr, m.target, mp.port, mp.lifetime, fresh)
+			})
 			return m.success(netip.AddrPortFrom(s.set.Listen.Addr(), mp.port), uint32(mp.lifetime/time.Second))
 		}
 		code = refused
@@ -352,7 +357,14 @@ func (s *Service) answer(c *client, m *message) []byte {
 	}
 	s.count.Failures[code]++
 	c.failed++
+	s.trace(c, func() string { return fmt.Sprintf("%s asks for %s: refused, code %d", c.addr, m.target, code) })
 	return m.failure(code)
+}
+
+func (s *Service) trace(c *client, text func() string) {
+	if s.opt.Trace != nil {
+		s.opt.Trace(c.addr.Addr(), text)
+	}
 }
 
 // warnLocked logs one cause once in warnEvery.

@@ -138,7 +138,48 @@ func layouts() map[string]View {
 			{Protocol: "TCP", OutsideInterface: "internet", Outside: "209.165.202.129:5070", InsideInterface: "lan", Inside: "192.168.10.30:39608", Idle: 7 * sec, Bytes: 1039, Flags: "UIOT"},
 			{Protocol: "UDP", Outside: "209.165.202.130:29824", Inside: "192.168.10.51:19520", Idle: 90061 * sec, Bytes: 7151346, Flags: "m"},
 		}},
-		"conn_empty":         Conns{},
+		"conn_empty": Conns{},
+		"access_list": AccessLists{Lists: []AccessList{
+			{Name: "ime-incoming", Use: []string{"access-group in on outside", "class-map ime-inbound-sip"}, Entries: []AccessEntry{
+				{Line: 1, Text: "remark what comes in", Remark: true}, {Line: 2, Text: "extended permit tcp any host 192.168.10.30 eq 5070", Hits: 12},
+			}},
+			{Name: "spare", Entries: []AccessEntry{{Line: 1, Text: "extended deny ip any any"}}},
+		}},
+		"access_list_empty": AccessLists{},
+		"service_policy": ServicePolicies{Policies: []ServicePolicy{
+			{Name: "ime-policy", Classes: []ServiceClass{{Name: "ime-inbound-sip", UCIME: "local-ent-ime", TLSProxy: "remote_to_local-ent", Connections: 12, Sessions: 2}}},
+			{Interface: "outside", Name: "another", Classes: []ServiceClass{{Name: "c", UCIME: "u", TLSProxy: "t"}}},
+		}},
+		"service_policy_empty": ServicePolicies{},
+		"tls_sessions": TLSSessions{InUse: 2, MostUsed: 3, Sessions: []TLSSession{
+			{Proxy: "local_to_remote-ent", Outside: "209.165.202.129:5061", Inside: "192.168.10.30:39608", InsideTLS: true, PeerDomains: []string{"b.example"}, TLSVersion: "TLS 1.3", CipherSuite: "TLS_AES_128_GCM_SHA256", Bytes: 4711, Idle: 3 * sec},
+			{Proxy: "remote_to_local-ent", Outside: "209.165.202.129:40000", TLSVersion: "TLS 1.2"},
+		}},
+		"tls_sessions_empty": TLSSessions{},
+		"sip": SIPCalls{Total: 1, Calls: []SIPCall{
+			{CallID: "ab6d7980@192.168.10.30", State: "confirmed", Direction: "outbound", From: "+14085550100", To: "+12125550199", Domain: "b.example", Idle: 7 * sec},
+		}},
+		"sip_empty": SIPCalls{},
+		"xlate": Xlates{Omitted: true, Xlates: []Xlate{
+			{RealInterface: "inside", Real: "192.168.10.30", MappedInterface: "outside", Mapped: "209.165.200.227", Static: true},
+			{Protocol: "TCP", RealInterface: "inside", Real: "192.168.10.30:5060", MappedInterface: "outside", Mapped: "209.165.200.225:5061", Static: true, Portmap: true},
+			{Protocol: "UDP", RealInterface: "inside", Real: "192.168.10.51:1024", MappedInterface: "outside", Mapped: "209.165.200.225:1024", Portmap: true},
+		}},
+		"xlate_empty": Xlates{},
+		"packet_trace": PacketTrace{Input: "outside", Output: "inside", Action: "allow", Outcome: "it leaves from 198.51.100.1:1024 to 192.168.10.30:80", Phases: []TracePhase{
+			{Type: "UN-NAT", Result: "ALLOW", Text: "static 209.165.200.227 to 192.168.10.30:80"},
+			{Type: "ACCESS-LIST", Result: "ALLOW", Config: "access-list in extended permit tcp any any", Text: "permitted by entry 1 of the access list in on outside"},
+		}},
+		"packet_trace_empty": PacketTrace{Action: "drop"},
+		"captures": Captures{Captures: []Capture{
+			{Name: "calls", Type: "sip", Filter: "number 14085550100", State: "Capturing", Packets: 3, Bytes: 1234, Limit: 64 << 20, Lost: 1, File: "calls.pcapng"},
+			{Name: "wire", Type: "interface", Filter: "outside port 5061", State: "full", Packets: 5, Bytes: 64 << 20, Limit: 64 << 20, File: "wire.pcapng", KeysUntil: &noon},
+		}},
+		"captures_empty": Captures{},
+		"capture": CaptureContent{Name: "calls", Omitted: 2, Packets: []CapturedPacket{
+			{Number: 3, At: noon, Length: 512, Text: "192.168.10.30:5060 > 209.165.202.129:5061: INVITE sip:+12125550199@b.example SIP/2.0"},
+		}},
+		"capture_empty":      CaptureContent{},
 		"certificates":       sampleCertificates(),
 		"certificates_empty": Certificates{},
 		"version": Version{

@@ -1,6 +1,12 @@
 package shell
 
-import "imeproxy/proxy/observe"
+import (
+	"net/netip"
+
+	"imeproxy/proxy/capture"
+	"imeproxy/proxy/observe"
+	"imeproxy/proxy/trace"
+)
 
 // Backend is the running appliance as the commands see it. Every method may be called from several goroutines at once and gives a
 // snapshot that nobody changes afterwards.
@@ -23,6 +29,14 @@ type Backend interface {
 	Routes() (observe.RouteTable, error)
 	Neighbors() (observe.ARPTable, error)
 	Resources() observe.Resources
+	SIPCalls() observe.SIPCalls
+	TLSSessions() observe.TLSSessions
+	Xlates() (observe.Xlates, error)
+	// AccessLists gives all lists ("") or one.
+	AccessLists(name string) (observe.AccessLists, error)
+	ServicePolicies() (observe.ServicePolicies, error)
+	// TracePacket tells what would become of the first packet of a connection (proto is tcp, udp, or icmp without ports).
+	TracePacket(nameif, proto string, src, dst netip.AddrPort) (observe.PacketTrace, error)
 	// RunningConfig gives the canonical text with secrets masked, of everything ("") or of one section, whose name is one of config.SectionNames. A
 	// section that nothing is configured for is empty text. The error's words are shown to the operator.
 	RunningConfig(section string) (string, error)
@@ -40,6 +54,12 @@ type TicketTester interface {
 type Requester interface {
 	// CertificateRequest gives the PKCS#10 of a trustpoint as PEM.
 	CertificateRequest(trustpoint string) (string, error)
+}
+
+// Tracer is a Backend that passes on what happens in it; with it the commands `debug` and `capture` exist.
+type Tracer interface {
+	Trace() *trace.Hub
+	Captures() *capture.Store
 }
 
 // StatisticsClearer is a Backend whose counters can be set to zero; with it the command `clear uc-ime statistics` exists.

@@ -35,6 +35,9 @@ var keywordHelp = map[string]string{
 	"running-config": "The configuration that was typed",
 	"startup-config": "The configuration that was saved",
 	"commit":         "Confirm changes, or take them back unless they are confirmed",
+	"debug":          "Show what happens, until Ctrl-C",
+	"capture":        "Write what is on the wire into a file",
+	"no":             "Remove",
 	"crypto":         "Keys and certificates",
 	"ca":             "Certification authorities and identities",
 }
@@ -95,6 +98,14 @@ func commands(b Backend, now func() time.Time) []entry {
 		},
 		{usage: "show media-termination", help: "The media engine, its ports and packets", run: snapshot(b.MediaTermination)},
 		{usage: "show tls-proxy", help: "TLS proxy sessions and their limit", run: snapshot(b.TLSProxy)},
+		{usage: "show tls-proxy session", help: "TLS proxy sessions one by one", run: snapshot(b.TLSSessions)},
+		{usage: "show sip", help: "What stands between two ends: calls, and what only asks", run: snapshot(b.SIPCalls)},
+		{usage: "show xlate", help: "Address translations, static ones and those of connections", run: attempt(b.Xlates)},
+		{
+			usage: "show access-list [NAME]", pattern: "show access-list [<name:WORD241>]", help: "Access lists, and how many connections each entry has decided on",
+			run: func(_ *session, args keyword.Args) (observe.View, error) { return b.AccessLists(args.Text("name")) },
+		},
+		{usage: "show service-policy", help: "Classes that the proxy inspects, and their connections", run: attempt(b.ServicePolicies)},
 		{usage: "show conn", pattern: "show conn=connection", help: "Connections through the appliance", run: snapshot(b.Conns)},
 		{usage: "show crypto ca certificates", help: "Certificates of the trustpoints", run: snapshot(b.Certificates)},
 		{usage: "show version", help: "Version and time since the start", run: snapshot(b.Version)},
@@ -116,6 +127,7 @@ func commands(b Backend, now func() time.Time) []entry {
 			},
 		},
 	}
+	list = append(list, packetTracer(b)...)
 	list = append(list, entry{usage: "show tech-support", help: "All of the above at once, for whoever helps", run: techSupport(list)})
 	if c, ok := b.(TicketTester); ok {
 		list = append(list, entry{
@@ -187,7 +199,7 @@ func techSupport(list []entry) action {
 				continue
 			}
 			v, err := c.run(s, nil)
-			a := supported{Command: strings.TrimSuffix(c.usage, " [SECTION]"), Answer: v}
+			a := supported{Command: strings.TrimSuffix(strings.TrimSuffix(c.usage, " [SECTION]"), " [NAME]"), Answer: v}
 			if err != nil {
 				a.Answer, a.Error = nil, err.Error()
 			}

@@ -71,6 +71,10 @@ func newExecutor(b Backend, k Keeper, now func() time.Time) *executor {
 	}
 	x.kinds()
 	x.commands = append(x.commands, x.probeCommands()...)
+	if t, ok := b.(Tracer); ok {
+		x.commands = append(x.commands, x.debugCommands(t.Trace())...)
+		x.commands = append(x.commands, x.captureCommands(t.Captures())...)
+	}
 	x.commands = append(x.commands,
 		entry{
 			usage: "terminal pager LINES", pattern: "terminal pager <lines:0-10000>", help: "Lines of a page on this terminal; 0: no pages",

@@ -2,10 +2,15 @@ package shell
 
 import (
 	"errors"
+	"log/slog"
+	"net/netip"
 	"sync/atomic"
+	"testing"
 	"time"
 
+	"imeproxy/proxy/capture"
 	"imeproxy/proxy/observe"
+	"imeproxy/proxy/trace"
 )
 
 var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
@@ -90,6 +95,37 @@ func (f *fake) RunningConfig(section string) (string, error) {
 	return "", nil
 }
 
+func (f *fake) SIPCalls() observe.SIPCalls {
+	return observe.SIPCalls{Total: 1, Calls: []observe.SIPCall{{CallID: "a@b", State: "confirmed", Direction: "outbound", From: "+14085550100", To: "+12125550199", Domain: "b.example"}}}
+}
+
+func (f *fake) TLSSessions() observe.TLSSessions {
+	return observe.TLSSessions{InUse: 1, MostUsed: 1, Sessions: []observe.TLSSession{
+		{Proxy: "local_to_remote-ent", Outside: "209.165.202.129:5070", Inside: "192.168.10.30:39608", PeerDomains: []string{"b.example"}, TLSVersion: "TLS 1.3", Bytes: 4711},
+	}}
+}
+
+func (f *fake) Xlates() (observe.Xlates, error) {
+	return observe.Xlates{Xlates: []observe.Xlate{{RealInterface: "inside", Real: "192.168.10.30", MappedInterface: "outside", Mapped: "209.165.200.227", Static: true}}}, nil
+}
+
+func (f *fake) AccessLists(name string) (observe.AccessLists, error) {
+	if name == "none" {
+		return observe.AccessLists{}, errors.New("there is no access list none")
+	}
+	return observe.AccessLists{Lists: []observe.AccessList{{Name: "ime-incoming", Use: []string{"access-group in on outside"}, Entries: []observe.AccessEntry{
+		{Line: 1, Text: "remark calls", Remark: true}, {Line: 2, Text: "extended permit tcp any host 192.168.10.30 eq 5070", Hits: 4},
+	}}}}, nil
+}
+
+func (f *fake) ServicePolicies() (observe.ServicePolicies, error) {
+	return observe.ServicePolicies{Policies: []observe.ServicePolicy{{Name: "ime-policy", Classes: []observe.ServiceClass{{Name: "ime-inbound-sip", UCIME: "local-ent-ime", TLSProxy: "remote_to_local-ent", Connections: 4, Sessions: 1}}}}}, nil
+}
+
+func (f *fake) TracePacket(nameif, proto string, src, dst netip.AddrPort) (observe.PacketTrace, error) {
+	return observe.PacketTrace{Input: nameif, Action: "drop", Outcome: proto + " from " + src.String() + " to " + dst.String(), Phases: []observe.TracePhase{{Type: "ACCESS-LIST", Result: "DROP", Text: "no entry"}}}, nil
+}
+
 func (f *fake) ClearConns() int { f.cleared.Add(1); return 2 }
 
 func (f *fake) TestTicket(header, called, peer string) (observe.TicketTest, error) {
@@ -107,3 +143,22 @@ func (f *fake) CertificateRequest(trustpoint string) (string, error) {
 type clearable struct{ fake }
 
 func (c *clearable) ClearStatistics() { c.reset.Add(1) }
+
+// traced is a fake that passes on what happens in it.
+type traced struct {
+	clearable
+	dir   string
+	hub   trace.Hub
+	store *capture.Store
+}
+
+func newTraced(t *testing.T) *traced {
+	b := &traced{dir: t.TempDir()}
+	b.store = capture.NewStore(b.dir, &b.hub, slog.New(slog.DiscardHandler))
+	t.Cleanup(b.store.Close)
+	return b
+}
+
+func (b *traced) Trace() *trace.Hub { return &b.hub }
+
+func (b *traced) Captures() *capture.Store { return b.store }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"imeproxy/proxy/capture"
 	"imeproxy/proxy/config/keyword"
 	"imeproxy/proxy/observe"
 	"imeproxy/proxy/probe"
@@ -45,6 +46,9 @@ func (x *executor) kinds() {
 			return names
 		},
 	})
+	if t, ok := x.backend.(Tracer); ok {
+		x.tree.Define("CAPTURE", keyword.Kind{Label: "WORD", Check: capture.CheckName, Suggest: func() []string { return captureNames(t.Captures()) }})
+	}
 }
 
 // from is where probes through a named interface leave; none is named: the routing table says it.
@@ -90,6 +94,25 @@ func (x *executor) probeCommands() []entry {
 				}
 				return t.Run(ctx, w)
 			},
+		},
+	}
+}
+
+// packetTracer are the forms of the command of that name.
+func packetTracer(b Backend) []entry {
+	trace := func(_ *session, args keyword.Args) (observe.View, error) {
+		proto := args[3].Text // packet-tracer input NAMEIF PROTO
+		src, dst := netip.MustParseAddr(args.Text("src")), netip.MustParseAddr(args.Text("dst"))
+		return b.TracePacket(args.Text("nameif"), proto, netip.AddrPortFrom(src, uint16(number(args, "sport"))), netip.AddrPortFrom(dst, uint16(number(args, "dport"))))
+	}
+	return []entry{
+		{
+			usage: "packet-tracer input INTERFACE tcp|udp SOURCE PORT DESTINATION PORT", pattern: "packet-tracer input <nameif:NAMEIF> {tcp|udp} <src:A.B.C.D> <sport:1-65535> <dst:A.B.C.D> <dport:1-65535>",
+			help: "What would become of a connection; nothing is sent", run: trace,
+		},
+		{
+			usage: "packet-tracer input INTERFACE icmp SOURCE DESTINATION", pattern: "packet-tracer input <nameif:NAMEIF> icmp <src:A.B.C.D> <dst:A.B.C.D>",
+			help: "What would become of a ping; nothing is sent", run: trace,
 		},
 	}
 }
