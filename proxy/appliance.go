@@ -19,6 +19,7 @@ import (
 	"imeproxy/mediaterm"
 	"imeproxy/proxy/capture"
 	"imeproxy/proxy/config"
+	"imeproxy/proxy/disk"
 	"imeproxy/proxy/observe"
 	"imeproxy/proxy/trace"
 	"imeproxy/sipalg"
@@ -74,6 +75,7 @@ type Appliance struct {
 	quality *quality
 	trace   trace.Hub
 	capture *capture.Store
+	disk    *disk.Disk
 
 	mappings      *service.Service // guarded by applying; nil: none
 	shownMappings atomic.Pointer[service.Service]
@@ -121,6 +123,10 @@ func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 		return nil, err
 	}
 	undo = append(undo, func() { _ = a.records.Close() })
+	if a.disk, err = disk.Open(opt.StateDir); err != nil {
+		return nil, err
+	}
+	undo = append(undo, a.disk.Close)
 	if err = mapping.Cleanup(a.log, opt.StateDir); err != nil {
 		return nil, err
 	}
@@ -140,6 +146,7 @@ func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 		return nil, err
 	}
 	undo = append(undo, func() { _ = a.kernel.Remove() })
+	a.disk.Sweep() // no other daemon has this directory now
 	if p.proxying() {
 		if err = a.proveEngine(p, func() mapping.Spec { return a.spec(p, a.listen, nil) }); err != nil {
 			return nil, err
@@ -271,6 +278,7 @@ func (a *Appliance) Stop(ctx context.Context, drain time.Duration) error {
 		a.mappings.Wait()
 	}
 	a.capture.Close()
+	a.disk.Close()
 	err = errors.Join(err, a.kernel.Remove(), a.engine.close())
 	if e := a.records.Close(); !errors.Is(e, observe.ErrRecordsClosed) {
 		err = errors.Join(err, e)

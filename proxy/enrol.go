@@ -146,3 +146,12 @@ func (a *Appliance) CertificateRequest(name string) (string, error) {
 	}
 	return string(text), err
 }
+
+// IdentityCertificate gives the certificate of a trustpoint as PEM, without those of the authorities above it.
+func (a *Appliance) IdentityCertificate(name string) (string, error) {
+	id, err := a.store.Identity(name)
+	if err != nil {
+		return "", err
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: id.Certificate.Leaf.Raw})), nil
+}

@@ -4,13 +4,14 @@ import (
 	"log/slog"
 	"time"
 
+	"imeproxy/proxy/config"
 	"imeproxy/proxy/observe"
 )
 
 // Caps of the appliance's tables. Each bounds what a peer can make it keep.
 const (
 	// DefaultMaxSessions is `tls-proxy maximum-sessions` where it is not configured.
-	DefaultMaxSessions = 10000
+	DefaultMaxSessions = config.DefaultTLSProxySessions
 	// maxCalls bounds the calls that are remembered at one time, of any method.
 	maxCalls = 60000
 	// maxCallsPerID bounds calls that share a Call-ID: forks of one caller.

@@ -13,7 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imeproxy/proxy/capture"
+	"imeproxy/proxy/disk"
 	"imeproxy/proxy/observe"
+	"imeproxy/proxy/remote"
 	"imeproxy/proxy/trace"
 )
 
@@ -170,6 +172,12 @@ func (a *Appliance) Resources() observe.Resources {
 	}
 	return out
 }
+
+// Disk is disk0:.
+func (a *Appliance) Disk() *disk.Disk { return a.disk }
+
+// KnownHosts are those that files are copied from and to.
+func (a *Appliance) KnownHosts() remote.Hosts { return remote.NewHosts(a.opt.StateDir) }
 
 // Trace is where operators look at what happens.
 func (a *Appliance) Trace() *trace.Hub { return &a.trace }

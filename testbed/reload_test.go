@@ -23,6 +23,7 @@ func TestReload(t *testing.T) {
 		{"port of the class", reloadClassPort},
 		{"call agent replaced", reloadOtherAgent},
 		{"no uc-ime", reloadWithoutProxy},
+		{"from the shell, anew", reloadFromShell},
 	} {
 		t.Run(x.name, func(t *testing.T) { x.test(t, s) })
 		s.hangUpAll(t)
@@ -279,4 +280,31 @@ func reloadWithoutProxy(t *testing.T, s *StubLab) {
 	l.AwaitStatus(t, l.Request(t, "INVITE", s.WithTicket, sdp(secureOffer(s.B.MediaOut.String(), 20000))), 503)
 	nothingCame(t, s.Agent)
 	f.Transact(t, a, "BYE", 200)
+}
+
+// reloadFromShell lets the daemon begin anew: the same process, with the saved configuration, and calls go on being made.
+func reloadFromShell(t *testing.T, s *StubLab) {
+	p := s.Proxy
+	var before, after struct {
+		Hostname, Started string
+	}
+	p.Show(t, "version", &before)
+	pid := p.Process().Pid()
+	s.CallOut(t)
+	p.typeAt(t, "configure terminal", "hostname unsaved")
+	if out, err := p.Shell("reload noconfirm"); err != nil || !strings.Contains(out, "begins anew") {
+		t.Fatalf("%v: %s", err, out)
+	}
+	// Nobody answers its BYEs, for which it waits some seconds.
+	Until(t, 10*time.Second, "the daemon has begun anew", func() bool {
+		return p.TryShow("version", &after) == nil && after.Started != before.Started
+	})
+	if p.Process().Pid() != pid || !p.Running() || after.Hostname != before.Hostname {
+		t.Errorf("process %d, was %d; hostname %s, was %s", p.Process().Pid(), pid, after.Hostname, before.Hostname)
+	}
+	if !strings.Contains(p.Log(), "the daemon begins anew") {
+		t.Error("the log does not tell of it")
+	}
+	agent, far := s.CallOut(t)
+	far.Transact(t, agent, "BYE", 200)
 }

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -131,7 +133,17 @@ func runAppliance(ctx context.Context, f runFlags, stdout, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
-	return operate(ctx, f, a, cfg, signals, stdout, stderr, log)
+	if err := operate(ctx, f, a, cfg, signals, stdout, stderr, log); !errors.Is(err, errAgain) {
+		return err
+	}
+	select {
+	case sig := <-signals:
+		if sig != syscall.SIGHUP {
+			return nil
+		}
+	default:
+	}
+	return begin()
 }
 
 // operate gives the operators their shell, over the control socket and over SSH, and serves.
@@ -139,7 +151,8 @@ func operate(ctx context.Context, f runFlags, a *proxy.Appliance, cfg *config.Co
 	var access *sshd.Server
 	apply := func(c *config.Config) error { return access.Apply(c, func() error { return a.Reload(c) }) }
 	keeper := revision.New(revision.Options{File: f.config, StateDir: f.stateDir, Running: cfg, Apply: apply, Log: log})
-	exec := shell.NewExecutor(a, keeper)
+	again := make(chan string, 1)
+	exec := shell.NewExecutor(restartable{a, again}, keeper)
 	// Whoever may connect could fill a disk with failed logins.
 	access, err := sshd.New(exec, f.stateDir, slog.New(observe.LimitLog(log.Handler(), 20, time.Now, "ssh login failed", "ssh: accept failed")))
 	if err == nil {
@@ -148,7 +161,7 @@ func operate(ctx context.Context, f runFlags, a *proxy.Appliance, cfg *config.Co
 	if err != nil {
 		return errors.Join(err, a.Stop(ctx, 0))
 	}
-	return serve(ctx, f, a, desk{keeper, exec, apply, access.Close}, signals, stdout, stderr, log)
+	return serve(ctx, f, a, desk{keeper, exec, apply, access.Close, again}, signals, stdout, stderr, log)
 }
 
 // desk is what operators work with.
@@ -156,7 +169,34 @@ type desk struct {
 	keeper *revision.Keeper
 	exec   shell.Executor
 	apply  func(*config.Config) error
-	close  func() // ends the sessions over SSH
+	close  func()        // ends the sessions over SSH
+	again  <-chan string // who asks for a new start
+}
+
+// restartable is an appliance whose daemon begins anew when an operator asks for it.
+type restartable struct {
+	*proxy.Appliance
+	again chan<- string
+}
+
+// Restart begins anew; it returns at once.
+func (r restartable) Restart(who string) {
+	select {
+	case r.again <- who:
+	default: // somebody has asked already
+	}
+}
+
+// errAgain says that the daemon has stopped to begin anew.
+var errAgain = errors.New("the daemon begins anew")
+
+// begin starts this program again in its own place: the process and what it was given stay.
+func begin() error {
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	return syscall.Exec(strings.TrimSuffix(exe, " (deleted)"), os.Args, os.Environ()) // the file may have been replaced by a newer one
 }
 
 // serve opens the control socket and waits for signals.
@@ -169,7 +209,7 @@ func serve(ctx context.Context, f runFlags, a *proxy.Appliance, d desk, signals 
 		srv := &shell.Server{Path: f.control, Executor: d.exec, Log: log, Ready: listening}
 		served <- srv.Serve(control)
 	}()
-	var failed error
+	var failed, again error
 	select {
 	case <-listening:
 		fmt.Fprintln(stdout, "ready")
@@ -185,6 +225,9 @@ func serve(ctx context.Context, f runFlags, a *proxy.Appliance, d desk, signals 
 				reload(d, f, stderr, log)
 				continue
 			}
+		case who := <-d.again:
+			log.Warn("the daemon begins anew, with the saved configuration", "who", who)
+			again = errAgain
 		case err := <-served:
 			failed = fmt.Errorf("control socket: %w", err)
 			served <- nil
@@ -194,11 +237,13 @@ func serve(ctx context.Context, f runFlags, a *proxy.Appliance, d desk, signals 
 	}
 	stopping, hurry := context.WithCancel(context.WithoutCancel(ctx))
 	defer hurry()
+	var terminated atomic.Bool // a signal ends also a daemon that was to begin anew
 	go func() {
 		for {
 			select {
 			case sig := <-signals:
 				if sig != syscall.SIGHUP {
+					terminated.Store(true)
 					hurry()
 					return
 				}
@@ -210,7 +255,13 @@ func serve(ctx context.Context, f runFlags, a *proxy.Appliance, d desk, signals 
 	d.close()
 	err := a.Stop(stopping, f.drain)
 	stopControl()
-	return errors.Join(failed, err, <-served)
+	if err := errors.Join(failed, err, <-served); err != nil {
+		return err
+	}
+	if terminated.Load() {
+		return nil
+	}
+	return again
 }
 
 // reload reads the file again; on any mistake the running configuration stays.

@@ -16,6 +16,8 @@ import (
 const PasswordCost = 10
 
 func sshGlobals(m *mode) {
+	m.add("enable password <password:LOGINPASSWORD> [encrypted]", "What enable asks for; sessions over SSH begin without privilege then", setEnable, nil)
+	m.addNo("enable password [<password:LOGINPASSWORD> [encrypted]]", func(p *parser, _ args) { p.c.EnablePassword = "" })
 	const head = "username <name:LOGIN> "
 	m.add(head+"password <password:LOGINPASSWORD> [encrypted] [privilege <level:0-15>]", "A user who may log in over SSH; below privilege 15 he changes nothing", setUser, nil)
 	m.add(head+"privilege <level:0-15>", "What a user may do; below 15 he changes nothing", func(p *parser, a args) {
@@ -54,8 +56,8 @@ func (p *parser) user(name string) *User {
 	return u
 }
 
-// setUser keeps the password as a bcrypt hash alone, as an ASA does.
-func setUser(p *parser, a args) {
+// hashed gives a password as a bcrypt hash alone, as an ASA keeps it.
+func hashed(p *parser, a args) (Secret, bool) {
 	password := Secret(a.Text("password"))
 	at := a.arg("password").Col
 	switch {
@@ -63,15 +65,35 @@ func setUser(p *parser, a args) {
 	case a.Has("encrypted"):
 		if _, err := bcrypt.Cost([]byte(password.Reveal())); err != nil {
 			p.fail(at, "this is not an encrypted password", "a bcrypt hash, as write memory stores it, is expected; leave out encrypted to type the password itself")
-			return
+			return "", false
 		}
 	default:
 		hash, err := bcrypt.GenerateFromPassword([]byte(password.Reveal()), PasswordCost)
 		if err != nil {
 			p.fail(at, "the password cannot be used", err.Error())
-			return
+			return "", false
 		}
 		password = Secret(hash)
+	}
+	return password, true
+}
+
+func setEnable(p *parser, a args) {
+	if password, ok := hashed(p, a); ok && (!password.Masked() || p.c.EnablePassword == "") {
+		p.c.EnablePassword, p.c.EnableAt = password, p.pos()
+	}
+}
+
+func writeEnable(c *Config, w *writer) {
+	if c.EnablePassword != "" {
+		w.line("enable password %s encrypted", w.secret(c.EnablePassword))
+	}
+}
+
+func setUser(p *parser, a args) {
+	password, ok := hashed(p, a)
+	if !ok {
+		return
 	}
 	u := p.user(a.Text("name"))
 	if u == nil {
@@ -192,11 +214,11 @@ func writeSSH(c *Config, w *writer) {
 	for _, x := range c.SSH.Allowed {
 		w.line("ssh %s %s", netText(x.From), x.Interface)
 	}
-	if c.SSH.Timeout > 0 {
-		w.line("ssh timeout %d", c.SSH.Timeout/time.Minute)
+	if c.SSH.Timeout > 0 || w.all {
+		w.line("ssh timeout %d", c.SSH.IdleTime()/time.Minute)
 	}
-	if c.SSH.Port > 0 {
-		w.line("ssh port %d", c.SSH.Port)
+	if c.SSH.Port > 0 || w.all {
+		w.line("ssh port %d", c.SSH.ListenPort())
 	}
 }
 
@@ -211,6 +233,9 @@ func (k *checker) ssh() {
 		default:
 			k.r.SSH = append(k.r.SSH, ResolvedSSH{From: x.From, On: i})
 		}
+	}
+	if k.c.EnablePassword.Masked() {
+		k.at(k.c.EnableAt, stars, "the enable password is masked", "type the real one: a printed configuration does not hold it")
 	}
 	for _, u := range k.c.Users {
 		if u.Password.Masked() {

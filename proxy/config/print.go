@@ -11,6 +11,7 @@ import (
 type writer struct {
 	b      strings.Builder
 	reveal bool // the ticket password is written as it is
+	all    bool // what is as it is without a command is written too
 }
 
 func (w *writer) secret(s Secret) string {
@@ -38,6 +39,7 @@ type section struct {
 // sections stand in the order of an ASA's own text. Translations follow the access lists, as there.
 var sections = []section{
 	{[]string{"hostname"}, func(c *Config, w *writer) { w.setting("hostname", c.Hostname) }},
+	{[]string{"enable"}, writeEnable},
 	{[]string{"domain-name"}, func(c *Config, w *writer) { w.setting("domain-name", c.DomainName) }},
 	{[]string{"interface"}, writeInterfaces},
 	{[]string{"banner"}, writeBanners},
@@ -65,10 +67,15 @@ func (c *Config) String() string { return c.text(false) }
 // into a file that nobody but the daemon's user reads, never into a log or an answer.
 func (c *Config) Startup() string { return c.text(true) }
 
-func (c *Config) text(reveal bool) string {
+// All gives the canonical text with the settings that nobody made, at their defaults, and ***** for passwords. It can be read again, and means the same.
+func (c *Config) All() string { return c.print(writer{all: true}) }
+
+func (c *Config) text(reveal bool) string { return c.print(writer{reveal: reveal}) }
+
+func (c *Config) print(like writer) string {
 	var parts []string
 	for _, s := range sections {
-		w := writer{reveal: reveal}
+		w := writer{reveal: like.reveal, all: like.all}
 		if s.write(c, &w); w.b.Len() > 0 {
 			parts = append(parts, w.b.String())
 		}
@@ -128,6 +135,7 @@ func writeInterfaces(c *Config, w *writer) {
 		w.line("interface %s", i.Name)
 		w.sub(i.Description != "", "description %s", i.Description)
 		w.sub(i.Shutdown, "shutdown")
+		w.sub(w.all && !i.Shutdown, "no shutdown")
 		w.sub(i.Nameif != "", "nameif %s", i.Nameif)
 		w.sub(i.Nameif != "" || i.SecurityLevel > 0, "security-level %d", i.SecurityLevel)
 		w.sub(i.Address.IsValid(), "ip address %s", netText(i.Address))
@@ -278,6 +286,8 @@ func (w *writer) certificates(pem []byte) {
 func writeTLSProxies(c *Config, w *writer) {
 	if c.TLSProxyMaxSessions > 0 {
 		w.line("tls-proxy maximum-sessions %d", c.TLSProxyMaxSessions)
+	} else if w.all {
+		w.line("tls-proxy maximum-sessions %d", DefaultTLSProxySessions)
 	}
 	for _, t := range c.TLSProxies {
 		w.line("tls-proxy %s", t.Name)
@@ -300,15 +310,17 @@ func writeMedia(c *Config, w *writer) {
 			w.sub(a.Interface == "", "address %s", a.Addr)
 			w.sub(a.Interface != "", "address %s interface %s", a.Addr, a.Interface)
 		}
-		w.sub(m.MinPort != DefaultMinPort || m.MaxPort != DefaultMaxPort, "rtp-min-port %d rtp-max-port %d", m.MinPort, m.MaxPort)
+		w.sub(w.all || m.MinPort != DefaultMinPort || m.MaxPort != DefaultMaxPort, "rtp-min-port %d rtp-max-port %d", m.MinPort, m.MaxPort)
 		w.sub(m.Engine != "", "engine %s", m.Engine)
-		w.sub(m.BatchWait != DefaultBatchWait, "batch-wait %d", m.BatchWait.Microseconds())
+		w.sub(w.all || m.BatchWait != DefaultBatchWait, "batch-wait %d", m.BatchWait.Microseconds())
 	}
 }
 
 func writeUCIME(c *Config, w *writer) {
 	if c.MappingIdle > 0 {
 		w.line("timeout uc-ime-mapping %d", c.MappingIdle/time.Minute)
+	} else if w.all {
+		w.line("timeout uc-ime-mapping %d", DefaultMappingIdle/time.Minute)
 	}
 	u := c.UCIME
 	if u == nil {
@@ -325,17 +337,19 @@ func writeUCIME(c *Config, w *writer) {
 	}
 	w.sub(u.TicketEpoch > 0, "ticket epoch %d password %s", u.TicketEpoch, w.secret(u.TicketPassword))
 	w.sub(u.TicketRejectDrop, "ticket reject-action drop")
-	w.sub(u.MonitoringTimer > 0 && u.MonitoringTimer != DefaultMonitoringTimer, "fallback monitoring timer %d", u.MonitoringTimer/time.Millisecond)
-	w.sub(u.HoldDownTimer > 0 && u.HoldDownTimer != DefaultHoldDownTimer, "fallback hold-down timer %d", u.HoldDownTimer/time.Second)
+	w.sub(w.all && !u.TicketRejectDrop, "ticket reject-action reject")
+	w.sub(u.MonitoringTimer > 0 && (w.all || u.MonitoringTimer != DefaultMonitoringTimer), "fallback monitoring timer %d", u.MonitoringTimer/time.Millisecond)
+	w.sub(u.HoldDownTimer > 0 && (w.all || u.HoldDownTimer != DefaultHoldDownTimer), "fallback hold-down timer %d", u.HoldDownTimer/time.Second)
 	w.sub(u.SensitivityFile != "", "fallback sensitivity-file %s", u.SensitivityFile)
 	if m := u.Mapping; m != nil {
 		w.sub(true, "mapping-service listening-interface %s listening-port %d uc-ime-interface %s", m.ListenInterface, m.ListenPort, m.UCIMEInterface)
 	}
-	w.sub(u.MappingQuota != DefaultMappingQuota, "mapping-service quota %d", u.MappingQuota)
-	w.sub(u.MappingLow != DefaultMappingLow || u.MappingHigh != DefaultMappingHigh, "mapping-service port-range %d %d", u.MappingLow, u.MappingHigh)
-	w.sub(u.MappingLifetime != DefaultMappingLifetime, "mapping-service lifetime %d", u.MappingLifetime/time.Second)
+	w.sub(w.all || u.MappingQuota != DefaultMappingQuota, "mapping-service quota %d", u.MappingQuota)
+	w.sub(w.all || u.MappingLow != DefaultMappingLow || u.MappingHigh != DefaultMappingHigh, "mapping-service port-range %d %d", u.MappingLow, u.MappingHigh)
+	w.sub(w.all || u.MappingLifetime != DefaultMappingLifetime, "mapping-service lifetime %d", u.MappingLifetime/time.Second)
 	w.sub(u.MappingAllowPrivate, "mapping-service allow-private")
 	w.sub(u.NoRTCP, "no rtcp")
+	w.sub(w.all && !u.NoRTCP, "rtcp")
 }
 
 func writeClassMaps(c *Config, w *writer) {

@@ -33,6 +33,8 @@ type Config struct {
 	PolicyMaps                         []*PolicyMap
 	ServicePolicies                    []ServicePolicy
 	Users                              []*User
+	EnablePassword                     Secret // bcrypt; empty: enable asks for none
+	EnableAt                           Pos
 	SSH                                SSH
 	Where                              Places // single settings of the whole box
 
@@ -57,8 +59,10 @@ const (
 	DefaultMappingIdle     = 10 * time.Minute
 	DefaultModulus         = 2048
 	DefaultSSHPort         = 2022
-	DefaultSSHTimeout      = 5 * time.Minute
-	PrivilegeAll           = 15
+	// DefaultTLSProxySessions is `tls-proxy maximum-sessions` where it is not configured.
+	DefaultTLSProxySessions = 10000
+	DefaultSSHTimeout       = 5 * time.Minute
+	PrivilegeAll            = 15
 )
 
 // Banner is one line of a banner; lines of one kind follow each other in the order of the text.

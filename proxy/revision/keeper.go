@@ -247,6 +247,26 @@ func (k *Keeper) Save(who string) error {
 	return nil
 }
 
+// Store makes a configuration the saved one, without putting it into force; what stood there is kept.
+func (k *Keeper) Store(who string, c *config.Config) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case k.opt.File == "-":
+		return ErrNoFile
+	case k.trial != nil:
+		return ErrTrialSave
+	}
+	if err := k.keep(who); err != nil {
+		return err
+	}
+	if err := write(k.fs, k.opt.File, []byte(c.Startup())); err != nil {
+		return fmt.Errorf("startup configuration not saved, the old one stands: %w", err)
+	}
+	k.opt.Log.Info("startup configuration replaced by a file", "who", who, "file", k.opt.File)
+	return nil
+}
+
 // Reloaded takes note of a configuration that was put into force from the file by other means (SIGHUP). A trial ends with it: what it would go
 // back to is older than what the operator has just asked for.
 func (k *Keeper) Reloaded(apply func() (*config.Config, error)) error {

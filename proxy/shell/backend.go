@@ -4,7 +4,9 @@ import (
 	"net/netip"
 
 	"imeproxy/proxy/capture"
+	"imeproxy/proxy/disk"
 	"imeproxy/proxy/observe"
+	"imeproxy/proxy/remote"
 	"imeproxy/proxy/trace"
 )
 
@@ -54,6 +56,20 @@ type TicketTester interface {
 type Requester interface {
 	// CertificateRequest gives the PKCS#10 of a trustpoint as PEM.
 	CertificateRequest(trustpoint string) (string, error)
+	// IdentityCertificate gives the identity certificate of a trustpoint as PEM.
+	IdentityCertificate(trustpoint string) (string, error)
+}
+
+// Storage is a Backend with files; with it the commands `dir`, `more`, `delete` and `copy` of files exist.
+type Storage interface {
+	Disk() *disk.Disk
+	KnownHosts() remote.Hosts
+}
+
+// Restarter is a Backend that can begin anew; with it the command `reload` exists.
+type Restarter interface {
+	// Restart asks for it and returns at once. who stands in the log.
+	Restart(who string)
 }
 
 // Tracer is a Backend that passes on what happens in it; with it the commands `debug` and `capture` exist.

@@ -22,6 +22,7 @@ const (
 type Client struct {
 	conn             net.Conn
 	greeting, prompt string
+	secret           bool
 }
 
 // Result is how a command ended.
@@ -67,6 +68,9 @@ func (c *Client) Greeting() string { return c.greeting }
 // Prompt is what stands before the next line.
 func (c *Client) Prompt() string { return c.prompt }
 
+// Secret says that the next line is a password.
+func (c *Client) Secret() bool { return c.secret }
+
 // Close ends the connection.
 func (c *Client) Close() error { return c.conn.Close() }
 
@@ -76,7 +80,7 @@ func (c *Client) Run(ctx context.Context, line string, w io.Writer) (Result, err
 	if len(line) > MaxLine { // the daemon would end the connection
 		return Result{Exit: 1, Error: fmt.Sprintf("ERROR: %% Line is longer than %d bytes", MaxLine)}, nil
 	}
-	if err := writeFrame(c.conn, request{Command: line}); err != nil {
+	if err := writeFrame(c.conn, request{Command: line, Asks: asks(ctx)}); err != nil {
 		return Result{}, c.explain(ctx, err)
 	}
 	defer c.interrupted(ctx)()
@@ -89,6 +93,7 @@ func (c *Client) Run(ctx context.Context, line string, w io.Writer) (Result, err
 			if a.Prompt != "" || a.Hidden {
 				c.prompt = a.Prompt
 			}
+			c.secret = a.Secret
 			return Result{Exit: a.Exit, Error: a.Error, Closed: a.Close}, nil
 		}
 		if _, err := io.WriteString(w, a.Output); err != nil {

@@ -38,6 +38,7 @@ var keywordHelp = map[string]string{
 	"debug":          "Show what happens, until Ctrl-C",
 	"capture":        "Write what is on the wire into a file",
 	"no":             "Remove",
+	"dir":            "Files of disk0:",
 	"crypto":         "Keys and certificates",
 	"ca":             "Certification authorities and identities",
 }
@@ -96,6 +97,7 @@ func commands(b Backend, now func() time.Time) []entry {
 			usage: "show running-config [SECTION]", pattern: "show running-config [{" + strings.Join(config.SectionNames(), "|") + "}]",
 			help: "The configuration in force", run: runningConfig(b),
 		},
+		{usage: "show running-config all", help: "The same with what nobody has set, at its defaults", run: runningConfig(b)},
 		{usage: "show media-termination", help: "The media engine, its ports and packets", run: snapshot(b.MediaTermination)},
 		{usage: "show tls-proxy", help: "TLS proxy sessions and their limit", run: snapshot(b.TLSProxy)},
 		{usage: "show tls-proxy session", help: "TLS proxy sessions one by one", run: snapshot(b.TLSSessions)},
@@ -218,12 +220,17 @@ func runningConfig(b Backend) action {
 		}
 		if k := s.x.keeper; k != nil {
 			text := ""
-			if c := k.Running(); section == "" {
+			if c := k.Running(); section == "all" {
+				text, section = c.All(), ""
+			} else if section == "" {
 				text = c.String()
 			} else {
 				text, _ = c.Section(section)
 			}
 			return observe.RunningConfig{Section: section, Config: text}, nil
+		}
+		if section == "all" { // what cannot be changed has nobody to ask for its defaults
+			section = ""
 		}
 		text, err := b.RunningConfig(section)
 		if err != nil {

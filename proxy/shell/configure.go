@@ -29,6 +29,7 @@ type Keeper interface {
 	Startup() (*config.Config, error)
 	Read(name string) (*config.Config, error)
 	Save(who string) error
+	Store(who string, c *config.Config) error
 	History() ([]revision.Former, error)
 	Former(number int) (*config.Config, error)
 }
@@ -52,11 +53,31 @@ func (s *session) configure(ctx context.Context, raw, line string, w io.Writer) 
 		return s.command(ctx, line, w)
 	}
 	if typed.Body {
-		s.body = []string{raw}
+		s.body, s.bodyAsks = []string{raw}, asks(ctx) && cryptoCA(line, "authenticate") != ""
 		_, err := io.WriteString(w, "Enter the base 64 encoded certificate.\nEnd with the word \"quit\" on a line by itself\n")
 		return err
 	}
+	if asks(ctx) {
+		return s.typedByHand(line, typed, w)
+	}
 	return s.typed(typed, w)
+}
+
+// typedByHand carries out a line of a person, who is asked or shown what belongs to it.
+func (s *session) typedByHand(line string, t config.Typed, w io.Writer) error {
+	if name := cryptoCA(line, "enroll"); name != "" && len(t.Changes) > 0 {
+		last := len(t.Changes) - 1 // what the line finishes of a sub-mode acts before
+		if err := s.typed(config.Typed{Changes: t.Changes[:last]}, w); err != nil {
+			return err
+		}
+		t.Changes = t.Changes[last:]
+		return s.enroll(name, t, w)
+	}
+	err := s.typed(t, w)
+	if name := cryptoCA(line, "export"); name != "" && err == nil {
+		err = s.showIdentity(name, w)
+	}
+	return err
 }
 
 // mistaken makes the answer to a mistyped line.
@@ -154,6 +175,8 @@ func (s *session) bodyLine(ctx context.Context, line string, w io.Writer) error 
 	var err error
 	if len(mistakes) > 0 {
 		err = mistaken(mistakes)
+	} else if s.bodyAsks && quit && len(body) > 0 {
+		return s.accept(body, typed, w)
 	} else if err = s.typed(typed, w); err == nil {
 		_, err = io.WriteString(w, fingerprints(body))
 	}

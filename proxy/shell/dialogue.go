@@ -14,6 +14,8 @@ type Dialogue interface {
 	Greeting() string
 	// Prompt is what stands before the next line; empty where lines of a certificate are read.
 	Prompt() string
+	// Secret says that the next line is a password, which must not be seen.
+	Secret() bool
 	// Run carries one line out and copies its output to w as it comes. Ending ctx interrupts a command that goes on. An error means that the dialogue is over; a command that failed is told by the Result.
 	Run(ctx context.Context, line string, w io.Writer) (Result, error)
 	// Complete extends a line that is being typed as far as it is certain.
@@ -36,6 +38,9 @@ func (l *Local) Greeting() string { return l.session.Greeting() }
 
 // Prompt is what stands before the next line.
 func (l *Local) Prompt() string { return l.session.Prompt() }
+
+// Secret says that the next line is a password.
+func (l *Local) Secret() bool { return l.session.Secret() }
 
 // Run carries one line out.
 func (l *Local) Run(ctx context.Context, line string, w io.Writer) (Result, error) {

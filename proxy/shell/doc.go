@@ -13,7 +13,8 @@
 // with {"done": true, "exit": 1, "error": ...}). A request is {"command": "LINE"}. The answer is any number of {"output": "..."} and one
 // {"done": true, "exit": 0 or 1, "error": "...", "prompt": "...", "hidden": bool, "close": bool}; hidden says that the prompt is empty on purpose,
 // because lines of a certificate are read. With {"complete": true} the line is only extended, as Tab does, and the answer is {"done": true, "line":
-// "..."}. With {"interrupt": true} the request before it is ended if it is a command that goes on; there is no answer to that. Requests of one connection are
+// "..."}. {"secret": true} says that the next line is a password, {"asks": true} of a request that a person typed it, who can be
+// asked about it. With {"interrupt": true} the request before it is ended if it is a command that goes on; there is no answer to that. Requests of one connection are
 // answered in order; the end of the connection ends the command that runs.
 //
 // Limits: MaxRequest bytes a request, MaxLine bytes a command line, MaxClients connections, MaxPattern bytes a filter's expression (RE2:

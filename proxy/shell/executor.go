@@ -43,6 +43,8 @@ type Session interface {
 	Greeting() string
 	// Prompt is what stands before the next line, "hostname# ".
 	Prompt() string
+	// Secret says that the next line is a password, which must not be seen.
+	Secret() bool
 	// Run carries one line out and writes its output. Ending ctx interrupts a command that goes on. A *CommandError is a line that is wrong; ErrExit ends the session.
 	Run(ctx context.Context, line string, w io.Writer) error
 	// Answers says that a line would be no command: a line of a certificate, which may be a key that was pasted by mistake, or an answer, which may be
@@ -75,17 +77,19 @@ func newExecutor(b Backend, k Keeper, now func() time.Time) *executor {
 		x.commands = append(x.commands, x.debugCommands(t.Trace())...)
 		x.commands = append(x.commands, x.captureCommands(t.Captures())...)
 	}
+	if r, ok := b.(Restarter); ok {
+		x.commands = append(x.commands, reloadCommand(r))
+	}
+	if f, ok := b.(Storage); ok && k != nil {
+		x.commands = append(x.commands, x.copyCommands(f.Disk())...)
+	}
 	x.commands = append(x.commands,
 		entry{
 			usage: "terminal pager LINES", pattern: "terminal pager <lines:0-10000>", help: "Lines of a page on this terminal; 0: no pages",
 			run: func(*session, keyword.Args) (observe.View, error) { return lines{}, nil }, // the terminal's end acts on it
 		},
 		entry{
-			usage: "enable", help: "Enter privileged mode",
-			run: func(s *session, _ keyword.Args) (observe.View, error) {
-				s.user = false
-				return lines{}, nil
-			},
+			usage: "enable", help: "Enter privileged mode", run: enable,
 		},
 		entry{
 			usage: "disable", help: "Leave privileged mode",
@@ -112,9 +116,11 @@ func newExecutor(b Backend, k Keeper, now func() time.Time) *executor {
 	return x
 }
 
-// NewSession starts a dialogue in privileged mode: whoever may open the socket may use every command.
+// NewSession starts a dialogue in privileged mode: whoever may open the socket may use every command. Over SSH an enable password must be given first
+// where there is one.
 func (x *executor) NewSession(c Caller) Session {
-	return &session{x: x, who: c.String(), viewOnly: c.ViewOnly, remote: c.Name != ""}
+	remote := c.Name != ""
+	return &session{x: x, who: c.String(), viewOnly: c.ViewOnly, remote: remote, user: remote && x.enablePassword() != ""}
 }
 
 // session is one operator's dialogue: the mode that it stands in lives here.
@@ -127,6 +133,8 @@ type session struct {
 	edit     *config.Edit   // nil: not in configuration mode
 	before   *config.Config // the running configuration when configuration mode was entered
 	wizard   *wizard        // nil: it asks nothing
+	bodyAsks bool           // whether the certificate is the right one is asked
+	ask      *ask           // nil: nothing was asked
 	body     []string       // a command and the lines of its certificate, up to quit; empty: none is read
 }
 
@@ -140,6 +148,8 @@ func (s *session) Greeting() string {
 
 func (s *session) Prompt() string {
 	switch {
+	case s.ask != nil:
+		return s.ask.prompt
 	case len(s.body) > 0:
 		return ""
 	case s.wizard != nil:
@@ -164,6 +174,10 @@ func (s *session) Prompt() string {
 func (s *session) Run(ctx context.Context, line string, w io.Writer) error {
 	if len(line) > MaxLine {
 		return &CommandError{Text: fmt.Sprintf("%% Line is longer than %d bytes", MaxLine)}
+	}
+	if q := s.ask; q != nil {
+		s.ask = nil
+		return q.answer(ctx, strings.TrimRight(line, "\r\n"), w)
 	}
 	if len(s.body) > 0 {
 		return s.bodyLine(ctx, line, w)
@@ -233,7 +247,7 @@ func put(w io.Writer) func(string, error) error {
 // Answers says that a line belongs to the certificate that is read, or that a question waits for it. A command that follows a certificate at once
 // is one, and belongs into the log.
 func (s *session) Answers(line string) bool {
-	return s.wizard != nil || (len(s.body) > 0 && (endOfBody(line) || s.certificateLine(strings.TrimSpace(line))))
+	return s.ask != nil || s.wizard != nil || (len(s.body) > 0 && (endOfBody(line) || s.certificateLine(strings.TrimSpace(line))))
 }
 
 // forUsers says whether a command needs no privilege: it shows nothing of the calls and changes nothing.
@@ -256,10 +270,13 @@ func forViewers(args keyword.Args) bool {
 	return false
 }
 
+// Secret says that a password is asked for.
+func (s *session) Secret() bool { return s.ask != nil && s.ask.secret }
+
 // Complete asks the tables of the mode that the session stands in.
 func (s *session) Complete(line string) (string, []keyword.Candidate) {
 	line = observe.Clean(strings.ReplaceAll(line, "\t", " "))
-	if len(s.body) > 0 || s.wizard != nil || len(line) > MaxLine {
+	if len(s.body) > 0 || s.ask != nil || s.wizard != nil || len(line) > MaxLine {
 		return line, nil
 	}
 	if _, rest, filtered := splitFilter(line); filtered {

@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"imeproxy/proxy/capture"
+	"imeproxy/proxy/disk"
 	"imeproxy/proxy/observe"
+	"imeproxy/proxy/remote"
 	"imeproxy/proxy/trace"
 )
 
@@ -139,6 +141,10 @@ func (f *fake) CertificateRequest(trustpoint string) (string, error) {
 	return "-----BEGIN CERTIFICATE REQUEST-----\n" + trustpoint + "\n-----END CERTIFICATE REQUEST-----\n", nil
 }
 
+func (f *fake) IdentityCertificate(trustpoint string) (string, error) {
+	return "-----BEGIN CERTIFICATE-----\n" + trustpoint + "\n-----END CERTIFICATE-----\n", nil
+}
+
 // clearable is a fake whose counters can be reset.
 type clearable struct{ fake }
 
@@ -148,6 +154,7 @@ func (c *clearable) ClearStatistics() { c.reset.Add(1) }
 type traced struct {
 	clearable
 	dir   string
+	disk  *disk.Disk
 	hub   trace.Hub
 	store *capture.Store
 }
@@ -156,9 +163,20 @@ func newTraced(t *testing.T) *traced {
 	b := &traced{dir: t.TempDir()}
 	b.store = capture.NewStore(b.dir, &b.hub, slog.New(slog.DiscardHandler))
 	t.Cleanup(b.store.Close)
+	var err error
+	if b.disk, err = disk.Open(b.dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.disk.Close)
 	return b
 }
 
 func (b *traced) Trace() *trace.Hub { return &b.hub }
+
+func (b *traced) Restart(string) {}
+
+func (b *traced) Disk() *disk.Disk { return b.disk }
+
+func (b *traced) KnownHosts() remote.Hosts { return remote.NewHosts(b.dir) }
 
 func (b *traced) Captures() *capture.Store { return b.store }

@@ -10,6 +10,7 @@ import (
 
 	"imeproxy/proxy/capture"
 	"imeproxy/proxy/config/keyword"
+	"imeproxy/proxy/disk"
 	"imeproxy/proxy/observe"
 	"imeproxy/proxy/probe"
 )
@@ -46,6 +47,20 @@ func (x *executor) kinds() {
 			return names
 		},
 	})
+	if f, ok := x.backend.(Storage); ok {
+		files := func() (out []string) {
+			all, _ := f.Disk().List() // nothing is suggested where nothing can be read
+			for _, x := range all {
+				out = append(out, "disk0:"+x.Name)
+			}
+			return out
+		}
+		x.tree.Define("PLACE", keyword.Kind{Check: checkPlace, Suggest: files})
+		x.tree.Define("FILE", keyword.Kind{Label: "disk0:FILE", Suggest: files, Check: func(w string) error {
+			_, err := disk.Name(w)
+			return err
+		}})
+	}
 	if t, ok := x.backend.(Tracer); ok {
 		x.tree.Define("CAPTURE", keyword.Kind{Label: "WORD", Check: capture.CheckName, Suggest: func() []string { return captureNames(t.Captures()) }})
 	}

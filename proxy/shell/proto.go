@@ -20,6 +20,8 @@ const (
 type request struct {
 	Command  string `json:"command"`
 	Complete bool   `json:"complete,omitempty"` // the line is being typed: extend it, carry nothing out
+	// Asks says that a person has typed the line, who can be asked about it.
+	Asks bool `json:"asks,omitempty"`
 	// Interrupt ends the command that was sent before, if it still runs; it has no answer of its own.
 	Interrupt bool `json:"interrupt,omitempty"`
 }
@@ -33,6 +35,7 @@ type answer struct {
 	Prompt string `json:"prompt,omitempty"`
 	Close  bool   `json:"close,omitempty"`
 	Line   string `json:"line,omitempty"`   // the extended line
+	Secret bool   `json:"secret,omitempty"` // the next line is a password, which must not be seen
 	Hidden bool   `json:"hidden,omitempty"` // the prompt is empty on purpose: lines of a certificate are read
 }
 

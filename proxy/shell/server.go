@@ -15,6 +15,7 @@ import (
 
 	"imeproxy/proxy/config"
 	"imeproxy/proxy/observe"
+	"imeproxy/proxy/remote"
 )
 
 // Limits of the control socket.
@@ -190,6 +191,9 @@ func (s *Server) connection(ctx context.Context, c *net.UnixConn) {
 			}
 			continue
 		}
+		if q.Asks {
+			q.ctx = WithQuestions(q.ctx)
+		}
 		end := s.carryOut(q.ctx, c, session, q.request, log)
 		q.cancel()
 		if err := s.send(c, end); err != nil || end.Close {
@@ -245,6 +249,9 @@ func perform(ctx context.Context, session Session, line string, out io.Writer, f
 	case errors.As(err, &mistake):
 		end.Exit, end.Error = 1, cleanLines(err.Error())
 	case errors.As(err, &wrong):
+		if wrong == errDenied {
+			log.Warn("enable refused: the password was wrong", "tries", maxTries)
+		}
 		end.Exit, end.Error = 1, wrong.Error()
 	default:
 		end.Exit, end.Error = 1, "ERROR: "+observe.Clean(err.Error())
@@ -253,7 +260,7 @@ func perform(ctx context.Context, session Session, line string, out io.Writer, f
 		end.Error = end.Error[:outputChunk]
 	}
 	end.Prompt = session.Prompt()
-	end.Hidden = end.Prompt == ""
+	end.Hidden, end.Secret = end.Prompt == "", session.Secret()
 	return end
 }
 
@@ -270,7 +277,7 @@ func cleanLines(text string) string {
 const maxAudit = 256
 
 func auditLine(line string) string {
-	line = config.Masked(observe.Clean(line))
+	line = remote.Masked(config.Masked(observe.Clean(line)))
 	if len(line) > maxAudit {
 		line = line[:maxAudit] + "..."
 	}

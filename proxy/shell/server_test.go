@@ -165,6 +165,7 @@ func (s special) NewSession(Caller) Session { return s }
 func (s special) Greeting() string          { return "" }
 func (s special) Prompt() string            { return "> " }
 func (s special) Close()                    {}
+func (s special) Secret() bool              { return false }
 func (s special) Answers(string) bool       { return false }
 
 func (s special) Complete(line string) (string, []keyword.Candidate) { return line, nil }

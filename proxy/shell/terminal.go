@@ -45,9 +45,7 @@ func (con Console) Interact(ctx context.Context, c Dialogue) error {
 	}
 	for {
 		_ = s.term.SetSize(con.Size())
-		s.term.SetPrompt(c.Prompt())
-		s.past.silent = !isCommandPrompt(c.Prompt())
-		line, err := s.term.ReadLine()
+		line, err := s.readLine()
 		switch {
 		case s.lost != nil:
 			return s.lost
@@ -62,10 +60,21 @@ func (con Console) Interact(ctx context.Context, c Dialogue) error {
 		case err != nil && !errors.Is(err, term.ErrPasteIndicator):
 			return fmt.Errorf("input: %w", err)
 		}
-		if done, err := s.run(line); done || err != nil {
+		if done, err := s.run(line, !errors.Is(err, term.ErrPasteIndicator)); done || err != nil {
 			return err
 		}
 	}
+}
+
+// readLine reads a line, or a password that is not shown.
+func (s *screen) readLine() (string, error) {
+	prompt := s.c.Prompt()
+	if s.c.Secret() {
+		return s.term.ReadPassword(prompt)
+	}
+	s.term.SetPrompt(prompt)
+	s.past.silent = !isCommandPrompt(prompt)
+	return s.term.ReadLine()
 }
 
 // watchSize keeps the line editor's idea of the window true while a line is typed, until done.
@@ -89,9 +98,12 @@ func (s *screen) watchSize() (done func()) {
 func isCommandPrompt(p string) bool { return strings.HasSuffix(p, "# ") || strings.HasSuffix(p, "> ") }
 
 // run carries out a line and shows its output page by page as it comes. Ctrl-C interrupts the command and forgets what is not shown yet.
-func (s *screen) run(line string) (done bool, err error) {
+func (s *screen) run(line string, byHand bool) (done bool, err error) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
+	if byHand {
+		ctx = WithQuestions(ctx)
+	}
 	out := newPipe()
 	s.keys.begin(func() { cancel(); out.skip() })
 	defer s.keys.end()

@@ -39,6 +39,7 @@ const (
 type Server struct {
 	exec    shell.Executor
 	keyFile string
+	dir     string // of disk0:
 	log     *slog.Logger
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -65,7 +66,7 @@ func New(exec shell.Executor, stateDir string, log *slog.Logger) (*Server, error
 	if err != nil {
 		return nil, fmt.Errorf("ssh: %w", err)
 	}
-	s := &Server{exec: exec, keyFile: filepath.Join(stateDir, "ssh_host_ed25519_key"), log: log, absent: hash}
+	s := &Server{exec: exec, keyFile: filepath.Join(stateDir, "ssh_host_ed25519_key"), dir: stateDir, log: log, absent: hash}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil
 }
@@ -164,10 +165,10 @@ func (s *Server) protocol() *ssh.Server {
 			ctx.SetValue(loginKey{}, c)
 			return c
 		},
-		// Nothing but sessions: no forwarding either way, no subsystems.
+		// Nothing but sessions: no forwarding either way. Of the subsystems there is disk0:.
 		ChannelHandlers:   map[string]ssh.ChannelHandler{"session": ssh.DefaultSessionHandler},
 		RequestHandlers:   map[string]ssh.RequestHandler{},
-		SubsystemHandlers: map[string]ssh.SubsystemHandler{},
+		SubsystemHandlers: map[string]ssh.SubsystemHandler{"sftp": s.sftp},
 		ServerConfigCallback: func(ssh.Context) *gossh.ServerConfig {
 			return &gossh.ServerConfig{MaxAuthTries: MaxTries}
 		},
@@ -267,6 +268,10 @@ func (s *Server) publicKey(ctx ssh.Context, key ssh.PublicKey) bool {
 
 // session is what a user gets who has logged in.
 func (s *Server) session(c ssh.Session) {
+	if sink, name, ok := scpCommand(c.Command()); ok {
+		s.scp(c, sink, name)
+		return
+	}
 	if l, ok := c.Context().Value(loginKey{}).(*login); ok {
 		l.over()
 	}

@@ -40,6 +40,7 @@ func (echo) NewSession(c shell.Caller) shell.Session { return echoSession{c} }
 func (echoSession) Greeting() string                 { return "Keep out\n" }
 func (echoSession) Prompt() string                   { return "asa-a# " }
 func (echoSession) Close()                           {}
+func (echoSession) Secret() bool                     { return false }
 func (echoSession) Answers(string) bool              { return false }
 
 func (echoSession) Complete(line string) (string, []keyword.Candidate) { return line + "done", nil }
@@ -220,7 +221,7 @@ func TestOpenSSH(t *testing.T) {
 	if out, code := run("viewer", "show clock"); code != 255 {
 		t.Errorf("another user's key: %q, exit %d", out, code)
 	}
-	if out, code := run("admin", "-s", "sftp"); code == 0 {
+	if out, code := run("admin", "-s", "netconf"); code == 0 {
 		t.Errorf("a subsystem: %q, exit %d", out, code)
 	}
 	if !strings.Contains(log.String(), `line="show clock" exit=0`) || !strings.Contains(log.String(), "user=admin from=127.0.0.1:") {
