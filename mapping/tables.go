@@ -52,6 +52,9 @@ func install(spec Spec) error {
 	if err != nil {
 		before = nil // the rules matter, what they had counted does not
 	}
+	if err := addGuard(conn, spec); err != nil { // first, as it stays: so the order of the tables does too
+		return err
+	}
 	addIntercept(replaceTable(conn, nftables.TableFamilyIPv4, TableIntercept).goingOn(before), spec)
 	addNAT(replaceTable(conn, nftables.TableFamilyIPv4, TableNAT), spec)
 	addFilter(replaceTable(conn, nftables.TableFamilyIPv4, TableFilter).goingOn(before), spec)
@@ -89,7 +92,7 @@ func ourTables(conn *nftables.Conn) ([]*nftables.Table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list nftables tables: %w", err)
 	}
-	names := []string{TableIntercept, TableNAT, TableFilter, TableIngress}
+	names := []string{TableIntercept, TableNAT, TableFilter, TableIngress, TableGuard}
 	return slices.DeleteFunc(all, func(t *nftables.Table) bool { return !slices.Contains(names, t.Name) }), nil
 }
 

@@ -130,6 +130,9 @@ func (a *Appliance) begin(s *session, c net.Conn, side dialog.Side, secure bool)
 	if secure {
 		t, err := a.handshake(s, c, side)
 		if err != nil {
+			if side == dialog.Outside {
+				a.offence(s.remote.Addr(), "TLS handshake")
+			}
 			a.trace.Event(trace.Signaling, "", s.remote.Addr().String(), "TLS handshake with %s, %s, failed: %v", c.RemoteAddr(), side, err)
 			a.log.Info("tls handshake failed", "remote", c.RemoteAddr().String(), "side", side.String(), "err", err)
 			c.Close()

@@ -38,12 +38,14 @@ func (s *session) admit(m *sipalg.Message) (domain, id string, ok, stay bool) {
 	res, t := v.Verify(headers, requestUser(m), peers, s.a.now())
 	if res == ticket.OK {
 		s.a.count("ticket", "verified", "")
+		s.a.peer(s.remote.Addr())
 		s.a.trace.Event(trace.Ticket, m.CallID(), t.GrantedToDomain, "%s for %s from %s: verified, ticket %x granted to %s by %s", m.Method, requestUser(m), s.remote, t.ID, t.GrantedToDomain, t.GrantingDomain)
 		return t.GrantedToDomain, hex.EncodeToString(t.ID[:]), true, true
 	}
 	s.a.count("ticket", "failures", observe.Snake(string(res)))
 	observe.WithCall(s.a.log, m.CallID()).Warn("ticket refused", "cause", string(res), "method", m.Method, "called", requestUser(m), "remote", s.remote.String(), "session", s.id)
 	stay = !s.tooManyFailures()
+	s.a.offence(s.remote.Addr(), string(res))
 	if s.a.trace.Wants(trace.Ticket) {
 		s.a.trace.Event(trace.Ticket, m.CallID(), strings.Join(peers, " "), "%s for %s from %s, whose certificate names %s: %s: %s", m.Method, requestUser(m), s.remote, strings.Join(peers, " "), res.Label(), ticketMeanings[res])
 	}

@@ -74,6 +74,7 @@ type Appliance struct {
 
 	quality *quality
 	trace   trace.Hub
+	guard   guard
 	capture *capture.Store
 	disk    *disk.Disk
 

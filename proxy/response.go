@@ -64,6 +64,7 @@ func (s *session) forwardResponse(c *call, m *sipalg.Message, from dialog.Side, 
 	}
 	if act.Confirmed {
 		c.rec.Connect = now
+		s.a.peer(s.remote.Addr()) // it will call back
 		s.a.count("sip", "dialogs_opened", "")
 		s.a.trace.Event(trace.Signaling, m.CallID(), c.domain, "session %d: %s call from %s to %s answered", s.id, c.rec.Direction, c.rec.From, c.rec.To)
 		c.log.Info("call answered", "session", s.id, "from", c.rec.From, "to", c.rec.To, "direction", c.rec.Direction)

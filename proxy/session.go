@@ -264,6 +264,9 @@ func endReason(err error, side dialog.Side) string {
 // violation answers and counts a message that goes no further.
 func (s *session) violation(k *conn, v *sipalg.Violation) {
 	s.a.count("sip", "messages_refused", string(v.Cause))
+	if s.conn(dialog.Outside) == k {
+		s.a.offence(s.remote.Addr(), string(v.Cause))
+	}
 	log := s.a.log
 	if v.Message != nil && v.Message.CallID() != "" {
 		log = observe.WithCall(log, v.Message.CallID())

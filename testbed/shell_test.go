@@ -150,4 +150,36 @@ func sshAtTheProxy(t *testing.T, lab *Lab) {
 	if !strings.Contains(a.Proxy.Log(), "user=admin from="+a.PhoneIP.String()) {
 		t.Error("the log does not tell who it was")
 	}
+	terminal := func() *keyboard {
+		cmd := a.PhoneHost.Command("ssh", "-tt", "-F", "none", "-p", "2022", "-i", key, "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=no",
+			"-o", "UserKnownHostsFile="+filepath.Join(dir, "known"), "admin@"+a.InsideIP.String())
+		return sit(t, cmd.Args...)
+	}
+	twoSessions(t, terminal)
+}
+
+// twoSessions has two operators on the wire at once: one sees what the other changes, and when the other's session dies with changes on trial they are gone.
+func twoSessions(t *testing.T, login func() *keyboard) {
+	one, two := login(), login()
+	one.expect(t, "# ")
+	two.expect(t, "# ")
+	one.press(t, "configure terminal\r")
+	one.expect(t, "(config)# ")
+	one.press(t, "commit confirmed 5\r")
+	one.expect(t, "unless commit is entered")
+	one.expect(t, "(config)# ")
+	one.press(t, "banner motd risky\r")
+	one.expect(t, "risky")
+	one.expect(t, "(config)# ")
+	two.press(t, "show running-config banner\r")
+	two.expect(t, "\r\nbanner motd risky\r\n")
+	two.press(t, "debug uc-ime\r")
+	_ = one.cmd.Process.Kill()
+	two.press(t, "\x03")
+	Until(t, 10*time.Second, "the change is gone", func() bool {
+		two.press(t, "show running-config banner | count risky\r")
+		two.expect(t, "Number of lines which match regexp = ")
+		return strings.HasPrefix(two.screen()[two.from:], "0")
+	})
+	two.press(t, "exit\r")
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 )
 
 // endpointPattern is one side of an entry. Its arguments are told apart by their order.
@@ -25,6 +26,14 @@ func accessCommands(m *mode) {
 			p.absent(a.arg("id").Col, "access list")
 		}
 	})
+	const shun = "threat-detection scanning-threat shun"
+	m.add(shun+" [duration <seconds:10-2592000>]", "Turn sources away for a time that fail too often: handshakes, tickets, malformed messages", func(p *parser, a args) {
+		p.c.ShunDuration = DefaultShunDuration
+		if a.Has("duration") {
+			p.c.ShunDuration = time.Duration(a.Int("seconds")) * time.Second
+		}
+	}, nil)
+	m.addNo(shun+" [duration <seconds:10-2592000>]", func(p *parser, _ args) { p.c.ShunDuration = 0 })
 	m.add("access-group <id:NAME241> {in|out} interface <interface:NAMEIF>", "Bind an access list to an interface", addGroup, removeGroup)
 }
 

@@ -23,7 +23,7 @@ did you mean "timer"? expected timer`},
 f:1:1: error: ambiguous keyword "t"
 t 1
 ^
-it may be timeout or tls-proxy`},
+it may be threat-detection, timeout or tls-proxy`},
 	"range": {"uc-ime x\n ticket epoch 256 password password1234", `
 f:2:15: error: invalid epoch "256"
  ticket epoch 256 password *****

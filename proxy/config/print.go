@@ -48,6 +48,7 @@ var sections = []section{
 	{[]string{"nat", "object"}, writeNAT},
 	{[]string{"access-group"}, writeAccessGroups},
 	{[]string{"route"}, writeRoutes},
+	{[]string{"threat-detection"}, writeThreatDetection},
 	{[]string{"username"}, writeUsers},
 	{[]string{"ssh"}, writeSSH},
 	{[]string{"crypto"}, writeCrypto},
@@ -240,6 +241,12 @@ func writeAccessGroups(c *Config, w *writer) {
 func writeRoutes(c *Config, w *writer) {
 	for _, r := range c.Routes {
 		w.line("route %s %s %s %d", r.Interface, netText(r.Dst), r.Gateway, max(1, r.Metric))
+	}
+}
+
+func writeThreatDetection(c *Config, w *writer) {
+	if c.ShunDuration > 0 {
+		w.line("threat-detection scanning-threat shun duration %d", c.ShunDuration/time.Second)
 	}
 }
 

@@ -48,14 +48,7 @@ var kindWords = map[string]string{
 	"X500":          "an X.500 name up to the end of the line, up to 1024 characters",
 }
 
-var (
-	argumentRE = regexp.MustCompile(`<([a-z0-9_]+):([A-Z0-9a-z-]+)>`)
-	aliasRE    = regexp.MustCompile(`([a-z0-9-]+)=([a-z0-9-]+)`)
-	rangeRE    = regexp.MustCompile(`^[0-9]+-[0-9]+$`)
-)
-
-// label is an argument as syntax lines print it.
-func label(name string) string { return strings.ToUpper(strings.ReplaceAll(name, "_", "-")) }
+var rangeRE = regexp.MustCompile(`^[0-9]+-[0-9]+$`)
 
 // describeMode writes the commands of a mode with the values that they take.
 func describeMode(t *testing.T, m *mode) string {
@@ -81,12 +74,10 @@ func describeMode(t *testing.T, m *mode) string {
 		if strings.Contains(c.pattern, cipherPattern()) {
 			values["suite"] = []string{"`" + strings.Join(ciphers, "`, `") + "`; the dots mean several"}
 		}
-		text := strings.Replace(c.pattern, cipherPattern(), "SUITE...", 1)
-		text = argumentRE.ReplaceAllStringFunc(text, func(a string) string { return label(argumentRE.FindStringSubmatch(a)[1]) })
-		for _, a := range aliasRE.FindAllStringSubmatch(text, -1) {
+		for _, a := range aliasRE.FindAllStringSubmatch(argumentRE.ReplaceAllString(c.pattern, ""), -1) {
 			also[a[1]] = a[2]
 		}
-		lines = append(lines, strings.TrimSpace(aliasRE.ReplaceAllString(text, "$1")))
+		lines = append(lines, usage(c.pattern))
 	}
 	// A command and its `no` stand together.
 	sort.SliceStable(lines, func(i, j int) bool { return strings.TrimPrefix(lines[i], "no ") < strings.TrimPrefix(lines[j], "no ") })

@@ -33,7 +33,8 @@ type Config struct {
 	PolicyMaps                         []*PolicyMap
 	ServicePolicies                    []ServicePolicy
 	Users                              []*User
-	EnablePassword                     Secret // bcrypt; empty: enable asks for none
+	ShunDuration                       time.Duration // of sources that fail too often; 0: they are not shunned
+	EnablePassword                     Secret        // bcrypt; empty: enable asks for none
 	EnableAt                           Pos
 	SSH                                SSH
 	Where                              Places // single settings of the whole box
@@ -59,6 +60,7 @@ const (
 	DefaultMappingIdle     = 10 * time.Minute
 	DefaultModulus         = 2048
 	DefaultSSHPort         = 2022
+	DefaultShunDuration    = time.Hour
 	// DefaultTLSProxySessions is `tls-proxy maximum-sessions` where it is not configured.
 	DefaultTLSProxySessions = 10000
 	DefaultSSHTimeout       = 5 * time.Minute

@@ -175,7 +175,11 @@ func layouts() map[string]View {
 			{Name: "calls", Type: "sip", Filter: "number 14085550100", State: "Capturing", Packets: 3, Bytes: 1234, Limit: 64 << 20, Lost: 1, File: "calls.pcapng"},
 			{Name: "wire", Type: "interface", Filter: "outside port 5061", State: "full", Packets: 5, Bytes: 64 << 20, Limit: 64 << 20, File: "wire.pcapng", KeysUntil: &noon},
 		}},
-		"captures_empty": Captures{},
+		"captures_empty":  Captures{},
+		"shuns":           Shuns{Shuns: []Shun{{Source: "198.51.100.7", Left: 3599 * sec}, {Source: "198.51.100.8", Left: -1 * sec}}},
+		"shuns_empty":     Shuns{},
+		"directory":       Directory{Files: []DirectoryFile{{Name: "branch.fbs", Size: 1234, Modified: noon}, {Name: "calls.pcapng", Size: 64 << 20, Modified: noon}}},
+		"directory_empty": Directory{},
 		"capture": CaptureContent{Name: "calls", Omitted: 2, Packets: []CapturedPacket{
 			{Number: 3, At: noon, Length: 512, Text: "192.168.10.30:5060 > 209.165.202.129:5061: INVITE sip:+12125550199@b.example SIP/2.0"},
 		}},

@@ -2,6 +2,7 @@ package shell
 
 import (
 	"net/netip"
+	"time"
 
 	"imeproxy/proxy/capture"
 	"imeproxy/proxy/disk"
@@ -70,6 +71,13 @@ type Storage interface {
 type Restarter interface {
 	// Restart asks for it and returns at once. who stands in the log.
 	Restart(who string)
+}
+
+// Shunner is a Backend that can turn sources away; with it the commands `shun` exist.
+type Shunner interface {
+	Shun(src netip.Addr, d time.Duration) error // 0 is for good
+	Unshun(src netip.Addr) error
+	Shunned() (observe.Shuns, error)
 }
 
 // Tracer is a Backend that passes on what happens in it; with it the commands `debug` and `capture` exist.

@@ -104,7 +104,7 @@ func commands(b Backend, now func() time.Time) []entry {
 		{usage: "show sip", help: "What stands between two ends: calls, and what only asks", run: snapshot(b.SIPCalls)},
 		{usage: "show xlate", help: "Address translations, static ones and those of connections", run: attempt(b.Xlates)},
 		{
-			usage: "show access-list [NAME]", pattern: "show access-list [<name:WORD241>]", help: "Access lists, and how many connections each entry has decided on",
+			usage: "show access-list [NAME]", pattern: "show access-list [<name:ACL>]", help: "Access lists, and how many connections each entry has decided on",
 			run: func(_ *session, args keyword.Args) (observe.View, error) { return b.AccessLists(args.Text("name")) },
 		},
 		{usage: "show service-policy", help: "Classes that the proxy inspects, and their connections", run: attempt(b.ServicePolicies)},
@@ -143,7 +143,7 @@ func commands(b Backend, now func() time.Time) []entry {
 	}
 	if c, ok := b.(Requester); ok {
 		list = append(list, entry{
-			usage: "show crypto ca request TRUSTPOINT", pattern: "show crypto ca request <trustpoint:WORD>", help: "The certificate request that an authority signs",
+			usage: "show crypto ca request TRUSTPOINT", pattern: "show crypto ca request <trustpoint:TRUSTPOINT>", help: "The certificate request that an authority signs",
 			run: func(_ *session, args keyword.Args) (observe.View, error) {
 				text, err := c.CertificateRequest(args.Text("trustpoint"))
 				if err != nil {

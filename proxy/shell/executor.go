@@ -77,6 +77,9 @@ func newExecutor(b Backend, k Keeper, now func() time.Time) *executor {
 		x.commands = append(x.commands, x.debugCommands(t.Trace())...)
 		x.commands = append(x.commands, x.captureCommands(t.Captures())...)
 	}
+	if h, ok := b.(Shunner); ok {
+		x.commands = append(x.commands, shunCommands(h)...)
+	}
 	if r, ok := b.(Restarter); ok {
 		x.commands = append(x.commands, reloadCommand(r))
 	}
@@ -110,6 +113,9 @@ func newExecutor(b Backend, k Keeper, now func() time.Time) *executor {
 		pattern := c.pattern
 		if pattern == "" {
 			pattern = c.usage
+		}
+		if rest, ok := strings.CutPrefix(pattern, "show "); ok {
+			pattern = "show=sh " + rest // every hand that knows an ASA types sh, which shun begins with too
 		}
 		x.tree.Add(pattern, c.help, c)
 	}

@@ -166,7 +166,7 @@ func TestEveryCommandHasJSON(t *testing.T) {
 	b := newTraced(t)
 	for _, c := range newExecutor(b, nil, time.Now).commands {
 		line := strings.NewReplacer(" [SECTION]", "", "no capture NAME", "no capture x", "show capture NAME", "show capture x", "capture NAME stop", "capture x stop", "capture NAME", "capture x",
-			" [NAME]", "", " [call-id ID] [number NUMBER] [peer ADDRESS|DOMAIN]", "", " [size MEGABYTES]", "", "SOURCE PORT DESTINATION PORT", "192.0.2.1 1 192.0.2.2 2",
+			" [NAME]", "", "no shun ADDRESS", "no shun 192.0.2.1", "shun ADDRESS [SECONDS]", "shun 192.0.2.1 60", "delete disk0:FILE", "delete disk0:x.txt", "more disk0:FILE", "more disk0:x.txt", " [call-id ID] [number NUMBER] [peer ADDRESS|DOMAIN]", "", " [size MEGABYTES]", "", "SOURCE PORT DESTINATION PORT", "192.0.2.1 1 192.0.2.2 2",
 			"SOURCE DESTINATION", "192.0.2.1 192.0.2.2", "tcp|udp", "tcp", "input INTERFACE", "input inside", "LINES", "24", "HEADER [called NUMBER] [peer DOMAIN]", "x", "TRUSTPOINT", "local").Replace(c.usage)
 		if line == "exit" || c.live != nil || strings.HasPrefix(line, "capture x interface") || strings.Contains(line, "tls-keys") { // these need an interface
 			continue
@@ -285,6 +285,60 @@ func TestCommandsDocument(t *testing.T) {
 	}
 	if d := cmp.Diff(b.String(), string(got)); d != "" {
 		t.Errorf("%s is not what the table says; go test ./proxy/shell -update writes it:\n%s", path, d)
+	}
+}
+
+// roff makes a text fit for a manual page.
+func roff(text string) string {
+	text = strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace(text)
+	if strings.HasPrefix(text, ".") || strings.HasPrefix(text, "'") {
+		text = `\&` + text
+	}
+	return text
+}
+
+// docs/imeproxy-shell.1 is made from the tables too; -update writes it.
+func TestManualPage(t *testing.T) {
+	var b strings.Builder
+	b.WriteString(`.TH IMEPROXY\-SHELL 1 "" "imeproxy" "User Commands"
+.SH NAME
+imeproxy\-shell \- commands to a running imeproxy
+.SH SYNOPSIS
+.B imeproxy shell
+[\fB\-\-control\fR \fISOCKET\fR] [\fB\-c\fR \fICOMMAND\fR]...
+.SH DESCRIPTION
+The command language of an ASA, on a terminal, over SSH, or in batch: each \fB\-c\fR in its turn, or else the lines of standard input. Words may be
+abbreviated; \fB?\fR lists what may come next, Tab completes a word. Behind a command, \fB| include\fR, \fB| exclude\fR, \fB| begin\fR, \fB| grep\fR, \fB| count\fR and \fB| json\fR
+filter what it shows. The first command that fails ends a batch with exit status 1.
+.SH COMMANDS
+`)
+	put := func(usage, help string) {
+		b.WriteString(".TP\n.B " + roff(usage) + "\n" + roff(help) + "\n")
+	}
+	for _, c := range newExecutor(newTraced(t), newKeeper(t), time.Now).commands {
+		put(c.usage, c.help)
+	}
+	mode := ""
+	for _, u := range config.Usages() {
+		if u.Mode != mode {
+			mode = u.Mode
+			b.WriteString(".SH CONFIGURATION: " + strings.ToUpper(roff(mode)) + " MODE\n")
+		}
+		put(u.Usage, u.Help)
+	}
+	b.WriteString(".SH SEE ALSO\ndocs/shell.md, docs/show.md, docs/configuration.md\n")
+	const path = "../../docs/imeproxy-shell.1"
+	if *update {
+		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(b.String(), string(got)); d != "" {
+		t.Errorf("%s is not what the tables say; go test ./proxy/shell -update writes it:\n%s", path, d)
 	}
 }
 

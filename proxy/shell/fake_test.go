@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -153,10 +154,11 @@ func (c *clearable) ClearStatistics() { c.reset.Add(1) }
 // traced is a fake that passes on what happens in it.
 type traced struct {
 	clearable
-	dir   string
-	disk  *disk.Disk
-	hub   trace.Hub
-	store *capture.Store
+	dir     string
+	disk    *disk.Disk
+	shunned []observe.Shun
+	hub     trace.Hub
+	store   *capture.Store
 }
 
 func newTraced(t *testing.T) *traced {
@@ -174,6 +176,24 @@ func newTraced(t *testing.T) *traced {
 func (b *traced) Trace() *trace.Hub { return &b.hub }
 
 func (b *traced) Restart(string) {}
+
+func (b *traced) Shun(a netip.Addr, d time.Duration) error {
+	b.shunned = append(b.shunned, observe.Shun{Source: a.String(), Left: observe.Seconds(d)})
+	return nil
+}
+
+func (b *traced) Unshun(a netip.Addr) error {
+	before := len(b.shunned)
+	b.shunned = slices.DeleteFunc(b.shunned, func(s observe.Shun) bool { return s.Source == a.String() })
+	if len(b.shunned) == before {
+		return errors.New("it is not shunned")
+	}
+	return nil
+}
+
+func (b *traced) Shunned() (observe.Shuns, error) {
+	return observe.Shuns{Shuns: slices.Clone(b.shunned)}, nil
+}
 
 func (b *traced) Disk() *disk.Disk { return b.disk }
 

@@ -204,6 +204,7 @@ func TestKeysWhileACommandRuns(t *testing.T) {
 		{"Ctrl-C ends it", 0, []string{"asa-a# ", "count\r", "number 3\r\n", "\x03", "asa-a# ", "show clock\r", "UTC", "exit\r"}, []string{"counted enough\r\n"}, nil},
 		{"Ctrl-C ends it at a page's end", 5, []string{"asa-a# ", "count\r", more, "\x03", "asa-a# ", "show clock\r", "UTC", "exit\r"}, nil, []string{"counted enough", "number 9"}},
 		{"q ends it at a page's end", 5, []string{"asa-a# ", "count\r", more, "q", "asa-a# ", "show clock\r", "UTC", "exit\r"}, nil, []string{"counted enough"}},
+		{"Ctrl-C pressed at once ends it too", 0, []string{"asa-a# ", "count\r\x03", "counted enough\r\n", "show clock\r", "UTC", "exit\r"}, nil, nil},
 		{"keys typed ahead are kept", 0, []string{"asa-a# ", "count 50000\rshow clock\rexit\r"}, []string{"number 50000\r\n", "UTC"}, nil},
 		{"but not those before a Ctrl-C", 0, []string{"asa-a# ", "count\r", "number 3\r\n", "show version\r\x03", "asa-a# ", "exit\r"}, nil, []string{"up 0:01:00"}},
 		{"Ctrl-R finds an earlier line", 24, []string{"asa-a# ", "show clock\r", "UTC", "show version\r", "up 0:01:00", "clo\x12", "show clock", "\r", "UTC", "exit\r"}, nil, nil},

@@ -1,6 +1,7 @@
 package shell
 
 import (
+	"bytes"
 	"io"
 	"sync"
 )
@@ -82,7 +83,11 @@ func (k *keyboard) gone() bool {
 func (k *keyboard) begin(stop func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.stop, k.stopped = stop, false; k.err != nil {
+	k.stop, k.stopped = stop, false
+	if i := bytes.IndexByte(k.held, ctrlC); i >= 0 { // it was pressed behind the line before the line had begun to act
+		k.held, k.stopped = k.held[i:], true
+	}
+	if k.stopped || k.err != nil {
 		stop()
 	}
 }
@@ -121,7 +126,8 @@ func (k *keyboard) key() (byte, error) {
 	return b, nil
 }
 
-// Read gives keys to the line editor, those of an ASA that it does not know written in those that it knows.
+// Read gives keys to the line editor, those of an ASA that it does not know written in those that it knows. It gives no more than a line, so that what was
+// typed behind it is still here when the line acts.
 func (k *keyboard) Read(p []byte) (int, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -130,7 +136,11 @@ func (k *keyboard) Read(p []byte) (int, error) {
 			k.cut = true
 			return 0, err
 		}
-		for _, key := range k.held {
+		n := len(k.held)
+		if i := bytes.IndexByte(k.held, '\r'); i >= 0 {
+			n = i + 1
+		}
+		for _, key := range k.held[:n] {
 			switch key {
 			case ctrlC:
 				k.ready = append(k.ready, ctrlU, '\r')
@@ -140,7 +150,7 @@ func (k *keyboard) Read(p []byte) (int, error) {
 				k.ready = append(k.ready, key)
 			}
 		}
-		k.held = nil
+		k.held = k.held[n:]
 		k.changed.Broadcast()
 	}
 	n := copy(p, k.ready)

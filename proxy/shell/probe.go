@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"imeproxy/proxy/capture"
+	"imeproxy/proxy/config"
 	"imeproxy/proxy/config/keyword"
 	"imeproxy/proxy/disk"
 	"imeproxy/proxy/observe"
@@ -47,6 +48,26 @@ func (x *executor) kinds() {
 			return names
 		},
 	})
+	running := func(names func(*config.Config) []string) func() []string {
+		return func() []string {
+			if x.keeper == nil {
+				return nil
+			}
+			return names(x.keeper.Running())
+		}
+	}
+	x.tree.Define("ACL", keyword.Kind{Label: "WORD", Suggest: running(func(c *config.Config) (out []string) {
+		for _, l := range c.AccessLists {
+			out = append(out, l.Name)
+		}
+		return out
+	})})
+	x.tree.Define("TRUSTPOINT", keyword.Kind{Label: "WORD", Suggest: running(func(c *config.Config) (out []string) {
+		for _, p := range c.Trustpoints {
+			out = append(out, p.Name)
+		}
+		return out
+	})})
 	if f, ok := x.backend.(Storage); ok {
 		files := func() (out []string) {
 			all, _ := f.Disk().List() // nothing is suggested where nothing can be read
