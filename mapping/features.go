@@ -29,20 +29,28 @@ func missingFeatures() []string {
 		{"conntrack marks (CONFIG_NF_CONNTRACK_MARK)", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, ctMark()},
 		{"nft limit (CONFIG_NFT_LIMIT, module nft_limit)", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, limit(1, 1)},
 	}
+	if _, err := connect(); err != nil {
+		return []string{"the netfilter netlink family (CONFIG_NETFILTER_NETLINK)"}
+	}
 	var missing []string
 	for _, f := range features {
-		conn, err := connect()
-		if err != nil {
-			return []string{"the netfilter netlink family (CONFIG_NETFILTER_NETLINK)"}
-		}
-		s := replaceTable(conn, nftables.TableFamilyIPv4, probeTable)
-		s.rule(s.base("probe", f.typ, f.hook, nftables.ChainPriorityFilter), f.rule)
-		conn.DelTable(s.table)
-		if conn.Flush() != nil {
+		if !hasFeature(f.typ, f.hook, f.rule) {
 			missing = append(missing, f.name)
 		}
 	}
 	return missing
+}
+
+// hasFeature says whether the kernel takes a rule.
+func hasFeature(typ nftables.ChainType, hook *nftables.ChainHook, rule match) bool {
+	conn, err := connect()
+	if err != nil {
+		return false
+	}
+	s := replaceTable(conn, nftables.TableFamilyIPv4, probeTable)
+	s.rule(s.base("probe", typ, hook, nftables.ChainPriorityFilter), rule)
+	conn.DelTable(s.table)
+	return conn.Flush() == nil
 }
 
 // checkCapability asks before anything is changed, so that the message names the cause and not the first refused call.

@@ -20,12 +20,12 @@ const (
 func addFilter(s ruleSet, spec Spec) {
 	forward := s.base("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
 	input := s.base("input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter)
-	from, to := chainNames("from", spec), chainNames("out", spec)
+	from, to, denials := chainNames("from", spec), chainNames("out", spec), chainNames("denied_out", spec)
 	egress := map[string]*nftables.Chain{}
 	for _, i := range spec.Interfaces {
 		if g, ok := spec.group(i.Link, "out"); ok {
 			c := s.chain(to[i.Link])
-			addAccessRules(s, c, g.Rules, back())
+			addAccessRules(s, c, s.chain(denials[i.Link]), g, back())
 			egress[i.Link] = c
 		}
 	}
@@ -65,22 +65,22 @@ func addForward(s ruleSet, c *nftables.Chain, spec Spec, i Interface, egress map
 	s.rule(c, ctState(invalid), drop())
 	s.rule(c, notSYN(), drop())
 	for _, o := range spec.Interfaces {
-		if o.Level == i.Level {
+		if o.Level == i.Level && (!spec.SameLevel || o.Link == i.Link) {
 			s.rule(c, oif(o.Link), drop())
 		}
 	}
 	addRealGuards(s, c, spec, i)
 	for _, o := range spec.Interfaces {
-		if out, ok := egress[o.Link]; ok && o.Level != i.Level {
+		if out, ok := egress[o.Link]; ok && (o.Level != i.Level || spec.SameLevel && o.Link != i.Link) {
 			s.rule(c, oif(o.Link), jump(out))
 		}
 	}
 	if g, ok := spec.group(i.Link, "in"); ok {
-		addAccessRules(s, c, g.Rules, accept())
+		addAccessRules(s, c, s.chain(chainNames("denied_in", spec)[i.Link]), g, accept())
 		return
 	}
 	for _, o := range spec.Interfaces {
-		if o.Level < i.Level {
+		if o.Level < i.Level || spec.SameLevel && o.Level == i.Level && o.Link != i.Link {
 			s.rule(c, oif(o.Link), accept())
 		}
 	}
@@ -109,16 +109,26 @@ func addRealGuards(s ruleSet, c *nftables.Chain, spec Spec, i Interface) {
 	}
 }
 
-// addAccessRules appends an access list; permitted packets get the verdict, the rest drops.
-func addAccessRules(s ruleSet, c *nftables.Chain, rules []Rule, permitted match) {
-	for _, r := range rules {
-		verdict := drop()
-		if r.Permit {
+// addAccessRules appends an access list; permitted packets get the verdict, the rest drops and is told to the log. denied is its own chain for that.
+func addAccessRules(s ruleSet, c, denied *nftables.Chain, g AccessGroup, permitted match) {
+	s.logged(denied, nil, deniedMark, g.Name)
+	s.rule(denied, drop())
+	for _, r := range g.Rules {
+		class := slices.Concat(proto(r.Proto), saddr(r.Src), daddr(r.Dst), sport(r.SrcLo, r.SrcHi), dport(r.DstLo, r.DstHi))
+		verdict := jump(denied)
+		switch {
+		case r.Permit && r.Log:
+			s.logged(c, class, permitLogMark, g.Name)
 			verdict = permitted
+		case r.Permit:
+			verdict = permitted
+		case r.Log:
+			s.logged(c, class, denyLogMark, g.Name)
+			verdict = drop()
 		}
-		s.counted(c, r.ID, slices.Concat(proto(r.Proto), saddr(r.Src), daddr(r.Dst), sport(r.SrcLo, r.SrcHi), dport(r.DstLo, r.DstHi)), verdict)
+		s.counted(c, r.ID, class, verdict)
 	}
-	s.rule(c, drop())
+	s.rule(c, jump(denied))
 }
 
 // addSelf fills the chain of packets to the appliance itself from a lower-security interface.

@@ -67,6 +67,7 @@ type Rule struct {
 	Src, Dst     netip.Prefix
 	SrcLo, SrcHi uint16 // 0,0 = any; tcp and udp only
 	DstLo, DstHi uint16
+	Log          bool   // what it decides on is told to the log, see Denials
 	ID           string // under which Hits counts it; "" is not counted, at most MaxID bytes
 }
 
@@ -74,6 +75,7 @@ type Rule struct {
 // deny.
 type AccessGroup struct {
 	Link, Direction string
+	Name            string // of the access list, for the log
 	Rules           []Rule
 }
 
@@ -148,6 +150,8 @@ type Spec struct {
 	Media      []MediaRange
 	Steering   Steering
 	Open       []OpenPort
+	// SameLevel lets interfaces of one security level reach each other.
+	SameLevel bool
 	// Reserved ports are given to no socket that asks for any port.
 	Reserved PortSpan
 }

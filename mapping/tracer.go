@@ -171,7 +171,7 @@ func (s Spec) traceLocal(w *Way, p Packet, in Interface) {
 
 // traceForward follows a packet through the filter (addForward).
 func (s Spec) traceForward(w *Way, p Packet, in, out Interface) bool {
-	if in.Level == out.Level {
+	if in.Level == out.Level && (!s.SameLevel || in.Link == out.Link) {
 		w.step("ACCESS-LIST", false, "", "%s and %s have the same security level, %d", in.Name, out.Name, in.Level)
 		return false
 	}
@@ -187,7 +187,7 @@ func (s Spec) traceForward(w *Way, p Packet, in, out Interface) bool {
 	if g, ok := s.group(in.Link, "in"); ok {
 		return g.trace(w, after, in.Name)
 	}
-	if out.Level < in.Level {
+	if out.Level < in.Level || s.SameLevel && out.Level == in.Level {
 		w.step("ACCESS-LIST", true, "", "from security level %d to %d, no access list on %s", in.Level, out.Level, in.Name)
 		return true
 	}

@@ -166,6 +166,7 @@ func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 	a.serveListeners(a.listen, nil)
 	a.quality.loadTable(p)
 	a.wg.Go(a.quality.run)
+	a.wg.Go(a.tellDenials)
 	a.wg.Go(a.sweep)
 	return a, nil
 }

@@ -25,6 +25,7 @@ func TestSeeingWhatHappens(t *testing.T) {
 		{"counts and tables", countsAndTables},
 		{"ping and traceroute", pingAndTraceroute},
 		{"packet-tracer", packetTracer},
+		{"what is denied", whatIsDenied},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, s) })
 	}
@@ -285,4 +286,16 @@ func packetTracer(t *testing.T, s *StubLab) {
 			}
 		}
 	}
+}
+
+// whatIsDenied is in the log in an ASA's words.
+func whatIsDenied(t *testing.T, s *StubLab) {
+	local := s.Far.Addr.Addr().String()
+	if c, err := s.B.EdgeHost.Dial("tcp", local, s.A.Mapped.String()+":22", 300*time.Millisecond); err == nil {
+		c.Close()
+		t.Error("a port that no list permits answers")
+	}
+	Until(t, wait, "the denial is logged", func() bool {
+		return strings.Contains(s.Proxy.Log(), "%ASA-4-106023: Deny tcp src outside:"+local+"/") && strings.Contains(s.Proxy.Log(), fmt.Sprintf(" dst inside:%s/22 by access-group ", s.A.UCMIP))
+	})
 }

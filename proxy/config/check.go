@@ -241,11 +241,11 @@ func (k *checker) translation(o *NetworkObject) {
 			d.needs = []string{"host"}
 		}
 		return
-	case !o.Prefix.IsValid():
-		k.at(n.Pos, "", fmt.Sprintf("object %q has no address to translate", o.Name), "add host or subnet to it").needs = []string{"host", "subnet"}
+	case len(o.Prefixes()) == 0:
+		k.at(n.Pos, "", fmt.Sprintf("object %q has no address to translate", o.Name), "add host, subnet or range to it").needs = []string{"host", "subnet", "range"}
 		return
-	case !n.Dynamic && o.Prefix.Bits() != 32:
-		k.fail(n.Pos, "static", fmt.Sprintf("object %q is a subnet; a static translation is of one host", o.Name), "make an object for each host, or use dynamic")
+	case !n.Dynamic && (!o.Prefix.IsValid() || o.Prefix.Bits() != 32):
+		k.fail(n.Pos, "static", fmt.Sprintf("object %q is more than a host; a static translation is of one host", o.Name), "make an object for each host, or use dynamic")
 		return
 	case from == nil || to == nil:
 		return
@@ -255,7 +255,9 @@ func (k *checker) translation(o *NetworkObject) {
 		return
 	}
 	if n.Dynamic {
-		k.r.Dynamics = append(k.r.Dynamics, DynamicTranslation{Real: from, Mapped: to, RealPrefix: o.Prefix, MappedAddr: mapped})
+		for _, p := range o.Prefixes() {
+			k.r.Dynamics = append(k.r.Dynamics, DynamicTranslation{Real: from, Mapped: to, RealPrefix: p, MappedAddr: mapped})
+		}
 		return
 	}
 	s := StaticTranslation{Real: from, Mapped: to, RealAddr: o.Prefix.Addr(), MappedAddr: mapped}

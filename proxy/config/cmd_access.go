@@ -9,16 +9,19 @@ import (
 )
 
 // endpointPattern is one side of an entry. Its arguments are told apart by their order.
-const endpointPattern = "{any|any4|host <host:HOST>|object <object:OBJECT>|<network:ADDRESS> <mask:MASK>}"
+const endpointPattern = "{any|any4|host <host:HOST>|object <object:OBJECT>|object-group <group:OBJECT>|<network:ADDRESS> <mask:MASK>}"
 
 const portPattern = "[eq <port:PORT>|lt <port:PORT>|gt <port:PORT>|range <port:PORT> <port2:PORT>|neq <port:PORT>]"
 
 func accessCommands(m *mode) {
 	const head = "access-list <id:NAME241> "
-	m.add(head+"remark <text:TEXT>", "A text for people", addRemark, removeACE)
-	m.add(head+"[extended] {permit|deny} {tcp|udp} "+endpointPattern+" "+portPattern+" "+endpointPattern+" "+portPattern,
+	const line, tail = head + "[line <line:1-100000>] ", " [log [<level:0-7>] [interval <interval:1-600>]] [inactive]"
+	m.add("same-security-traffic permit inter-interface", "Let interfaces of one security level reach each other",
+		func(p *parser, _ args) { p.c.SameSecurity = true }, func(p *parser, _ args) { p.c.SameSecurity = false })
+	m.add(line+"remark <text:TEXT>", "A text for people", addRemark, removeACE)
+	m.add(line+"[extended] {permit|deny} {tcp|udp} "+endpointPattern+" "+portPattern+" "+endpointPattern+" "+portPattern+tail,
 		"Permit or deny traffic", addACE, removeACE)
-	m.add(head+"[extended] {permit|deny} {ip|icmp} "+endpointPattern+" "+endpointPattern, "Permit or deny traffic", addACE, removeACE)
+	m.add(line+"[extended] {permit|deny} {ip|icmp} "+endpointPattern+" "+endpointPattern+tail, "Permit or deny traffic", addACE, removeACE)
 	m.addNo(head, func(p *parser, a args) {
 		before := len(p.c.AccessLists)
 		p.c.AccessLists = slices.DeleteFunc(p.c.AccessLists, func(l *AccessList) bool { return l.Name == a.Text("id") })
@@ -37,7 +40,8 @@ func accessCommands(m *mode) {
 	m.add("access-group <id:NAME241> {in|out} interface <interface:NAMEIF>", "Bind an access list to an interface", addGroup, removeGroup)
 }
 
-func (p *parser) addEntry(name string, e ACE) {
+// addEntry puts an entry at a line of a list, counted from 1; 0 is its end.
+func (p *parser) addEntry(name string, line int, e ACE) {
 	total := 0
 	for _, l := range p.c.AccessLists {
 		total += len(l.Entries)
@@ -50,16 +54,28 @@ func (p *parser) addEntry(name string, e ACE) {
 		l = &AccessList{Name: name}
 		p.c.AccessLists = append(p.c.AccessLists, l)
 	}
-	l.Entries = append(l.Entries, e)
+	if line == 0 || line > len(l.Entries) {
+		l.Entries = append(l.Entries, e)
+		return
+	}
+	l.Entries = slices.Insert(l.Entries, line-1, e)
+}
+
+// line is where an entry is to stand.
+func line(a args) int {
+	if a.Has("line") {
+		return a.Int("line")
+	}
+	return 0
 }
 
 func addRemark(p *parser, a args) {
-	p.addEntry(a.Text("id"), ACE{Pos: p.pos(), Remark: unquote(a.Text("text"))})
+	p.addEntry(a.Text("id"), line(a), ACE{Pos: p.pos(), Remark: unquote(a.Text("text"))})
 }
 
 func addACE(p *parser, a args) {
 	if e, ok := p.ace(a); ok {
-		p.addEntry(a.Text("id"), e)
+		p.addEntry(a.Text("id"), line(a), e)
 	}
 }
 
@@ -92,7 +108,7 @@ func removeACE(p *parser, a args) {
 
 // ace reads an entry from the words of the command.
 func (p *parser) ace(a args) (ACE, bool) {
-	e := ACE{Pos: p.pos(), Extended: true, Permit: a.Has("permit")}
+	e := ACE{Pos: p.pos(), Extended: true, Permit: a.Has("permit"), Log: a.Has("log"), Inactive: a.Has("inactive")}
 	for _, proto := range []string{"tcp", "udp", "ip", "icmp"} {
 		if a.Has(proto) {
 			e.Proto = proto
@@ -109,10 +125,11 @@ func (p *parser) ace(a args) (ACE, bool) {
 	for _, side := range []struct {
 		end   *Endpoint
 		ports *PortRange
-	}{{&e.Src, &e.SrcPorts}, {&e.Dst, &e.DstPorts}} {
+		neq   *bool
+	}{{&e.Src, &e.SrcPorts, &e.SrcNeq}, {&e.Dst, &e.DstPorts, &e.DstNeq}} {
 		good, n := p.endpoint(rest, side.end)
 		rest.Args = rest.Args[n:]
-		fine, n := p.portRange(rest, side.ports)
+		fine, n := p.portRange(rest, side.ports, side.neq)
 		rest.Args = rest.Args[n:]
 		ok = ok && good && fine
 	}
@@ -128,6 +145,9 @@ func (p *parser) endpoint(a args, e *Endpoint) (ok bool, n int) {
 	case w.Keyword && w.Text == "host":
 		e.Prefix = netip.PrefixFrom(netip.MustParseAddr(a.Args[1].Text), 32)
 		return true, 2
+	case w.Keyword && w.Text == "object-group":
+		e.Group = a.Args[1].Text
+		return true, 2
 	case w.Keyword:
 		e.Object = a.Args[1].Text
 		return true, 2
@@ -142,7 +162,7 @@ func (p *parser) endpoint(a args, e *Endpoint) (ok bool, n int) {
 }
 
 // portRange reads the ports of one side, when the words begin with some.
-func (p *parser) portRange(a args, r *PortRange) (ok bool, n int) {
+func (p *parser) portRange(a args, r *PortRange, neq *bool) (ok bool, n int) {
 	if len(a.Args) == 0 || !a.Args[0].Keyword {
 		return true, 0
 	}
@@ -170,8 +190,7 @@ func (p *parser) portRange(a args, r *PortRange) (ok bool, n int) {
 		}
 		*r = PortRange{port + 1, 65535}
 	case "neq":
-		p.fail(operator.Col, "neq is not supported", fmt.Sprintf("write two entries, one with lt %s and one with gt %s", first.Text, first.Text))
-		return false, 2
+		*r, *neq = PortRange{port, port}, true
 	default:
 		last := portNumber(a.Args[2].Text)
 		if last < port {

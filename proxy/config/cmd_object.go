@@ -15,6 +15,71 @@ func objectGlobals(m *mode) {
 	})
 }
 
+// groupGlobals makes groups of objects.
+func groupGlobals(m *mode) {
+	m.add("object-group network <name:OBJECT>", "Name several addresses", func(p *parser, a args) {
+		p.enter(modes().objectGroup)
+		if p.group = p.c.ObjectGroup(a.Text("name")); p.group != nil {
+			return
+		}
+		p.group = &ObjectGroup{Pos: p.pos(), Name: a.Text("name")}
+		if p.room(len(p.c.ObjectGroups), "object groups") {
+			p.c.ObjectGroups = append(p.c.ObjectGroups, p.group)
+		}
+	}, func(p *parser, a args) {
+		before := len(p.c.ObjectGroups)
+		p.c.ObjectGroups = slices.DeleteFunc(p.c.ObjectGroups, func(g *ObjectGroup) bool { return g.Name == a.Text("name") })
+		if len(p.c.ObjectGroups) == before {
+			p.absent(a.arg("name").Col, "object group")
+		}
+	})
+}
+
+func groupCommands(m *mode) {
+	member := func(pattern, help string) { m.add(pattern, help, addMember, removeMember) }
+	member("network-object host <address:ADDRESS>", "A host of the group")
+	member("network-object <address:NET> <mask:MASK>", "A subnet of the group")
+	member("network-object object <object:OBJECT>", "An object of the group")
+	member("group-object <group:OBJECT>", "What another group has")
+	m.add("description <text:TEXT>", "A text for people", func(p *parser, a args) { p.group.Description = unquote(a.Text("text")) }, nil)
+	m.addNo("description [<text:LINE>]", func(p *parser, _ args) { p.group.Description = "" })
+}
+
+// member reads one from the words of its command.
+func (p *parser) member(a args) (GroupMember, bool) {
+	g := GroupMember{Pos: p.pos(), Object: a.Text("object"), Group: a.Text("group")}
+	switch {
+	case g.Object != "" || g.Group != "":
+		return g, true
+	case a.Has("host"):
+		g.Prefix = netip.PrefixFrom(netip.MustParseAddr(a.Text("address")), 32)
+		return g, true
+	}
+	var ok bool
+	g.Prefix, ok = p.network(a, "address", "mask")
+	return g, ok
+}
+
+func (g GroupMember) same(o GroupMember) bool { o.Pos = g.Pos; return g == o }
+
+func addMember(p *parser, a args) {
+	g, ok := p.member(a)
+	if ok && !slices.ContainsFunc(p.group.Members, g.same) && p.room(len(p.group.Members), "members of a group") {
+		p.group.Members = append(p.group.Members, g)
+	}
+}
+
+func removeMember(p *parser, a args) {
+	g, ok := p.member(a)
+	if !ok {
+		return
+	}
+	before := len(p.group.Members)
+	if p.group.Members = slices.DeleteFunc(p.group.Members, g.same); len(p.group.Members) == before {
+		p.absent(a.Args[len(a.Args)-1].Col, "member of the group")
+	}
+}
+
 func enterObject(p *parser, a args) {
 	name := a.Text("name")
 	p.enter(modes().object)
@@ -34,6 +99,8 @@ func objectCommands(m *mode) {
 	m.addNo("host", unsetHost)
 	m.add("subnet <address:NET> <mask:MASK>", "The object is a subnet", setSubnet, unsetHost)
 	m.addNo("subnet", unsetHost)
+	m.add("range <first:ADDRESS> <last:ADDRESS>", "The object is a range of hosts", setRange, unsetHost)
+	m.addNo("range", unsetHost)
 	m.add("description <text:TEXT>", "A text for people", func(p *parser, a args) { p.obj.Description = unquote(a.Text("text")) }, nil)
 	m.addNo("description [<text:LINE>]", func(p *parser, _ args) { p.obj.Description = "" })
 	const static = "nat <pair:PAIR> static <mapped:MAPPED> [service {tcp|udp} <real_port:PORT> <mapped_port:PORT>]"
@@ -55,12 +122,23 @@ func setHost(p *parser, a args) {
 		return
 	}
 	p.obj.Prefix, p.obj.IsHost = netip.PrefixFrom(netip.MustParseAddr(a.Text("address")), 32), true
+	p.obj.First, p.obj.Last = netip.Addr{}, netip.Addr{}
+	p.obj.Where["host"] = p.pos()
+}
+
+func setRange(p *parser, a args) {
+	first, last := netip.MustParseAddr(a.Text("first")), netip.MustParseAddr(a.Text("last"))
+	if last.Less(first) {
+		p.fail(a.arg("last").Col, "the range ends before it begins", "range "+last.String()+" "+first.String())
+		return
+	}
+	p.obj.Prefix, p.obj.IsHost, p.obj.First, p.obj.Last = netip.Prefix{}, false, first, last
 	p.obj.Where["host"] = p.pos()
 }
 
 func setSubnet(p *parser, a args) {
 	if prefix, ok := p.network(a, "address", "mask"); ok {
-		p.obj.Prefix, p.obj.IsHost = prefix, false
+		p.obj.Prefix, p.obj.IsHost, p.obj.First, p.obj.Last = prefix, false, netip.Addr{}, netip.Addr{}
 		p.obj.Where["host"] = p.pos()
 	}
 }
@@ -70,7 +148,7 @@ func unsetHost(p *parser, a args) {
 		p.fail(a.arg("address").Col, "the object has another address", "it is "+p.obj.Prefix.Addr().String())
 		return
 	}
-	p.obj.Prefix, p.obj.IsHost = netip.Prefix{}, false
+	p.obj.Prefix, p.obj.IsHost, p.obj.First, p.obj.Last = netip.Prefix{}, false, netip.Addr{}, netip.Addr{}
 }
 
 func setNAT(p *parser, a args) {

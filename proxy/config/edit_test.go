@@ -117,7 +117,7 @@ func TestNamesThatExistComplete(t *testing.T) {
 		{"", "access-group incoming in interface out", "access-group incoming in interface outside "},
 		{"", "no object network ucm_m", "no object network ucm_map_1 "},
 		{"", "object network ucm_", "object network ucm_"},
-		{"", "obj net ucm_r", "obj net ucm_real_1 "},
+		{"", "object net ucm_r", "object net ucm_real_1 "},
 		{"", "interface eo", "interface eout "},
 		{"", "uc-ime lo", "uc-ime local-ent-ime "},
 		{"", "service-policy ime", "service-policy ime-policy "},

@@ -51,3 +51,8 @@ func find[T any](list []*T, is func(*T) bool) *T {
 	}
 	return nil
 }
+
+// ObjectGroup finds a group by its name, or nil.
+func (c *Config) ObjectGroup(name string) *ObjectGroup {
+	return find(c.ObjectGroups, func(g *ObjectGroup) bool { return g.Name == name })
+}

@@ -14,6 +14,8 @@ func (c *Config) names(first, argument string) []string {
 		return namesOf(c.Trustpoints, func(x *Trustpoint) string { return x.Name })
 	case "access_list", "id":
 		return namesOf(c.AccessLists, func(x *AccessList) string { return x.Name })
+	case "group":
+		return namesOf(c.ObjectGroups, func(x *ObjectGroup) string { return x.Name })
 	case "object", "mapped":
 		return namesOf(c.Objects, func(x *NetworkObject) string { return x.Name })
 	case "media_termination":
@@ -44,6 +46,8 @@ func (c *Config) ownNames(first string) []string {
 	switch first {
 	case "object":
 		return c.names(first, "object")
+	case "object-group":
+		return c.names(first, "group")
 	case "media-termination":
 		return c.names(first, "media_termination")
 	case "tls-proxy":

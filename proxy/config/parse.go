@@ -88,6 +88,7 @@ type parser struct {
 	// The objects that sub-modes work on.
 	intf  *Interface
 	obj   *NetworkObject
+	group *ObjectGroup
 	mta   *MediaTermination
 	ime   *UCIME
 	tp    *Trustpoint

@@ -44,6 +44,12 @@ var sections = []section{
 	{[]string{"interface"}, writeInterfaces},
 	{[]string{"banner"}, writeBanners},
 	{[]string{"object"}, writeObjects},
+	{[]string{"object-group"}, writeObjectGroups},
+	{[]string{"same-security-traffic"}, func(c *Config, w *writer) {
+		if c.SameSecurity {
+			w.line("same-security-traffic permit inter-interface")
+		}
+	}},
 	{[]string{"access-list"}, writeAccessLists},
 	{[]string{"nat", "object"}, writeNAT},
 	{[]string{"access-group"}, writeAccessGroups},
@@ -156,7 +162,27 @@ func writeObjects(c *Config, w *writer) {
 		w.line("object network %s", o.Name)
 		w.sub(o.Prefix.IsValid() && o.IsHost, "host %s", o.Prefix.Addr())
 		w.sub(o.Prefix.IsValid() && !o.IsHost, "subnet %s", netText(o.Prefix))
+		w.sub(o.First.IsValid(), "range %s %s", o.First, o.Last)
 		w.sub(o.Description != "", "description %s", o.Description)
+	}
+}
+
+func writeObjectGroups(c *Config, w *writer) {
+	for _, g := range c.ObjectGroups {
+		w.line("object-group network %s", g.Name)
+		w.sub(g.Description != "", "description %s", g.Description)
+		for _, m := range g.Members {
+			switch {
+			case m.Group != "":
+				w.sub(true, "group-object %s", m.Group)
+			case m.Object != "":
+				w.sub(true, "network-object object %s", m.Object)
+			case m.Prefix.Bits() == 32:
+				w.sub(true, "network-object host %s", m.Prefix.Addr())
+			default:
+				w.sub(true, "network-object %s", netText(m.Prefix))
+			}
+		}
 	}
 }
 
@@ -205,7 +231,20 @@ func (e ACE) String() string {
 	if e.Permit {
 		verb = "permit"
 	}
-	return fmt.Sprintf("extended %s %s %s%s %s%s", verb, e.Proto, e.Src, e.SrcPorts, e.Dst, e.DstPorts)
+	ports := func(r PortRange, neq bool) string {
+		if neq {
+			return fmt.Sprintf(" neq %d", r.Lo)
+		}
+		return r.String()
+	}
+	text := fmt.Sprintf("extended %s %s %s%s %s%s", verb, e.Proto, e.Src, ports(e.SrcPorts, e.SrcNeq), e.Dst, ports(e.DstPorts, e.DstNeq))
+	if e.Log {
+		text += " log"
+	}
+	if e.Inactive {
+		text += " inactive"
+	}
+	return text
 }
 
 // String is the endpoint as an entry has it.
@@ -215,6 +254,8 @@ func (e Endpoint) String() string {
 		return "any"
 	case e.Object != "":
 		return "object " + e.Object
+	case e.Group != "":
+		return "object-group " + e.Group
 	case e.Prefix.Bits() == 32:
 		return "host " + e.Prefix.Addr().String()
 	}

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"encoding/binary"
+	"math/bits"
 	"net/netip"
 	"time"
 )
@@ -17,6 +19,8 @@ type Config struct {
 	Banners                            []Banner
 	Interfaces                         []*Interface
 	Routes                             []Route
+	ObjectGroups                       []*ObjectGroup
+	SameSecurity                       bool // interfaces of one level reach each other
 	Objects                            []*NetworkObject
 	AccessLists                        []*AccessList
 	AccessGroups                       []AccessGroup
@@ -122,10 +126,54 @@ type Route struct {
 type NetworkObject struct {
 	Pos
 	Name, Description string
-	Prefix            netip.Prefix // a host has 32 bits; invalid: not set
+	Prefix            netip.Prefix // a host has 32 bits; invalid: not set, or a range
 	IsHost            bool
-	NAT               *NAT // nil: not translated
+	First, Last       netip.Addr // of a range; invalid: it is none
+	NAT               *NAT       // nil: not translated
 	Where             Places
+}
+
+// Prefixes are the addresses of the object; none: it has no address.
+func (o *NetworkObject) Prefixes() []netip.Prefix {
+	if o.Prefix.IsValid() {
+		return []netip.Prefix{o.Prefix}
+	}
+	return rangePrefixes(o.First, o.Last)
+}
+
+// rangePrefixes are the fewest prefixes that hold the addresses from first to last.
+func rangePrefixes(first, last netip.Addr) []netip.Prefix {
+	if !first.IsValid() || !last.IsValid() {
+		return nil
+	}
+	number := func(a netip.Addr) uint64 { b := a.As4(); return uint64(binary.BigEndian.Uint32(b[:])) }
+	lo, hi := number(first), number(last)
+	var out []netip.Prefix
+	for lo <= hi {
+		size := uint64(1)
+		for lo%(size*2) == 0 && lo+size*2-1 <= hi && size < 1<<32 {
+			size *= 2
+		}
+		var b [4]byte
+		binary.BigEndian.PutUint32(b[:], uint32(lo))
+		out = append(out, netip.PrefixFrom(netip.AddrFrom4(b), 32-bits.Len64(size)+1))
+		lo += size
+	}
+	return out
+}
+
+// ObjectGroup names several objects.
+type ObjectGroup struct {
+	Pos
+	Name, Description string
+	Members           []GroupMember
+}
+
+// GroupMember is one of Prefix, Object and Group.
+type GroupMember struct {
+	Pos
+	Prefix        netip.Prefix
+	Object, Group string
 }
 
 // NAT is the translation of an object. One of MappedObject, MappedAddr and MappedInterface is set.
@@ -159,6 +207,9 @@ type ACE struct {
 	Proto              string // ip, tcp, udp or icmp
 	Src, Dst           Endpoint
 	SrcPorts, DstPorts PortRange
+	SrcNeq, DstNeq     bool // every port but SrcPorts.Lo, DstPorts.Lo
+	Log                bool // what it decides on is logged
+	Inactive           bool // it stands in the list and does nothing
 }
 
 // Endpoint is one side of an access-list entry: any address, a prefix or an object's name.
@@ -166,6 +217,7 @@ type Endpoint struct {
 	Any    bool
 	Prefix netip.Prefix
 	Object string
+	Group  string
 }
 
 // PortRange holds both ends of a range; 0,0 is any port.
