@@ -24,6 +24,7 @@ build: ## bin/imeproxy
 install: build ## the binary, its user and its systemd service, as root; DESTDIR is honoured
 	install -D -m 755 bin/imeproxy $(DESTDIR)/usr/local/bin/imeproxy
 	install -D -m 644 image/imeproxy.service $(DESTDIR)/etc/systemd/system/imeproxy.service
+	install -D -m 644 docs/imeproxy-shell.1 $(DESTDIR)/usr/local/share/man/man1/imeproxy-shell.1
 	install -d -m 750 $(DESTDIR)/etc/imeproxy
 	@if [ -z "$(DESTDIR)" ]; then set -e; \
 		getent passwd imeproxy >/dev/null || useradd --system --user-group --home-dir /var/lib/imeproxy --shell /usr/sbin/nologin imeproxy; \

@@ -93,9 +93,8 @@ func names(data []byte, is func(user, host string) bool) bool {
 // uri finds the first SIP or telephone URI of a text (RFC 3261 section 19.1, RFC 3966). A display name before it may hold what looks like one: it is
 // only shown, so a wrong guess shows a message too many.
 func uri(text string) (user, host string, ok bool) {
-	lower := strings.ToLower(text)
 	for _, scheme := range []string{"sips:", "sip:", "tel:"} {
-		i := strings.Index(lower, scheme)
+		i := indexFold([]byte(text), []byte(scheme)) // not by ToLower, which makes bytes that are no text longer
 		if i < 0 {
 			continue
 		}
