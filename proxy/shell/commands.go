@@ -123,7 +123,7 @@ func commands(b Backend, now func() time.Time) []entry {
 		{usage: "show logging", help: "The last lines of the log", run: snapshot(b.Logging)},
 		{usage: "show health", help: "What is wrong now, and what to do", run: snapshot(b.Health)},
 		{
-			usage: "clear conn all", pattern: "clear conn=connection all", help: "End every signaling session and its calls",
+			usage: "clear conn [all]", pattern: "clear conn=connection [all]", help: "End every signaling session and its calls",
 			run: func(*session, keyword.Args) (observe.View, error) {
 				return observe.Cleared{Connections: b.ClearConns()}, nil
 			},
