@@ -112,9 +112,11 @@ func (a *Appliance) peer(src netip.Addr) {
 	if !a.guard.knows(src, a.now()) {
 		return
 	}
-	if err := a.kernel.Know(src); err != nil {
-		a.log.Warn("the kernel was not told of a peer: its new connections are limited", "peer", src.String(), "err", err)
-	}
+	a.wg.Go(func() { // the caller may hold a call's lock, and a change of the configuration the kernel's
+		if err := a.kernel.Know(src); err != nil {
+			a.log.Warn("the kernel was not told of a peer: its new connections are limited", "peer", src.String(), "err", err)
+		}
+	})
 }
 
 // Shun turns a source away; 0 is for good.

@@ -24,7 +24,6 @@ type UnknownHost struct {
 	Host        string
 	Fingerprint string // SHA-256, as ssh-keygen -l shows it
 	key         ssh.PublicKey
-	addr        net.Addr
 }
 
 func (u *UnknownHost) Error() string {
@@ -50,7 +49,7 @@ func (h Hosts) Accept(u *UnknownHost) error {
 // check is a host key callback.
 func (h Hosts) check(host string, addr net.Addr, key ssh.PublicKey) error {
 	known, err := knownhosts.New(h.file)
-	unknown := &UnknownHost{Host: host, Fingerprint: ssh.FingerprintSHA256(key), key: key, addr: addr}
+	unknown := &UnknownHost{Host: host, Fingerprint: ssh.FingerprintSHA256(key), key: key}
 	if errors.Is(err, fs.ErrNotExist) {
 		return unknown
 	}

@@ -237,13 +237,18 @@ func (k *Keeper) Save(who string) error {
 	case len(k.missing) > 0:
 		return fmt.Errorf("%w: %s", ErrIncomplete, k.missing[0].Message)
 	}
+	return k.store(who, k.running, "configuration saved")
+}
+
+// store writes a configuration into the file of the startup configuration and tells the log. The caller holds mu.
+func (k *Keeper) store(who string, c *config.Config, told string) error {
 	if err := k.keep(who); err != nil {
 		return err
 	}
-	if err := write(k.fs, k.opt.File, []byte(k.running.Startup())); err != nil {
+	if err := write(k.fs, k.opt.File, []byte(c.Startup())); err != nil {
 		return fmt.Errorf("startup configuration not saved, the old one stands: %w", err)
 	}
-	k.opt.Log.Info("configuration saved", "who", who, "file", k.opt.File)
+	k.opt.Log.Info(told, "who", who, "file", k.opt.File)
 	return nil
 }
 
@@ -257,14 +262,7 @@ func (k *Keeper) Store(who string, c *config.Config) error {
 	case k.trial != nil:
 		return ErrTrialSave
 	}
-	if err := k.keep(who); err != nil {
-		return err
-	}
-	if err := write(k.fs, k.opt.File, []byte(c.Startup())); err != nil {
-		return fmt.Errorf("startup configuration not saved, the old one stands: %w", err)
-	}
-	k.opt.Log.Info("startup configuration replaced by a file", "who", who, "file", k.opt.File)
-	return nil
+	return k.store(who, c, "startup configuration replaced by a file")
 }
 
 // Reloaded takes note of a configuration that was put into force from the file by other means (SIGHUP). A trial ends with it: what it would go

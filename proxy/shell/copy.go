@@ -163,8 +163,8 @@ func (c *copying) run(ctx context.Context, w io.Writer) error {
 		})
 		return nil
 	}
-	if ctx.Err() != nil {
-		_, err := io.WriteString(w, "\nInterrupted: nothing was copied\n")
+	if err != nil && ctx.Err() != nil {
+		_, err := io.WriteString(w, "\nInterrupted: a file on another host may be there in part\n")
 		return err
 	}
 	if err != nil {
@@ -252,7 +252,8 @@ func (c *copying) copy(ctx context.Context, w io.Writer) (int64, error) {
 		return 0, errors.New("one of the two must be here: disk0:, running-config or startup-config")
 	}
 	p.r = source
-	return p.n, d.KnownHosts().Store(ctx, *c.to.remote, p)
+	err := d.KnownHosts().Store(ctx, *c.to.remote, p)
+	return p.n, err
 }
 
 // pour brings what is copied here.

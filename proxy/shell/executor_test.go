@@ -273,19 +273,7 @@ func TestCommandsDocument(t *testing.T) {
 	for _, c := range newExecutor(newTraced(t), newKeeper(t), time.Now).commands {
 		b.WriteString("| `" + strings.ReplaceAll(c.usage, "|", `\|`) + "` | " + c.help + " |\n")
 	}
-	const path = "../../docs/commands.md"
-	if *update {
-		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	got, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(b.String(), string(got)); d != "" {
-		t.Errorf("%s is not what the table says; go test ./proxy/shell -update writes it:\n%s", path, d)
-	}
+	golden(t, "../../../docs/commands.md", b.String())
 }
 
 // roff makes a text fit for a manual page.
@@ -327,19 +315,7 @@ filter what it shows. The first command that fails ends a batch with exit status
 		put(u.Usage, u.Help)
 	}
 	b.WriteString(".SH SEE ALSO\ndocs/shell.md, docs/show.md, docs/configuration.md\n")
-	const path = "../../docs/imeproxy-shell.1"
-	if *update {
-		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	got, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(b.String(), string(got)); d != "" {
-		t.Errorf("%s is not what the tables say; go test ./proxy/shell -update writes it:\n%s", path, d)
-	}
+	golden(t, "../../../docs/imeproxy-shell.1", b.String())
 }
 
 func FuzzLine(f *testing.F) {
