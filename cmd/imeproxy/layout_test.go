@@ -22,6 +22,14 @@ var rooms = map[string][]string{
 	"imeproxy/mapping":              {},
 	"imeproxy/mapping/service":      {},
 	"imeproxy/ucime/ticket":         {},
+	"imeproxy/ucime/learn":          {"imeproxy/ucime/ticket"},
+	"imeproxy/ucime/store":          {"imeproxy/ucime/learn"},
+	"imeproxy/ucime/vap":            {"imeproxy/ucime/learn"},
+	"imeproxy/ucime/pvp":            {"imeproxy/ucime/learn", "imeproxy/ucime/ticket"},
+	"imeproxy/ucime/ring":           {"imeproxy/ucime/learn"},
+	"imeproxy/ucime/enroll":         {"imeproxy/ucime/learn"},
+	"imeproxy/ucime/callagent":      {"imeproxy/ucime/learn", "imeproxy/ucime/vap", "imeproxy/ucime/ticket", "imeproxy/ucime/callagent/..."},
+	"imeproxy/ucime/callagent/...":  {"imeproxy/ucime/learn", "imeproxy/ucime/vap", "imeproxy/ucime/ticket", "imeproxy/ucime/callagent/..."},
 	"imeproxy/proxy/config":         {"imeproxy/proxy/config/..."},
 	"imeproxy/proxy/config/keyword": {},
 	"imeproxy/proxy/observe":        {},
@@ -42,7 +50,7 @@ var rooms = map[string][]string{
 
 // libraries names the rooms that may use a library for what they are for; a library that is not listed may be used by all.
 var libraries = map[string][]string{
-	"github.com/emiago/sipgo":            {"imeproxy/sipalg", "imeproxy/testbed"},
+	"github.com/emiago/sipgo":            {"imeproxy/sipalg", "imeproxy/testbed", "imeproxy/ucime/callagent", "imeproxy/ucime/callagent/..."},
 	"github.com/pion/srtp/v3":            {"imeproxy/mediaterm", "imeproxy/testbed"},
 	"github.com/google/nftables":         {"imeproxy/mapping"},
 	"github.com/vishvananda/netlink":     {"imeproxy/mapping"},
