@@ -109,3 +109,60 @@ func translated(n StaticNAT) flowFilter {
 		return out || in
 	}
 }
+
+// hidden matches entries whose source a dynamic translation of the former spec has changed.
+func hidden(n DynamicNAT, old Spec) flowFilter {
+	to := n.Mapped
+	if i, ok := old.link(n.MappedLink); !to.IsValid() && ok {
+		to = i.Address.Addr()
+	}
+	return func(f *netlink.ConntrackFlow) bool {
+		return f.Mark != Mark && inPrefix(n.Real, f.Forward.SrcIP) && !f.Forward.SrcIP.Equal(f.Reverse.DstIP) && to.IsValid() && is(to, f.Reverse.DstIP)
+	}
+}
+
+// sameFilter says whether two specs let the same connections begin; what is only counted or logged does not matter.
+func sameFilter(a, b Spec) bool {
+	return a.SameLevel == b.SameLevel && slices.Equal(a.Interfaces, b.Interfaces) && slices.Equal(a.Statics, b.Statics) && slices.Equal(a.Dynamics, b.Dynamics) &&
+		slices.EqualFunc(a.Groups, b.Groups, func(x, y AccessGroup) bool {
+			return x.Link == y.Link && x.Direction == y.Direction && slices.EqualFunc(x.Rules, y.Rules, func(r, s Rule) bool {
+				r.ID, r.Log, s.ID, s.Log = "", false, "", false
+				return r == s
+			})
+		})
+}
+
+// refused matches forwarded connections that the filter of a spec would not let begin now. It keeps what it has looked up.
+func refused(spec Spec) flowFilter {
+	type way struct {
+		link  string
+		local bool
+	}
+	known := map[netip.Addr]way{}
+	route := func(to netip.Addr) (string, bool) {
+		w, ok := known[to]
+		if !ok {
+			w.link, w.local = routeTo(to.AsSlice())
+			known[to] = w
+		}
+		return w.link, w.local
+	}
+	protos := map[uint8]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp", unix.IPPROTO_ICMP: "icmp"}
+	return func(f *netlink.ConntrackFlow) bool {
+		name, ok := protos[f.Forward.Protocol]
+		if f.Mark == Mark || !ok {
+			return false
+		}
+		src, real := endpoint(f.Forward.SrcIP, f.Forward.SrcPort), endpoint(f.Reverse.SrcIP, f.Reverse.SrcPort)
+		from, own := route(src.Addr())
+		to, local := route(real.Addr())
+		in, ok := spec.link(from)
+		out, ours := spec.link(to)
+		if own || local || !ok || !ours {
+			return false
+		}
+		mapped := endpoint(f.Forward.DstIP, f.Forward.DstPort)
+		w := Way{Dst: real}
+		return !spec.traceForward(&w, Packet{Link: from, Proto: name, Src: src.Addr(), SrcPort: src.Port(), Dst: mapped.Addr(), DstPort: mapped.Port()}, in, out)
+	}
+}

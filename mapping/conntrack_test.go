@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netns"
 )
 
 // hold dials and keeps the connection; the server's greeting shows that it stands.
@@ -170,5 +172,51 @@ func TestNewTranslationTakesStandingFlows(t *testing.T) {
 	l.in(l.box, k.Remove)
 	if flows := l.run(l.box, "conntrack", "-L"); strings.Contains(flows, "mark=30") {
 		t.Errorf("entries of the proxy after Remove:\n%s", flows)
+	}
+}
+
+// What a changed list refuses ends, on the spot; what it permits, or does not speak of, goes on, whoever began it.
+func TestChangedListsEndWhatTheyRefuse(t *testing.T) {
+	l := newLab(t)
+	list := func(rules ...Rule) Spec {
+		s := labSpec()
+		s.Groups = []AccessGroup{{Link: linkOut, Direction: "in", Rules: rules}}
+		return s
+	}
+	ssh := Rule{Permit: true, Proto: "tcp", Dst: hostPrefix(addr(caReal)), DstLo: 8001, DstHi: 8001}
+	web := Rule{Permit: true, Proto: "tcp", Dst: hostPrefix(addr(caReal)), DstLo: 8002, DstHi: 8002}
+	k := l.apply(list(ssh, web))
+	server := func(ns netns.NsHandle, at string) {
+		l.echo(func() (ln net.Listener, err error) {
+			l.in(ns, func() error { ln, err = net.Listen("tcp4", at); return nil })
+			return ln, err
+		})
+	}
+	server(l.ca, caReal+":8001")
+	server(l.ca, caReal+":8002")
+	server(l.outside, remoteAddr+":80")
+	refused, kept := l.hold(open(l.outside, "", caMapped+":8001")), l.hold(open(l.outside, "", caMapped+":8002"))
+	outbound := l.hold(open(l.phone, "", remoteAddr+":80"))
+	l.update(k, list(web, ssh))
+	for name, c := range map[string]net.Conn{"first": refused, "second": kept, "outbound": outbound} {
+		if !alive(c) {
+			t.Errorf("another order of the list cuts the %s connection", name)
+		}
+	}
+	l.update(k, list(web))
+	if alive(refused) {
+		t.Error("a connection goes on that the list refuses now")
+	}
+	if !alive(kept) || !alive(outbound) {
+		t.Error("a connection was cut that is permitted still")
+	}
+	without := list(web)
+	without.Dynamics = nil
+	l.update(k, without)
+	if alive(outbound) {
+		t.Error("a connection keeps the address of a translation that is gone")
+	}
+	if !alive(kept) {
+		t.Error("a connection of another translation was cut")
 	}
 }

@@ -30,6 +30,6 @@
 // # Limits
 //
 // IPv4 only; on lower-security interfaces IPv6 is filtered (ICMPv6 and answers pass). Interception is of TCP. Interfaces
-// that are not in the [Spec] are left alone. An access list of some thousand entries is a list of rules that the kernel walks
-// once a connection. One appliance for each network namespace.
+// that are not in the [Spec] are left alone. Entries with
+// very many different masks that overlap each other are walked. One appliance for each network namespace.
 package mapping

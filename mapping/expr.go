@@ -3,6 +3,7 @@ package mapping
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -15,10 +16,13 @@ type match []expr.Any
 
 // ruleSet collects one table of a batch.
 type ruleSet struct {
-	conn   *nftables.Conn
-	table  *nftables.Table
-	before map[counterKey]Hit // what the rules that are replaced had counted
-	seen   map[counterKey]int // how many rules of a chain have an ID already, under the first's key
+	conn  *nftables.Conn
+	table *nftables.Table
+	tally *tally
+	sets  *uint32 // the number of the last set, which the batch knows it by
+	// standing is what the table had before, made are the chains that it is given now; both nil in a table that is replaced whole.
+	standing *standing
+	made     map[string]bool
 }
 
 // replaceTable empties the table within the batch: the kernel sees old and new rules, never none.
@@ -26,11 +30,33 @@ func replaceTable(conn *nftables.Conn, family nftables.TableFamily, name string)
 	t := &nftables.Table{Family: family, Name: name}
 	conn.AddTable(t)
 	conn.DelTable(t)
-	return ruleSet{conn: conn, table: conn.AddTable(t), seen: map[counterKey]int{}}
+	return ruleSet{conn: conn, table: conn.AddTable(t), tally: newTally(nil), sets: setNumbers(name)}
+}
+
+// setNumbers gives each table numbers of its own for its sets. The library would take them from a counter that several connections
+// share without a lock.
+func setNumbers(table string) *uint32 {
+	n := uint32(1000)
+	if table == TableNAT {
+		n = 1 << 30
+	}
+	return &n
+}
+
+// addSet adds a set or a map with its elements; these are values that can be encoded, which is all that the library's errors are about.
+func (s ruleSet) addSet(set *nftables.Set, elements []nftables.SetElement) *nftables.Set {
+	*s.sets++
+	set.ID, set.Table, set.Size, set.Name = *s.sets, s.table, uint32(len(elements)), s.free(set.Name)
+	_ = s.conn.AddSet(set, nil)
+	for some := range slices.Chunk(elements, elementBatch) {
+		_ = s.conn.SetAddElements(set, some)
+	}
+	return set
 }
 
 func (s ruleSet) base(name string, typ nftables.ChainType, hook *nftables.ChainHook, prio *nftables.ChainPriority) *nftables.Chain {
 	accept := nftables.ChainPolicyAccept
+	s.make(name)
 	return s.conn.AddChain(&nftables.Chain{Name: name, Table: s.table, Type: typ, Hooknum: hook, Priority: prio, Policy: &accept})
 }
 
@@ -44,7 +70,14 @@ func (s ruleSet) ingress(name, link string) *nftables.Chain {
 }
 
 func (s ruleSet) chain(name string) *nftables.Chain {
+	s.make(name)
 	return s.conn.AddChain(&nftables.Chain{Name: name, Table: s.table})
+}
+
+func (s ruleSet) make(chain string) {
+	if s.made != nil {
+		s.made[chain] = true
+	}
 }
 
 func (s ruleSet) rule(c *nftables.Chain, parts ...match) {
@@ -53,6 +86,23 @@ func (s ruleSet) rule(c *nftables.Chain, parts ...match) {
 		all = append(all, p...)
 	}
 	s.conn.AddRule(&nftables.Rule{Table: s.table, Chain: c, Exprs: all})
+}
+
+// hosts is a set of addresses.
+func (s ruleSet) hosts(name string, all []netip.Addr) *nftables.Set {
+	var elements []nftables.SetElement
+	for _, a := range all {
+		elements = append(elements, nftables.SetElement{Key: a.AsSlice()})
+	}
+	return s.addSet(&nftables.Set{Name: name, KeyType: nftables.TypeIPAddr}, elements)
+}
+
+// inSet matches packets whose address is in a set.
+func inSet(offset uint32, set *nftables.Set) match {
+	return match{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4},
+		&expr.Lookup{SourceRegister: 1, SetName: set.Name, SetID: set.ID},
+	}
 }
 
 func u16(v uint16) []byte  { return binary.BigEndian.AppendUint16(nil, v) }

@@ -1,6 +1,8 @@
 package mapping
 
 import (
+	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/google/nftables"
@@ -25,7 +27,7 @@ func addFilter(s ruleSet, spec Spec) {
 	for _, i := range spec.Interfaces {
 		if g, ok := spec.group(i.Link, "out"); ok {
 			c := s.chain(to[i.Link])
-			addAccessRules(s, c, s.chain(denials[i.Link]), g, back())
+			addAccessRules(s, c, denials[i.Link], g, back())
 			egress[i.Link] = c
 		}
 	}
@@ -76,7 +78,7 @@ func addForward(s ruleSet, c *nftables.Chain, spec Spec, i Interface, egress map
 		}
 	}
 	if g, ok := spec.group(i.Link, "in"); ok {
-		addAccessRules(s, c, s.chain(chainNames("denied_in", spec)[i.Link]), g, accept())
+		addAccessRules(s, c, chainNames("denied_in", spec)[i.Link], g, accept())
 		return
 	}
 	for _, o := range spec.Interfaces {
@@ -97,38 +99,31 @@ func addRealGuards(s ruleSet, c *nftables.Chain, spec Spec, i Interface) {
 		r, ok := spec.link(realLink)
 		return ok && i.Link == mappedLink && i.Level < r.Level
 	}
+	var links []string
+	hosts := map[string][]netip.Addr{} // by the link behind which they are
 	for _, n := range spec.Statics {
-		if lower(n.MappedLink, n.RealLink) && !n.identity() {
-			s.rule(c, oif(n.RealLink), hostDaddr(n.Real), ctNotDNAT(), drop())
+		if lower(n.MappedLink, n.RealLink) && !n.identity() && !slices.Contains(hosts[n.RealLink], n.Real) {
+			if hosts[n.RealLink] == nil {
+				links = append(links, n.RealLink)
+			}
+			hosts[n.RealLink] = append(hosts[n.RealLink], n.Real)
 		}
+	}
+	for n, link := range links {
+		if len(hosts[link]) <= shortNAT {
+			for _, h := range hosts[link] {
+				s.rule(c, oif(link), hostDaddr(h), ctNotDNAT(), drop())
+			}
+			continue
+		}
+		set := s.hosts(fmt.Sprintf("%s_real_%d", c.Name, n+1), hosts[link])
+		s.rule(c, oif(link), inSet(daddrOffset, set), ctNotDNAT(), drop())
 	}
 	for _, n := range spec.Dynamics {
 		if lower(n.MappedLink, n.RealLink) {
 			s.rule(c, oif(n.RealLink), daddr(n.Real), ctNotDNAT(), drop())
 		}
 	}
-}
-
-// addAccessRules appends an access list; permitted packets get the verdict, the rest drops and is told to the log. denied is its own chain for that.
-func addAccessRules(s ruleSet, c, denied *nftables.Chain, g AccessGroup, permitted match) {
-	s.logged(denied, nil, deniedMark, g.Name)
-	s.rule(denied, drop())
-	for _, r := range g.Rules {
-		class := slices.Concat(proto(r.Proto), saddr(r.Src), daddr(r.Dst), sport(r.SrcLo, r.SrcHi), dport(r.DstLo, r.DstHi))
-		verdict := jump(denied)
-		switch {
-		case r.Permit && r.Log:
-			s.logged(c, class, permitLogMark, g.Name)
-			verdict = permitted
-		case r.Permit:
-			verdict = permitted
-		case r.Log:
-			s.logged(c, class, denyLogMark, g.Name)
-			verdict = drop()
-		}
-		s.counted(c, r.ID, class, verdict)
-	}
-	s.rule(c, jump(denied))
 }
 
 // addSelf fills the chain of packets to the appliance itself from a lower-security interface.

@@ -45,6 +45,11 @@ func goldenSpecs() map[string]Spec {
 				{RealLink: "eout", MappedLink: "ein", Real: net("0.0.0.0/0")},
 			},
 		},
+		"many-translations": {Interfaces: []Interface{inside, outside}, Statics: manyStatics()},
+		"long-list": {
+			Interfaces: []Interface{inside, outside},
+			Groups:     []AccessGroup{{Link: "eout", Direction: "in", Name: "LONG", Rules: longList()}, {Link: "ein", Direction: "out", Name: "LONG", Rules: longList()}},
+		},
 		"steering": {
 			Interfaces: []Interface{inside, outside},
 			Media:      []MediaRange{{addr(mediaIn), 16384, 32767}, {addr(mediaOut), 20000, 20009}},
@@ -69,6 +74,38 @@ func goldenSpecs() map[string]Spec {
 			},
 		},
 	}
+}
+
+// manyStatics are enough of each kind to be maps.
+func manyStatics() (out []StaticNAT) {
+	at := func(net string, n int) netip.Addr { return addr(fmt.Sprintf("%s.%d", net, n)) }
+	for n := 1; n <= 9; n++ {
+		out = append(
+			out,
+			StaticNAT{RealLink: "ein", MappedLink: "eout", Real: at("192.168.10", 10+n), Mapped: at("203.0.113", 10+n)},
+			StaticNAT{RealLink: "ein", MappedLink: "eout", Real: at("192.168.10", 30), RealPort: uint16(n), Mapped: at("209.165.200", 225), MappedPort: uint16(1000 + n), Proto: "tcp"},
+			StaticNAT{RealLink: "ein", MappedLink: "eout", Real: at("192.168.10", 31), RealPort: uint16(n), Mapped: at("209.165.200", 225), MappedPort: uint16(2000 + n)},
+		)
+	}
+	return append(out, StaticNAT{RealLink: "ein", MappedLink: "eout", Real: addr("192.168.10.40"), Mapped: addr("192.168.10.40")})
+}
+
+// longList is long enough to be arranged, with every form of an entry among its lines.
+func longList() (rules []Rule) {
+	at := func(n, bits int) netip.Prefix {
+		return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 20, byte(n), 8}), bits).Masked()
+	}
+	for n := range 5 {
+		rules = append(
+			rules,
+			Rule{Permit: true, Proto: "tcp", Dst: at(n, 32), DstLo: 5061, DstHi: 5061, ID: fmt.Sprint("host ", n)},
+			Rule{Permit: n%2 == 0, Proto: "udp", Src: at(n, 24), Dst: at(n, 32), DstLo: 16384, DstHi: 32767, Log: n > 2},
+			Rule{Permit: true, Proto: "udp", Src: at(n, 32), Dst: at(0, 16), SrcLo: uint16(n + 1), SrcHi: uint16(n + 1), DstLo: 53, DstHi: 53},
+			Rule{Proto: "tcp", DstLo: uint16(n + 1), DstHi: uint16(n + 1)},
+			Rule{Permit: true, Proto: "icmp", Src: at(n, 24)},
+		)
+	}
+	return append(rules, accessForms()...)
 }
 
 // accessForms has every form of an access list entry.
@@ -99,14 +136,8 @@ func TestGoldenRules(t *testing.T) {
 			for _, link := range spec.Steering.Tapped {
 				l.run(l.box, "ip", "link", "add", link, "type", "veth", "peer", "name", "p"+link)
 			}
-			l.in(l.box, func() error { return install(spec) })
+			l.in(l.box, func() error { _, err := install(spec, nil); return err })
 			got := normal(l.run(l.box, "nft", "list", "ruleset"))
-			// What is printed can be read back: an operator may save and compare it.
-			file := filepath.Join(t.TempDir(), "rules")
-			if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			l.run(l.box, "nft", "-c", "-f", file)
 			golden := filepath.Join("testdata", name+".golden")
 			if *update {
 				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
@@ -124,29 +155,43 @@ func TestGoldenRules(t *testing.T) {
 			if rest := l.run(l.box, "nft", "list", "ruleset"); rest != "" {
 				t.Errorf("left after uninstall:\n%s", rest)
 			}
+			// What is printed can be read back: an operator may save and compare it.
+			file := filepath.Join(t.TempDir(), "rules")
+			if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			l.run(l.box, "nft", "-c", "-f", file)
 		})
 	}
 }
 
-// A long access list goes through netlink in one transaction.
+// Ten thousand lines go through netlink in one transaction, and a packet meets a few rules.
 func TestLongAccessList(t *testing.T) {
 	if cannot != "" {
 		t.Skip(cannot)
 	}
+	const lines = 10000
 	spec := Spec{Interfaces: []Interface{{Link: "eout"}}}
 	g := AccessGroup{Link: "eout", Direction: "in"}
-	for n := range 2000 {
-		g.Rules = append(g.Rules, Rule{Permit: true, Proto: "tcp", Dst: netip.MustParsePrefix(fmt.Sprintf("10.0.%d.%d/32", n/256, n%256)), DstLo: 80, DstHi: 80})
+	for n := range lines {
+		g.Rules = append(g.Rules, Rule{Permit: n%7 != 0, Proto: "tcp", Dst: netip.MustParsePrefix(fmt.Sprintf("10.0.%d.%d/32", n/256, n%256)), DstLo: 80, DstHi: 80, ID: fmt.Sprint("line ", n)})
 	}
 	spec.Groups = []AccessGroup{g}
 	l := &lab{t: t, box: newNamespace(t)}
-	if err := try(l.box, func() error { return install(spec) }); errors.Is(err, unix.EMSGSIZE) && strings.Contains(err.Error(), "wmem_max") {
+	if err := try(l.box, func() error { _, err := install(spec, nil); return err }); errors.Is(err, unix.EMSGSIZE) && strings.Contains(err.Error(), "wmem_max") {
 		t.Skip("this user namespace may not raise socket buffers")
 	} else if err != nil {
 		t.Fatal(err)
 	}
-	if got := l.run(l.box, "nft", "list", "ruleset"); !regexp.MustCompile(`10\.0\.7\.207 tcp dport 80 accept`).MatchString(got) {
-		t.Error("the last rule is missing")
+	got := l.run(l.box, "nft", "list", "table", "ip", TableFilter)
+	if n := strings.Count(got, "comment \"line "); n != lines {
+		t.Errorf("%d elements, want %d", n, lines)
+	}
+	if !regexp.MustCompile(`10\.0\.39\.15 \. 80 counter packets 0 bytes 0 comment "line 9999" : accept`).MatchString(got) {
+		t.Error("the last line is missing")
+	}
+	if rules := strings.Count(l.run(l.box, "nft", "list", "chain", "ip", TableFilter, "from_eout"), "\n"); rules > 20 {
+		t.Errorf("a packet meets %d lines of rules", rules)
 	}
 }
 

@@ -36,13 +36,8 @@ const (
 var guardPriority = nftables.ChainPriorityRef(-310)
 
 // addGuard puts the rules of the guard into the batch. Sets that are there stay as they are.
-func addGuard(conn *nftables.Conn, spec Spec) error {
-	tables, err := ourTables(conn)
-	if err != nil {
-		return err
-	}
+func addGuard(conn *nftables.Conn, spec Spec, there bool) error {
 	t := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: TableGuard}
-	there := slices.ContainsFunc(tables, func(x *nftables.Table) bool { return x.Name == TableGuard })
 	conn.AddTable(t)
 	sets := guardSets(t)
 	if !there {
@@ -52,7 +47,7 @@ func addGuard(conn *nftables.Conn, spec Spec) error {
 			}
 		}
 	}
-	s := ruleSet{conn: conn, table: t, seen: map[counterKey]int{}}
+	s := ruleSet{conn: conn, table: t, tally: newTally(nil)}
 	c := s.base("guard", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, guardPriority)
 	if there {
 		conn.FlushChain(c)
@@ -61,7 +56,7 @@ func addGuard(conn *nftables.Conn, spec Spec) error {
 		if !spec.outside(i) {
 			continue
 		}
-		s.rule(c, iif(i.Link), inSet(sets[0]), drop())
+		s.rule(c, iif(i.Link), inSet(saddrOffset, sets[0]), drop())
 		for _, p := range guarded(spec, i) {
 			s.rule(c, iif(i.Link), l4proto(unix.IPPROTO_TCP), p, isSYN(), notInSet(sets[1]), faster(sets[2]), drop())
 		}
@@ -98,10 +93,6 @@ func guarded(spec Spec, i Interface) []match {
 // source loads the source address into register 1.
 func source() expr.Any {
 	return &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: saddrOffset, Len: 4}
-}
-
-func inSet(s *nftables.Set) match {
-	return match{source(), &expr.Lookup{SourceRegister: 1, SetName: s.Name, SetID: s.ID}}
 }
 
 func notInSet(s *nftables.Set) match {

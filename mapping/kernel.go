@@ -21,6 +21,17 @@ type Kernel struct {
 	mu   sync.Mutex // guards everything that follows, and the kernel state itself
 	spec *Spec      // nil before the first change and after Remove
 	rec  record
+	// counted is what the elements of verdict maps had counted before they were replaced.
+	counted map[counterKey]Hit
+}
+
+// install brings the rules of a spec into force.
+func (k *Kernel) install(spec Spec) error {
+	counted, err := install(spec, k.counted)
+	if err == nil {
+		k.counted = counted
+	}
+	return err
 }
 
 // Apply makes the kernel do what the spec says: all of it or, with an error, nothing. What a killed daemon left is removed
@@ -56,7 +67,7 @@ func Apply(spec Spec, stateDir string, log *slog.Logger) (*Kernel, error) {
 }
 
 // Update replaces the spec. The tables change in one step, so that no packet meets half of them; on error the old spec stays in
-// force. Standing connections that the new access lists would refuse go on, as on an ASA; those of translations that are gone end.
+// force. Standing connections that the new access lists refuse end, and so do those of translations that are gone; others live on.
 func (k *Kernel) Update(spec Spec) error {
 	if err := Validate(spec); err != nil {
 		return err
@@ -82,7 +93,7 @@ func (k *Kernel) change(spec Spec) error {
 		return err
 	}
 	// Rules come first: no address is reachable and nothing is forwarded before they are in force.
-	err = install(spec)
+	err = k.install(spec)
 	if err == nil {
 		err = errors.Join(perform(add), writeSysctls(settings))
 	}
@@ -109,7 +120,7 @@ func (k *Kernel) rollback(merged, add record) error {
 		return errors.Join(append(errs, uninstall(), k.state.forget())...)
 	}
 	// A replaced route and a replaced table come back.
-	return errors.Join(append(errs, perform(k.rec), install(*k.spec), k.state.write(k.rec))...)
+	return errors.Join(append(errs, perform(k.rec), k.install(*k.spec), k.state.write(k.rec))...)
 }
 
 // retire removes what the former spec had added and the new one does not want. What cannot be removed is logged and stays on
@@ -139,6 +150,9 @@ func (k *Kernel) forgetOld(old *Spec) {
 	for _, c := range k.spec.Intercepts {
 		filters = append(filters, intercepted(c))
 	}
+	if old == nil || !sameFilter(*old, *k.spec) {
+		filters = append(filters, refused(*k.spec))
+	}
 	if old == nil {
 		// Sockets of an earlier daemon are gone.
 		filters = append(filters, flowFilter(proxied))
@@ -148,13 +162,18 @@ func (k *Kernel) forgetOld(old *Spec) {
 				filters = append(filters, translated(n))
 			}
 		}
+		for _, n := range old.Dynamics {
+			if !slices.Contains(k.spec.Dynamics, n) {
+				filters = append(filters, hidden(n, *old))
+			}
+		}
 	}
 	n, err := forgetFlows(filters...)
 	if err != nil {
 		// The rules hold without it: an old entry leads to a reset, never to the call agent.
 		k.log.Warn("standing connections keep their conntrack entries", "error", err)
 	} else if n > 0 {
-		k.log.Info("standing connections of the intercepted classes end", "entries", n)
+		k.log.Info("standing connections end that the new rules translate otherwise, take for the proxy or refuse", "entries", n)
 	}
 }
 
@@ -300,6 +319,7 @@ func clone(s Spec) Spec {
 	}
 	for i := range s.Groups {
 		s.Groups[i].Rules = slices.Clone(s.Groups[i].Rules)
+		s.Groups[i].layers = s.Groups[i].arranged()
 	}
 	s.Statics, s.Dynamics = slices.Clone(s.Statics), slices.Clone(s.Dynamics)
 	s.Media, s.Open = slices.Clone(s.Media), slices.Clone(s.Open)

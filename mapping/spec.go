@@ -77,6 +77,7 @@ type AccessGroup struct {
 	Link, Direction string
 	Name            string // of the access list, for the log
 	Rules           []Rule
+	layers          []*layer // the rules arranged; nil: not yet, or a short list
 }
 
 // MediaRange is the UDP ports of one media-termination address. They are not tracked.

@@ -42,30 +42,52 @@ func bigBuffers[C interface {
 	return nil
 }
 
-// install replaces all our tables by those of the spec, in one transaction.
-func install(spec Spec) error {
+// install replaces all our tables by those of the spec, in one transaction, and removes what these do not use in another. counted is what was counted besides what the kernel's
+// counters say, before and after.
+func install(spec Spec, counted map[counterKey]Hit) (map[counterKey]Hit, error) {
 	conn, err := connect()
 	if err != nil {
-		return fmt.Errorf("nftables: %w", err)
+		return nil, fmt.Errorf("nftables: %w", err)
 	}
 	before, err := readCounters(conn)
 	if err != nil {
-		before = nil // the rules matter, what they had counted does not
+		before = map[counterKey]Hit{} // the rules matter, what they had counted does not
 	}
-	if err := addGuard(conn, spec); err != nil { // first, as it stays: so the order of the tables does too
-		return err
+	for key, h := range counted {
+		before[key] = before[key].plus(h)
 	}
-	addIntercept(replaceTable(conn, nftables.TableFamilyIPv4, TableIntercept).goingOn(before), spec)
-	addNAT(replaceTable(conn, nftables.TableFamilyIPv4, TableNAT), spec)
-	addFilter(replaceTable(conn, nftables.TableFamilyIPv4, TableFilter).goingOn(before), spec)
+	stood, err := readStanding(conn)
+	if err != nil {
+		return nil, err
+	}
+	t := newTally(before)
+	now, err := compose(conn, spec, t, stood)
+	if err != nil {
+		return nil, err
+	}
+	if err := conn.Flush(); err != nil {
+		return nil, explain(err)
+	}
+	if err := stood.clear(conn, now...); err != nil {
+		return nil, err
+	}
+	return t.rest(), nil
+}
+
+// compose puts all our tables into a batch, and gives those of family ip that are refilled.
+func compose(conn *nftables.Conn, spec Spec, t *tally, stood standing) ([]ruleSet, error) {
+	if err := addGuard(conn, spec, stood.tables[TableGuard]); err != nil { // first, as it stays: so the order of the tables does too
+		return nil, err
+	}
+	intercept, nat, filter := stood.refill(conn, TableIntercept).goingOn(t), stood.refill(conn, TableNAT), stood.refill(conn, TableFilter).goingOn(t)
+	addIntercept(intercept, spec)
+	addNAT(nat, spec)
+	addFilter(filter, spec)
 	addIngress(conn, spec)
 	if hasIPv6() {
 		addFilter6(replaceTable(conn, nftables.TableFamilyIPv6, TableFilter), spec)
 	}
-	if err := conn.Flush(); err != nil {
-		return explain(err)
-	}
-	return nil
+	return []ruleSet{intercept, nat, filter}, nil
 }
 
 // uninstall removes those of our tables that are there.
@@ -189,39 +211,6 @@ func addIngress(conn *nftables.Conn, spec Spec) {
 				s.rule(c, datagram, saddr(n), drop())
 			}
 			s.rule(c, datagram, match{&expr.Verdict{Kind: expr.VerdictDrop}})
-		}
-	}
-}
-
-// addNAT fills the table that translates forwarded connections. Every rule names both interfaces, as `nat (real,mapped)` does,
-// and so never meets a connection of the proxy itself.
-func addNAT(s ruleSet, spec Spec) {
-	pre := s.base("prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest)
-	post := s.base("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
-	s.rule(pre, metaMark(), accept())
-	for _, n := range sortedStatics(spec.Statics) {
-		out := slices.Concat(iif(n.RealLink), oif(n.MappedLink), hostSaddr(n.Real))
-		if n.identity() {
-			s.rule(post, out, accept())
-			continue
-		}
-		if n.whole() {
-			s.rule(pre, iif(n.MappedLink), hostDaddr(n.Mapped), translate(expr.NATTypeDestNAT, n.Real, 0))
-			s.rule(post, out, translate(expr.NATTypeSourceNAT, n.Mapped, 0))
-			continue
-		}
-		for _, p := range n.protos() {
-			s.rule(pre, iif(n.MappedLink), hostDaddr(n.Mapped), proto(p), dport(n.MappedPort, n.MappedPort),
-				translate(expr.NATTypeDestNAT, n.Real, n.RealPort))
-			s.rule(post, out, proto(p), sport(n.RealPort, n.RealPort), translate(expr.NATTypeSourceNAT, n.Mapped, n.MappedPort))
-		}
-	}
-	for _, n := range sortedDynamics(spec.Dynamics) {
-		out := slices.Concat(iif(n.RealLink), oif(n.MappedLink), saddr(n.Real))
-		if n.Mapped.IsValid() {
-			s.rule(post, out, translate(expr.NATTypeSourceNAT, n.Mapped, 0))
-		} else {
-			s.rule(post, out, match{&expr.Masq{}})
 		}
 	}
 }

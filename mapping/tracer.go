@@ -210,12 +210,8 @@ func (s Spec) guarded(in, out Interface, dst netip.Addr) bool {
 
 // trace finds the entry that decides.
 func (g AccessGroup) trace(w *Way, p Packet, name string) bool {
-	for n, r := range g.Rules {
-		if r.Proto != "ip" && r.Proto != p.Proto || !holds(r.Src, p.Src) || !holds(r.Dst, p.Dst) ||
-			!within(p.SrcPort, r.SrcLo, r.SrcHi) || !within(p.DstPort, r.DstLo, r.DstHi) {
-			continue
-		}
-		word := "denied"
+	if n := g.decides(p); n >= 0 {
+		r, word := g.Rules[n], "denied"
 		if r.Permit {
 			word = "permitted"
 		}

@@ -55,6 +55,26 @@ func TestTracerAgreesWithTheKernel(t *testing.T) {
 				StaticNAT{RealLink: linkIn, MappedLink: linkDMZ, Real: addr(phoneReal), Mapped: addr(phoneReal)})
 			s.Groups = []AccessGroup{{Link: linkOut, Direction: "in", Rules: []Rule{{Permit: true, Proto: "udp"}}}}
 		},
+		"many translations": func(s *Spec) {
+			for n := range 10 {
+				port := uint16(n)
+				s.Statics = append(
+					s.Statics,
+					StaticNAT{RealLink: linkDMZ, MappedLink: linkOut, Real: addr(dmzHost), Mapped: addr(patMapped), RealPort: 80 + port, MappedPort: 80 + port, Proto: "udp"},
+					StaticNAT{RealLink: linkDMZ, MappedLink: linkOut, Real: addr(dmzHost), Mapped: addr(boxOut), RealPort: 5353 + port, MappedPort: 53 + port},
+					StaticNAT{RealLink: linkIn, MappedLink: linkDMZ, Real: netip.AddrFrom4([4]byte{192, 168, 11, byte(n)}), Mapped: netip.AddrFrom4([4]byte{10, 1, 1, byte(200 + n)})},
+				)
+			}
+			s.Statics = append(s.Statics, StaticNAT{RealLink: linkIn, MappedLink: linkDMZ, Real: addr(phoneReal), Mapped: addr("10.1.1.210")})
+			s.Groups = []AccessGroup{{Link: linkOut, Direction: "in", Rules: []Rule{{Permit: true, Proto: "udp"}}}}
+		},
+		"long lists": func(s *Spec) {
+			s.Groups = []AccessGroup{
+				{Link: linkOut, Direction: "in", Rules: entries(1, 120)},
+				{Link: linkDMZ, Direction: "out", Rules: append(entries(2, 60), Rule{Permit: true, Proto: "udp"})},
+				{Link: linkIn, Direction: "in", Rules: append(entries(3, 200), Rule{Permit: true, Proto: "ip"})},
+			}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t)
@@ -65,6 +85,32 @@ func TestTracerAgreesWithTheKernel(t *testing.T) {
 			agreesWithTheKernel(t, l, k)
 		})
 	}
+}
+
+// entries are lines about the hosts of the lab that overlap each other in many ways.
+func entries(seed uint64, n int) []Rule {
+	r := rand.New(rand.NewPCG(seed, 9))
+	where := func() netip.Prefix {
+		a := addr([]string{caReal, phoneReal, dmzHost, remoteAddr, "192.0.2.1"}[r.IntN(5)])
+		return netip.PrefixFrom(a, []int{32, 32, 32, 24, 16, 0}[r.IntN(6)]).Masked()
+	}
+	var out []Rule
+	for range n {
+		x := Rule{Permit: r.IntN(3) > 0, Proto: "udp", Src: where(), Dst: where(), Log: r.IntN(8) == 0, ID: fmt.Sprint("line ", len(out))}
+		switch r.IntN(8) {
+		case 0:
+			x.Proto = "ip"
+		case 1:
+			x.DstLo, x.DstHi = 60, 8005
+		case 2:
+			x.SrcLo, x.SrcHi = 20000, 20000+uint16(r.IntN(300))
+		default:
+			x.DstLo = []uint16{53, 80, 8005, 5353}[r.IntN(4)]
+			x.DstHi = x.DstLo
+		}
+		out = append(out, x)
+	}
+	return out
 }
 
 func agreesWithTheKernel(t *testing.T, l *lab, k *Kernel) {
@@ -238,6 +284,39 @@ func TestHits(t *testing.T) {
 	l.reach("the list permits", l.outside, "", caMapped+":8000", caReal+":8000", remoteAddr)
 	if h := hits(); h["rule 0"].Packets != 4 {
 		t.Errorf("it does not go on counting: %v", h)
+	}
+}
+
+// What an element of a verdict map has counted stays with its entry as well, when it becomes a rule of its own and when it comes back.
+func TestHitsOfLongLists(t *testing.T) {
+	l := newLab(t)
+	spec := labSpec()
+	short := spec.Groups[0].Rules
+	for i := range short {
+		short[i].ID = fmt.Sprint("rule ", i)
+	}
+	list := func(more int) Spec {
+		s := labSpec()
+		s.Groups[0].Rules = nil
+		for n := range more {
+			s.Groups[0].Rules = append(s.Groups[0].Rules, Rule{Permit: true, Proto: "tcp", Dst: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 9, 9, byte(n)}), 32), DstLo: 8000, DstHi: 8000})
+		}
+		s.Groups[0].Rules = append(s.Groups[0].Rules, short...)
+		return s
+	}
+	k := l.apply(list(0))
+	l.serve(l.ca, caReal+":8000")
+	for n, more := range []int{0, 40, 0, 40, 41} {
+		l.update(k, list(more))
+		l.reach("the list permits", l.outside, "", caMapped+":8000", caReal+":8000", remoteAddr)
+		var h map[string]Hit
+		l.in(l.box, func() (err error) {
+			h, err = k.Hits()
+			return err
+		})
+		if h["rule 0"].Packets != uint64(n+1) || h["rule 0"].Bytes == 0 || h["rule 1"].Packets != 0 {
+			t.Errorf("with %d more entries, after %d connections: %v", more, n+1, h)
+		}
 	}
 }
 
