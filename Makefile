@@ -6,6 +6,8 @@ COMMIT  ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
 # Debian packages: what builds, what the lab is made of.
 DEPS_BUILD := gcc libc6-dev libsrtp2-dev
+# What the tests attack with.
+DEPS_TEST  := nmap sipvicious hping3
 DEPS_LAB   := iproute2 iputils-ping conntrack nftables ethtool openssl openssh-client util-linux systemd baresip-core kamailio kamailio-tls-modules \
               rtpengine-daemon sip-tester tshark linphone-cli sox
 
@@ -61,7 +63,7 @@ fuzz: ## every fuzz target for FUZZTIME
 		done; \
 	done
 
-deps: DEPS := $(DEPS_BUILD) $(DEPS_LAB)
+deps: DEPS := $(DEPS_BUILD) $(DEPS_LAB) $(DEPS_TEST)
 deps-lab: DEPS := $(DEPS_LAB)
 deps deps-lab: ## the Debian packages that are missing
 	@missing=""; for p in $(DEPS); do \

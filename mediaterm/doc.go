@@ -79,7 +79,8 @@
 //
 // Overload drops the newest packets where they arrive, in the ring or the socket; both are
 // of a size that fills within some 20 ms. A port that gets more than 200 packets in 20 ms
-// is flooded and gives the rest up, so that the others do not suffer.
+// is flooded and gives the rest up, so that the others do not suffer; the source that a stream hears has a share
+// of its own.
 //
 // Measured against rtpengine: docs/performance.md.
 package mediaterm

@@ -333,7 +333,9 @@ type portEnd struct {
 	seen   chan struct{} // of a probe, which has no stream
 
 	slice int64 // of time, see flooded
-	came  int
+	came  [2]int
+	// friend is where the last packet came from that was let through. What others send must not use its share up.
+	friend netip.AddrPort
 }
 
 // portTable finds the endpoint of a local address and port: few addresses, and pages of ports that exist when one of

@@ -338,7 +338,7 @@ func (w *worker) fromSocket(s *slot, m *mmsghdr) {
 	at = w.monotonic(at)
 	s.at, s.end = at, nil
 	if ok {
-		s.end = w.find(dst, port, at)
+		s.end = w.find(dst, port, s.src, at)
 	} else {
 		w.count.NoStream++
 	}
@@ -364,7 +364,7 @@ func (w *worker) fromTaps(n int) int {
 					continue
 				}
 				s.src, s.pkt, s.at, s.tapped = src, payload, w.monotonic(p.at), p
-				s.end = w.find(dst.Addr().As4(), dst.Port(), s.at)
+				s.end = w.find(dst.Addr().As4(), dst.Port(), src, s.at)
 				n++
 			}
 		}
@@ -383,26 +383,31 @@ func (w *worker) monotonic(at time.Time) time.Time {
 }
 
 // find looks for the port that a datagram came to; nil: it is dropped.
-func (w *worker) find(addr [4]byte, port uint16, at time.Time) *portEnd {
+func (w *worker) find(addr [4]byte, port uint16, src netip.AddrPort, at time.Time) *portEnd {
 	end := w.table.at(addr, port)
 	if end == nil {
 		w.count.NoStream++
 		return nil
 	}
-	if end.flooded(at, w.engine.portLimit) {
+	if end.flooded(at, src, w.engine.portLimit) {
 		w.count.Flooded++
 		return nil
 	}
 	return end
 }
 
-// flooded tells whether a port has had more packets in this slice of time than a stream sends.
-func (e *portEnd) flooded(at time.Time, limit int) bool {
+// flooded tells whether a port has had more packets in this slice of time than a stream sends. The source that the stream has its packets from
+// is counted apart: strangers who flood the port do not silence the call.
+func (e *portEnd) flooded(at time.Time, src netip.AddrPort, limit int) bool {
 	if slice := at.UnixNano() / int64(floodSlice); slice != e.slice {
-		e.slice, e.came = slice, 0
+		e.slice, e.came = slice, [2]int{}
 	}
-	e.came++
-	return e.came > limit
+	who := 0
+	if src == e.friend {
+		who = 1
+	}
+	e.came[who]++
+	return e.came[who] > limit
 }
 
 // touch reads a word of what the streams of a batch are about to need. The loads of different streams do not wait for each other,
@@ -429,6 +434,7 @@ func (w *worker) one(s *slot) {
 		}
 	default:
 		if out, ok := end.stream.take(end.side, end.port, s.src, s.pkt, classify(s.pkt), s.at, &s.scratch); ok {
+			end.friend = s.src
 			w.queue(s, end.stream, out)
 		}
 	}
