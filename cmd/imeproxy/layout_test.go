@@ -57,6 +57,8 @@ var libraries = map[string][]string{
 	"software.sslmate.com/src/go-pkcs12": {"imeproxy/tlsproxy"},
 	"github.com/gliderlabs/ssh":          {"imeproxy/proxy/sshd"},
 	"github.com/pkg/sftp":                {"imeproxy/proxy/sshd", "imeproxy/proxy/remote"},
+	"github.com/cloudflare/circl":        {"imeproxy/ucime/pvp"},
+	"github.com/bwesterb/go-ristretto":   {"imeproxy/ucime/pvp"},
 	"github.com/spf13/cobra":             {"imeproxy/cmd/imeproxy", "imeproxy/proxy/trust"},
 }
 

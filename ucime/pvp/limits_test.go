@@ -1,0 +1,392 @@
+package pvp
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"imeproxy/ucime/learn"
+)
+
+func TestRatesAtTheirCap(t *testing.T) {
+	now := time.Unix(1000, 0)
+	r := newRates[int](2, 1, 3)
+	for k := range 3 {
+		if n := granted(r, k, now); n != 2 {
+			t.Fatalf("key %d: %d of three taken, the burst is 2", k, n)
+		}
+	}
+	// No room and none refilled: all newcomers together have one bucket.
+	got := 0
+	for k := 3; k < 100; k++ {
+		if r.take(k, now) {
+			got++
+		}
+	}
+	if got != 2 || r.size() != 3 || r.shared != 97 {
+		t.Fatalf("newcomers got %d, %d entries, %d shared", got, r.size(), r.shared)
+	}
+	// After two seconds the old entries are full again and give way.
+	now = now.Add(2 * time.Second)
+	if !r.take(200, now) || r.size() != 1 {
+		t.Fatalf("%d entries", r.size())
+	}
+	r.take(200, now)
+	r.giveBack(200, 5, now)
+	if n := granted(r, 200, now); n != 2 {
+		t.Fatalf("giving back went beyond the burst: %d of three taken", n)
+	}
+}
+
+// granted says how many of three tokens there were.
+func granted(r *rates[int], key int, now time.Time) (n int) {
+	for range 3 {
+		if r.take(key, now) {
+			n++
+		}
+	}
+	return n
+}
+
+type fakeCloser struct{ closed bool }
+
+func (f *fakeCloser) Close() error { f.closed = true; return nil }
+
+func TestPendingGivesWay(t *testing.T) {
+	p := newPending(4, 2)
+	known, flood := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("198.51.100.1")
+	e, _, _ := p.add(&fakeCloser{}, known)
+	p.remove(e, known, true)
+	mine := &fakeCloser{}
+	if _, _, ok := p.add(mine, known); !ok {
+		t.Fatal("no room in an empty table")
+	}
+	var oldest io.Closer
+	for i := range 100 {
+		c := &fakeCloser{}
+		if i == 0 {
+			oldest = c
+		}
+		_, victim, ok := p.add(c, flood)
+		if !ok || victim == mine {
+			t.Fatalf("connection %d: ok %v, victim is the known source's: %v", i, ok, victim == mine)
+		}
+		if i == 3 && victim != oldest {
+			t.Fatal("not the oldest gave way")
+		}
+	}
+	if p.size() != 4 {
+		t.Fatalf("%d pending", p.size())
+	}
+	// A known source holds a quarter of the table as such, and not all of it.
+	for i := range 100 {
+		if _, _, ok := p.add(&fakeCloser{}, known); !ok && i < 3 {
+			t.Fatalf("known source refused at %d", i)
+		}
+	}
+	if _, _, ok := p.add(&fakeCloser{}, flood); !ok {
+		t.Fatal("one known source keeps all others out")
+	}
+	for i := range 10 {
+		a := netip.AddrFrom4([4]byte{203, 0, 113, byte(i)})
+		e, _, ok := p.add(&fakeCloser{}, a)
+		if !ok {
+			t.Fatal("refused")
+		}
+		p.remove(e, a, true)
+	}
+	if len(p.known) != 2 || p.order.Len() != 2 {
+		t.Fatalf("%d known sources, cap is 2", len(p.known))
+	}
+}
+
+func TestBudgetAtItsCap(t *testing.T) {
+	b := newBudget(2, 5, 3)
+	peer := func(i int) learn.PeerID { return learn.PeerID{byte(i)} }
+	for i, spend := range []struct {
+		peer int
+		want bool
+	}{{1, true}, {1, true}, {1, false}, {2, true}, {2, true}, {3, true}, {3, false}, {4, false}} { // 2 of one peer, 5 in all
+		if got := b.spend(1, peer(spend.peer)); got != spend.want {
+			t.Fatalf("guess %d, of peer %d: %v", i, spend.peer, got)
+		}
+	}
+	b.giveBack(1, peer(3))
+	if !b.spend(1, peer(4)) || b.spend(1, peer(5)) || b.refused != 4 {
+		t.Fatalf("giving back one did not free one; refused %d", b.refused)
+	}
+	b.giveBack(1, peer(9)) // it has spent nothing
+	if b.spend(1, peer(5)) {
+		t.Fatal("a guess was given back that was never spent")
+	}
+	for id := uint64(2); id < 10; id++ {
+		b.spend(id, peer(1))
+	}
+	if len(b.m) != 3 || b.order.Len() != 3 || b.evicted != 6 {
+		t.Fatalf("%d entries, %d evicted", len(b.m), b.evicted)
+	}
+	b.spend(9, peer(1))
+	b.giveBack(9, peer(1))
+	b.giveBack(9, peer(1))
+	b.forget(8)
+	if len(b.m) != 1 || b.order.Len() != 1 {
+		t.Fatalf("%d entries are left of one that has spent something", len(b.m))
+	}
+}
+
+func TestSources(t *testing.T) {
+	for in, want := range map[string]string{
+		"192.0.2.7": "192.0.2.7", "::ffff:192.0.2.7": "192.0.2.7", "2001:db8::1": "2001:db8::", "2001:db8:0:0:9::1": "2001:db8::", "fe80::1%eth0": "fe80::",
+	} {
+		if got := sourceOf(netip.MustParseAddr(in)); got.String() != want {
+			t.Errorf("source of %s is %s, want %s", in, got, want)
+		}
+	}
+}
+
+func TestLimitsThatMakeNoSense(t *testing.T) {
+	if _, err := (Limits{Pending: -1}).withDefaults(); err == nil {
+		t.Error("a negative limit was accepted")
+	}
+	if _, err := (Limits{Frame: -1}).withDefaults(); err == nil {
+		t.Error("a negative time was accepted")
+	}
+}
+
+// A peer that proves nothing is turned away, and nobody else is; its time comes again.
+func TestPeerOfWrongGuesses(t *testing.T) {
+	w := newWorld(t, func(c *ServerConfig) { c.Limits.PeerBurst = 4 })
+	guesser, honest := w.client(peerC), w.client(peerA)
+	if r := w.validate(guesser, callOf(), WithCaller); r.Outcome != FailedProof || r.Runs != 3 {
+		t.Fatalf("first: %+v", r)
+	}
+	r := w.validate(guesser, callOf(), WithCaller)
+	if r.Outcome != FailedProof || r.Runs != 1 || !errors.Is(r.Err, ErrBusy) {
+		t.Fatalf("second: %+v", r)
+	}
+	r = w.validate(guesser, callOf(), WithCaller)
+	if r.Outcome != Unreachable || !errors.Is(r.Err, ErrBusy) {
+		t.Fatalf("third: %+v", r)
+	}
+	until(t, "the limit counted", func() bool { return w.counters.PeerLimited.Load() == 2 })
+	w.add(1, seenBy(callOf(), 0, 0))
+	if r := w.validate(honest, callOf(), WithCaller); r.Outcome != Success {
+		t.Fatalf("another peer: %+v", r)
+	}
+	w.pass(20 * time.Minute) // 12 runs an hour
+	w.add(2, seenBy(callOf(), 0, 0))
+	if r := w.validate(guesser, callOf(), WithCaller); r.Outcome != Success {
+		t.Fatalf("the peer, later: %+v", r)
+	}
+}
+
+// A certificate with several peer IDs is one peer.
+func TestPeerIDsShareALimit(t *testing.T) {
+	w := newWorld(t, func(c *ServerConfig) { c.Limits.PeerBurst = 3 })
+	m := w.ring.member(t, peerC, peerA)
+	for i, own := range []learn.PeerID{peerA, peerC} {
+		c, err := NewClient(ClientConfig{Identity: m, Own: own, Domain: "a.example"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []Outcome{FailedProof, Unreachable}[i]
+		if r := w.validate(c, callOf(), WithCaller); r.Outcome != want {
+			t.Errorf("under %v: %+v, want %v", own, r, want)
+		}
+	}
+}
+
+// holdRun opens a validation that occupies a place until its connection is closed.
+func holdRun(w *world, m *member, own learn.PeerID) *tls.Conn {
+	conn := w.dialTLS(m)
+	sh := newShare([]byte("x"), nil, nil)
+	st := &start{method: WithCaller, originator: own, terminator: peerB, public: sh.public}
+	if err := writeFrame(conn, frameStart, st.encode()); err != nil {
+		w.t.Fatal(err)
+	}
+	if _, _, err := readFrame(conn, frameOffer); err != nil {
+		w.t.Fatal(err)
+	}
+	return conn
+}
+
+func TestConcurrentTerminating(t *testing.T) {
+	w := newWorld(t, func(c *ServerConfig) { c.Limits.Terminating = 2 })
+	one, two := holdRun(w, w.ring.member(t, peerA), peerA), holdRun(w, w.ring.member(t, peerC), peerC)
+	r := w.validate(w.client(peerA), callOf(), WithCaller)
+	if r.Outcome != Unreachable || !errors.Is(r.Err, ErrBusy) || w.counters.BlockedValidationTermTLSLimit.Load() != 1 {
+		t.Fatalf("%+v, BlockedValidationTermTLSLimit %d", r, w.counters.BlockedValidationTermTLSLimit.Load())
+	}
+	_, _ = one.Close(), two.Close()
+	until(t, "the places free", func() bool { return w.counters.Terminating.Load() == 0 })
+	w.add(1, seenBy(callOf(), 0, 0))
+	if r := w.validate(w.client(peerA), callOf(), WithCaller); r.Outcome != Success {
+		t.Fatalf("afterwards: %+v", r)
+	}
+}
+
+func TestConcurrentOfOnePeer(t *testing.T) {
+	w := newWorld(t, func(c *ServerConfig) { c.Limits.PerPeer = 1 })
+	holdRun(w, w.ring.member(t, peerC), peerC)
+	w.add(1, seenBy(callOf(), 0, 0))
+	if r := w.validate(w.client(peerC), callOf(), WithCaller); r.Outcome != Unreachable || !errors.Is(r.Err, ErrBusy) {
+		t.Fatalf("the same peer: %+v", r)
+	}
+	if r := w.validate(w.client(peerA), callOf(), WithCaller); r.Outcome != Success {
+		t.Fatalf("another one: %+v", r)
+	}
+}
+
+func TestConcurrentOriginating(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ln.Close() }()
+	w := newWorld(t, nil)
+	c, err := NewClient(ClientConfig{Identity: w.ring.member(t, peerA), Own: peerA, Domain: "a.example", Limits: Limits{Originating: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan Result)
+	go func() { done <- c.Validate(ctx, ln.Addr().String(), peerB, callOf(), WithCaller) }()
+	until(t, "the first under way", func() bool { return c.Counters.Originating.Load() == 1 })
+	r := w.validate(c, callOf(), WithCaller)
+	if r.Outcome != Unreachable || !errors.Is(r.Err, ErrLimit) || c.Counters.BlockedValidationOrigTLSLimit.Load() != 1 {
+		t.Fatalf("%+v, BlockedValidationOrigTLSLimit %d", r, c.Counters.BlockedValidationOrigTLSLimit.Load())
+	}
+	cancel()
+	<-done
+}
+
+// Half-open connections drive out each other, and a source that has finished a handshake still gets in.
+func TestHalfOpenConnections(t *testing.T) {
+	w := newWorld(t, func(c *ServerConfig) { c.Limits.Pending, c.Limits.SourceBurst = 4, 1000 })
+	var held []net.Conn
+	for range 12 {
+		conn, err := net.Dial("tcp", w.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, conn)
+		defer func() { _ = conn.Close() }()
+	}
+	_ = held[0].SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := held[0].Read(make([]byte, 1)); err == nil || errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("the oldest half-open connection was not closed: %v", err)
+	}
+	until(t, "eight driven out", func() bool { return w.counters.PendingEvicted.Load() == 8 && w.counters.Pending.Load() == 4 })
+	if n := w.counters.BlockedValidationTermTLSLimit.Load(); n != 8 {
+		t.Errorf("BlockedValidationTermTLSLimit %d", n)
+	}
+	w.add(1, seenBy(callOf(), 0, 0))
+	if r := w.validate(w.client(peerA), callOf(), WithCaller); r.Outcome != Success {
+		t.Fatalf("%+v", r)
+	}
+}
+
+func TestConnectionsOfOneSource(t *testing.T) {
+	w := newWorld(t, func(c *ServerConfig) { c.Limits.SourceBurst, c.Limits.SourcePerMinute = 3, 60 })
+	c := w.client(peerA)
+	for range 3 {
+		if r := w.validate(c, callOf(), WithCaller); r.Outcome != FailedProof {
+			t.Fatalf("%+v", r)
+		}
+	}
+	if r := w.validate(c, callOf(), WithCaller); r.Outcome != Unreachable || w.counters.SourceLimited.Load() != 1 {
+		t.Fatalf("%+v, %d limited", r, w.counters.SourceLimited.Load())
+	}
+	w.pass(time.Second)
+	if r := w.validate(c, callOf(), WithCaller); r.Outcome != FailedProof {
+		t.Fatalf("a second later: %+v", r)
+	}
+}
+
+func TestMoreRunsThanAllowed(t *testing.T) {
+	w := newWorld(t, nil)
+	conn := holdRun(w, w.ring.member(t, peerA), peerA)
+	sh := newShare([]byte("x"), nil, nil)
+	st := &start{method: WithCaller, originator: peerA, terminator: peerB, public: sh.public}
+	for run := 1; run <= maxRuns; run++ {
+		if err := writeFrame(conn, frameStart, st.encode()); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err := readFrame(conn, frameOffer)
+		if (err != nil) != (run == maxRuns) {
+			t.Fatalf("run %d: %v", run+1, err)
+		}
+	}
+	if w.counters.Malformed.Load() != 1 {
+		t.Error("not counted")
+	}
+}
+
+func TestIndexAtItsCap(t *testing.T) {
+	x := NewIndex(3, nil)
+	v := seenBy(callOf(), 0, 0)
+	at := func(i int) learn.VCR {
+		v := v
+		v.Stop = v.Stop.Add(time.Duration(i) * time.Minute)
+		return v
+	}
+	for i := 1; i <= 3; i++ {
+		if _, was, err := x.Add(uint64(i), at(i)); was || err != nil {
+			t.Fatal(was, err)
+		}
+	}
+	if _, _, err := x.Add(9, at(0)); !errors.Is(err, ErrIndexFull) {
+		t.Fatalf("an older one at the cap: %v", err)
+	}
+	if id, was, err := x.Add(4, at(4)); id != 1 || !was || err != nil {
+		t.Fatalf("a newer one at the cap: evicted %d %v, %v", id, was, err)
+	}
+	var ids []uint64
+	for _, c := range x.Candidates(Selector(v.Called), 2) {
+		ids = append(ids, c.ID)
+	}
+	if fmt.Sprint(ids) != "[4 3]" || len(x.Candidates(Selector(v.Called)+1, 2)) != 0 {
+		t.Fatalf("candidates %v, want the two newest", ids)
+	}
+	if first, err := x.Prove(4, peerA); !first || err != nil {
+		t.Fatal(first, err)
+	}
+	if first, err := x.Prove(4, peerA); first || err != nil {
+		t.Fatalf("proven twice: %v %v", first, err)
+	}
+	if n := x.Expire(at(2).Stop.Add(time.Second)); n != 1 || x.Len() != 1 {
+		t.Fatalf("expired %d, left %d", n, x.Len())
+	}
+	x.Remove(3)
+	if x.Len() != 0 || len(x.lines) != 0 {
+		t.Fatal("something is left")
+	}
+	if _, _, err := x.Add(5, callOf()); err == nil {
+		t.Fatal("an originating VCR was indexed")
+	}
+}
+
+// Removals and expiry in whatever order leave no entry behind.
+func TestIndexForgetsAll(t *testing.T) {
+	x := NewIndex(1000, nil)
+	v := seenBy(callOf(), 0, 0)
+	for i := range 1000 {
+		c := v
+		c.Stop = v.Stop.Add(time.Duration(i*7919%1000) * time.Second)
+		if _, _, err := x.Add(uint64(i), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := 0; i < 1000; i += 2 {
+		x.Remove(uint64(i))
+	}
+	if n := x.Expire(v.Stop.Add(time.Hour)); n != 500 || x.Len() != 0 || len(x.lines) != 0 || len(x.stops) != 0 {
+		t.Fatalf("expired %d, left %d, %d lines, %d stops", n, x.Len(), len(x.lines), len(x.stops))
+	}
+}
