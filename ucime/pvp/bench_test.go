@@ -2,10 +2,14 @@ package pvp
 
 import (
 	"context"
+	"fmt"
+	"runtime"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"imeproxy/ucime/learn"
 )
 
 // cpu is what this process has used, of all its threads.
@@ -94,4 +98,28 @@ func BenchmarkHandshake(b *testing.B) {
 		_ = conn.Close()
 	}
 	b.ReportMetric(float64((cpu(b)-before).Microseconds())/float64(b.N), "cpu-us/op")
+}
+
+// BenchmarkIndex fills the index with 100,000 VCRs of 10,000 numbers, in the order of their ends.
+func BenchmarkIndex(b *testing.B) {
+	calls := make([]learn.VCR, 100_000)
+	for i := range calls {
+		calls[i] = seenBy(callOf(), 0, time.Duration(i)*time.Second)
+		calls[i].Called = learn.Number(fmt.Sprintf("+4930%07d", i%10_000))
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	var x *Index
+	for b.Loop() {
+		x = NewIndex(len(calls), nil)
+		for i, v := range calls {
+			if _, _, err := x.Add(uint64(i), v); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(x.Len()), "bytes/VCR")
 }

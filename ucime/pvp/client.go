@@ -202,20 +202,28 @@ func (c *Client) connect(ctx context.Context, addr string, peer learn.PeerID) (*
 	if err != nil {
 		return nil, err
 	}
-	conn := tls.Client(raw, c.tls)
+	conf := c.tls.Clone()
+	conf.VerifyConnection = func(s tls.ConnectionState) error {
+		// Before our certificate goes out: who is not the peer is not told either who asks.
+		return c.expect(s, peer)
+	}
+	conn := tls.Client(raw, conf)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
 		return nil, fmt.Errorf("TLS handshake: %w", err)
 	}
-	ids, err := peerIDs(c.Identity, conn.ConnectionState())
+	return conn, nil
+}
+
+func (c *Client) expect(s tls.ConnectionState, peer learn.PeerID) error {
+	if err := verifyPeer(c.Identity, s, c.Now()); err != nil {
+		return err
+	}
+	ids, err := peerIDs(c.Identity, s)
 	if err == nil && !slices.Contains(ids, peer) {
 		err = errPeerID
 	}
-	if err != nil {
-		_ = raw.Close()
-		return nil, err
-	}
-	return conn, nil
+	return err
 }
 
 // attempt is one validation on the calling side.

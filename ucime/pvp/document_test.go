@@ -67,3 +67,15 @@ func TestLimitsOfTheDocument(t *testing.T) {
 		}
 	}
 }
+
+func TestCountersOfTheDocument(t *testing.T) {
+	text, err := os.ReadFile(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range (&Counters{}).Values() {
+		if !strings.Contains(string(text), "`"+name+"`") {
+			t.Errorf("%s does not name %s", document, name)
+		}
+	}
+}

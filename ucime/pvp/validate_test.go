@@ -2,6 +2,7 @@ package pvp
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -299,5 +300,38 @@ func TestCancelled(t *testing.T) {
 	}
 	if c.Counters.Originating.Load() != 0 {
 		t.Error("it is still counted as under way")
+	}
+}
+
+// Who is not the peer that the ring named is not shown our certificate.
+func TestAnotherPeerIsNotToldWhoAsks(t *testing.T) {
+	ring := newAuthority(t)
+	conf := tlsConfig(ring.member(t, peerC), time.Now)
+	shown := make(chan bool, 1)
+	conf.VerifyConnection = func(s tls.ConnectionState) error { shown <- true; return nil }
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ln.Close() }()
+	done := make(chan error, 1)
+	go func() {
+		conn, err := ln.Accept()
+		if err == nil {
+			err = conn.(*tls.Conn).Handshake()
+			_ = conn.Close()
+		}
+		done <- err
+	}()
+	c, err := NewClient(ClientConfig{Identity: ring.member(t, peerA), Own: peerA, Domain: "a.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := c.Validate(context.Background(), ln.Addr().String(), peerB, callOf(), WithCaller)
+	if r.Outcome != Unreachable || !errors.Is(r.Err, errPeerID) {
+		t.Fatalf("%+v", r)
+	}
+	if err := <-done; err == nil || len(shown) != 0 {
+		t.Fatalf("the other peer's handshake: %v, our certificate was shown: %v", err, len(shown) != 0)
 	}
 }
