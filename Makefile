@@ -50,8 +50,9 @@ demo: deps-lab build ## two enterprises with real phones call each other; KEEP=1
 demo-clean: ## remove a demo that was left standing
 	$(GO) run ./testbed/demo -clean
 
-bench: deps build ## calls/s, CPU and memory per call, beside Kamailio
+bench: deps build ## calls beside Kamailio, ordinary traffic beside a plain router, mappings a second
 	$(GO) run ./testbed/bench
+	$(GO) test ./testbed -run '^$$' -bench '^Benchmark(Forwarding|MappingService)$$' -benchtime 1x -timeout 20m
 
 bench-media: deps build ## packets: CPU, delay and rate beside rtpengine; MEDIA_ROUNDS=5, some 12 s each
 	$(GO) test ./testbed -run '^$$' -bench '^BenchmarkMedia$$' -benchtime 1x -timeout 60m -media-rounds $(MEDIA_ROUNDS) -v

@@ -69,6 +69,16 @@ func (c mappingClient) ask(t T, target netip.AddrPort) (mapped netip.AddrPort, c
 	if _, err := c.Write(m.Raw); err != nil {
 		t.Fatalf("%v", err)
 	}
+	mapped, id, code := c.answer(t)
+	if id != m.TransactionID {
+		t.Fatalf("the answer is to another request")
+	}
+	return mapped, code
+}
+
+// answer reads the next answer.
+func (c mappingClient) answer(t T) (mapped netip.AddrPort, id [stun.TransactionIDSize]byte, code int) {
+	t.Helper()
 	b := make([]byte, 20)
 	if _, err := io.ReadFull(c, b); err != nil {
 		t.Fatalf("no answer: %v", err)
@@ -78,19 +88,19 @@ func (c mappingClient) ask(t T, target netip.AddrPort) (mapped netip.AddrPort, c
 		t.Fatalf("half an answer: %v", err)
 	}
 	a := &stun.Message{Raw: b}
-	if err := a.Decode(); err != nil || a.TransactionID != m.TransactionID || stun.Fingerprint.Check(a) != nil {
+	if err := a.Decode(); err != nil || stun.Fingerprint.Check(a) != nil {
 		t.Fatalf("answer %x: %v", b, err)
 	}
 	var e stun.ErrorCodeAttribute
 	if e.GetFrom(a) == nil {
-		return mapped, int(e.Code)
+		return mapped, a.TransactionID, int(e.Code)
 	}
 	var x stun.XORMappedAddress
 	if err := x.GetFrom(a); err != nil {
 		t.Fatalf("answer %x: %v", b, err)
 	}
 	ip, _ := netip.AddrFromSlice(x.IP)
-	return netip.AddrPortFrom(ip.Unmap(), uint16(x.Port)), 0
+	return netip.AddrPortFrom(ip.Unmap(), uint16(x.Port)), a.TransactionID, 0
 }
 
 type peerAddress netip.AddrPort

@@ -46,7 +46,7 @@ func (p *parser) addEntry(name string, line int, e ACE) {
 	for _, l := range p.c.AccessLists {
 		total += len(l.Entries)
 	}
-	if !p.room(total, "access-list entries") {
+	if !p.roomFor(total, maxEntries, "access-list entries") {
 		return
 	}
 	l := p.c.AccessList(name)

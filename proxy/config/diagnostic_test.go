@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -344,12 +345,16 @@ func TestCaps(t *testing.T) {
 		"access-list % permit ip any any", "access-list a permit ip any any", "access-list % remark x", "banner motd %", "crypto key generate rsa label %", "access-group % in interface %", "service-policy % interface %",
 	} {
 		// The one mistake on the last line also shows that all lines before it were taken.
-		_, found := Parse("f", []byte(many(maxObjects+1, one)))
-		if len(found) != 1 || !strings.HasPrefix(found[0].Message, "too many") || found[0].Line != maxObjects+1 || found[0].Hint != "at most 4096 are allowed" {
+		most := maxObjects
+		if strings.HasPrefix(one, "access-list ") {
+			most = maxEntries
+		}
+		_, found := Parse("f", []byte(many(most+1, one)))
+		if len(found) != 1 || !strings.HasPrefix(found[0].Message, "too many") || found[0].Line != most+1 || found[0].Hint != fmt.Sprintf("at most %d are allowed", most) {
 			t.Errorf("%s: %s", one, found.Error())
 		}
 	}
-	if _, found := Parse("f", make([]byte, maxText+1)); len(found) != 1 || !strings.Contains(found[0].Error(), "the text has 1048577 bytes") {
+	if _, found := Parse("f", make([]byte, maxText+1)); len(found) != 1 || !strings.Contains(found[0].Error(), "the text has 4194305 bytes") {
 		t.Errorf("a text too long: %s", found.Error())
 	}
 	if _, found := Parse("f", []byte(strings.Repeat("!\n", maxText/2))); len(found) > 0 {

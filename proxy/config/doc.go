@@ -15,7 +15,7 @@
 // (release 9.0); docs/configuration.md lists each. The text's round trip is a fixed point: Parse(c.String()).String() equals
 // c.String().
 //
-// Limits: 4096 objects of each kind and as many access-list entries, 1000 reported mistakes. The ticket password never appears in
+// Limits: 4096 objects of each kind, 20,000 access-list entries, 1000 reported mistakes. The ticket password never appears in
 // any text that this package makes but that of Startup; Secret.Reveal is the only other way to it.
 //
 // A Config is not changed by its methods, so any number of goroutines may read one.

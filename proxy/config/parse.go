@@ -11,9 +11,10 @@ import (
 
 // Bounds of a text.
 const (
-	maxText        = 1 << 20
+	maxText        = 4 << 20
 	maxLine        = 4 << 10
 	maxObjects     = 4096
+	maxEntries     = 20000 // of all access lists
 	maxDiagnostics = 1000
 )
 
@@ -361,10 +362,12 @@ func (c *Config) finish() {
 }
 
 // room says whether one more object of a kind may be made.
-func (p *parser) room(n int, what string) bool {
-	if n < maxObjects {
+func (p *parser) room(n int, what string) bool { return p.roomFor(n, maxObjects, what) }
+
+func (p *parser) roomFor(n, most int, what string) bool {
+	if n < most {
 		return true
 	}
-	p.fail(p.pos().Col, "too many "+what, fmt.Sprintf("at most %d are allowed", maxObjects))
+	p.fail(p.pos().Col, "too many "+what, fmt.Sprintf("at most %d are allowed", most))
 	return false
 }

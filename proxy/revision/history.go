@@ -17,7 +17,7 @@ import (
 // Limits of the files.
 const (
 	Kept    = 10
-	MaxFile = 1 << 20 // bytes, as in package config
+	MaxFile = 4 << 20 // bytes, as in package config
 )
 
 // Former is a configuration that was replaced.
