@@ -158,7 +158,7 @@ func TestNotificationsComeAgainUntilAcknowledged(t *testing.T) {
 		t.Errorf("brought %v", got)
 	}
 	box.set(ErrForbidden)
-	s.clock.advance(retryFirst)
+	s.pass(t, retryFirst)
 	eventually(t, "rejected", func() bool { return s.handler.waiting(keyA) == 0 })
 	if got := box.ids(); !slices.Equal(got, []uint64{1, 2, 3, 1, 2, 3}) || s.handler.refused() != 3 {
 		t.Errorf("brought %v, rejected %v", got, s.handler.refused())

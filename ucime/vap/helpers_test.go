@@ -194,6 +194,12 @@ func (m *memory) add(key Key, n Notification) {
 	m.pending[key] = append(m.pending[key], n)
 }
 
+func (m *memory) set(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fail = err
+}
+
 func (m *memory) waiting(key Key) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -270,6 +276,13 @@ func startServer(t *testing.T, h *memory, quota uint32, instances ...Instance) *
 		t.Fatal(err)
 	}
 	return &testServer{s, clock, h}
+}
+
+// pass lets time pass once the server has written what it was writing: its answer is here before it stops the write's timer.
+func (s *testServer) pass(t *testing.T, d time.Duration) {
+	t.Helper()
+	eventually(t, "nothing is being written", func() bool { return s.clock.armed(writeTime) == 0 })
+	s.clock.advance(d)
 }
 
 func (s *testServer) addr() string { return s.Addr("vapserver1").String() }

@@ -26,7 +26,7 @@ const (
 
 	registerTime    = 10 * time.Second // from the opening of a connection to its registration
 	messageTime     = 10 * time.Second // from a message's first byte to its last
-	writeTime       = 10 * time.Second
+	writeTime       = 15 * time.Second // no other time's: tests wait for its timers alone
 	answerTime      = 30 * time.Second
 	revokeTime      = 5 * time.Second
 	nonceTime       = 60 * time.Second
