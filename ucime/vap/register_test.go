@@ -212,7 +212,7 @@ func TestBrokenFramingClosesTheConnection(t *testing.T) {
 	c.closed()
 	c = rawRegistered(t, s.addr(), "node1")
 	eventually(t, "the first is gone", func() bool { return s.Stats().Connections == 1 && s.clock.armed(messageTime) == 1 })
-	c.write(head(1, 65532, cookie)) // allowed now
+	c.write(head(1, 65532, cookie))                                                           // allowed now
 	eventually(t, "it is being read", func() bool { return s.clock.armed(messageTime) == 2 }) // beside registerTime's
 	s.pass(t, messageTime-1)
 	if st := s.Clients(); len(st) != 1 {
