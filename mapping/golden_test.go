@@ -136,7 +136,7 @@ func TestGoldenRules(t *testing.T) {
 			for _, link := range spec.Steering.Tapped {
 				l.run(l.box, "ip", "link", "add", link, "type", "veth", "peer", "name", "p"+link)
 			}
-			l.in(l.box, func() error { _, err := install(spec, nil); return err })
+			l.in(l.box, func() error { _, _, err := install(spec, nil); return err })
 			got := normal(l.run(l.box, "nft", "list", "ruleset"))
 			golden := filepath.Join("testdata", name+".golden")
 			if *update {
@@ -178,7 +178,7 @@ func TestLongAccessList(t *testing.T) {
 	}
 	spec.Groups = []AccessGroup{g}
 	l := &lab{t: t, box: newNamespace(t)}
-	if err := try(l.box, func() error { _, err := install(spec, nil); return err }); errors.Is(err, unix.EMSGSIZE) && strings.Contains(err.Error(), "wmem_max") {
+	if err := try(l.box, func() error { _, _, err := install(spec, nil); return err }); errors.Is(err, unix.EMSGSIZE) && strings.Contains(err.Error(), "wmem_max") {
 		t.Skip("this user namespace may not raise socket buffers")
 	} else if err != nil {
 		t.Fatal(err)

@@ -128,7 +128,7 @@ func (k *Kernel) guardSet(n int, work func(*nftables.Conn, *nftables.Set) error)
 		return fmt.Errorf("nftables: %w", err)
 	}
 	t := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: TableGuard}
-	return work(conn, guardSets(t)[n])
+	return k.touched(func() error { return work(conn, guardSets(t)[n]) })
 }
 
 func key(a netip.Addr) []byte { b := a.As4(); return b[:] }

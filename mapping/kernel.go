@@ -23,15 +23,27 @@ type Kernel struct {
 	rec  record
 	// counted is what the elements of verdict maps had counted before they were replaced.
 	counted map[counterKey]Hit
+	rules   *Spec  // whose rules are in the kernel
+	gen     uint32 // of nftables when the rules came into force; 0 is not known
 }
 
 // install brings the rules of a spec into force.
 func (k *Kernel) install(spec Spec) error {
-	counted, err := install(spec, k.counted)
-	if err == nil {
-		k.counted = counted
+	if k.settled(spec) {
+		return nil
 	}
-	return err
+	before, errBefore := generation()
+	k.gen = 0 // not known: the next change replaces everything
+	counted, transactions, err := install(spec, k.counted)
+	if err != nil {
+		return err
+	}
+	k.counted, k.rules = counted, &spec
+	after, errAfter := generation()
+	if errBefore == nil && errAfter == nil && after == before+transactions {
+		k.gen = after
+	}
+	return nil
 }
 
 // Apply makes the kernel do what the spec says: all of it or, with an error, nothing. What a killed daemon left is removed
@@ -66,7 +78,7 @@ func Apply(spec Spec, stateDir string, log *slog.Logger) (*Kernel, error) {
 	return k, nil
 }
 
-// Update replaces the spec. The tables change in one step, so that no packet meets half of them; on error the old spec stays in
+// Update replaces the spec. Rules that are in force and that nobody has touched stay as they are. The tables change in one step, so that no packet meets half of them; on error the old spec stays in
 // force. Standing connections that the new access lists refuse end, and so do those of translations that are gone; others live on.
 func (k *Kernel) Update(spec Spec) error {
 	if err := Validate(spec); err != nil {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -316,4 +317,46 @@ func TestMissingCapabilities(t *testing.T) {
 			t.Error("ProbeARP on lo succeeds")
 		}
 	})
+}
+
+// A change that leaves the rules alone does not replace them; one made by somebody else is put right by the next change, whatever that is.
+func TestUntouchedRulesStay(t *testing.T) {
+	l := newLab(t)
+	k := l.apply(labSpec())
+	gen := func() (n uint32) {
+		l.in(l.box, func() (err error) {
+			n, err = generation()
+			return err
+		})
+		return n
+	}
+	before := gen()
+	l.update(k, labSpec())
+	if now := gen(); now != before {
+		t.Errorf("%d transactions for a change of nothing", now-before)
+	}
+	l.in(l.box, func() error { return k.Know(addr(remoteAddr)) })
+	l.in(l.box, func() error { return k.Shun(addr("198.51.100.9"), time.Minute) })
+	before = gen()
+	l.update(k, labSpec())
+	if now := gen(); now != before {
+		t.Errorf("%d transactions after those of the guard", now-before)
+	}
+	rules := func() string { return normal(l.run(l.box, "nft", "list", "table", "ip", TableFilter)) }
+	want := rules()
+	l.run(l.box, "nft", "flush", "chain", "ip", TableFilter, "forward")
+	if rules() == want {
+		t.Fatal("nothing was flushed")
+	}
+	l.update(k, labSpec())
+	if rules() != want {
+		t.Error("the rules that somebody has flushed did not come back")
+	}
+	// A foreign transaction between two of ours.
+	l.run(l.box, "nft", "flush", "chain", "ip", TableFilter, "forward")
+	l.in(l.box, func() error { return k.Know(addr(remoteAddr)) })
+	l.update(k, labSpec())
+	if rules() != want {
+		t.Error("the rules did not come back behind a transaction of the guard")
+	}
 }

@@ -67,8 +67,8 @@ func (s ruleSet) free(name string) string {
 	return name
 }
 
-// clear takes away what the tables had and the new rules do not use.
-func (s standing) clear(conn *nftables.Conn, now ...ruleSet) error {
+// clear takes away what the tables had and the new rules do not use, and says how many transactions that took, 0 or 1.
+func (s standing) clear(conn *nftables.Conn, now ...ruleSet) (transactions uint32, err error) {
 	n := 0
 	for _, r := range now {
 		for _, set := range s.sets[r.table.Name] {
@@ -83,10 +83,10 @@ func (s standing) clear(conn *nftables.Conn, now ...ruleSet) error {
 		}
 	}
 	if n == 0 {
-		return nil
+		return 0, nil
 	}
 	if err := conn.Flush(); err != nil {
-		return fmt.Errorf("remove former nftables maps and chains: %w", err)
+		return 0, fmt.Errorf("remove former nftables maps and chains: %w", err)
 	}
-	return nil
+	return 1, nil
 }

@@ -43,11 +43,11 @@ func bigBuffers[C interface {
 }
 
 // install replaces all our tables by those of the spec, in one transaction, and removes what these do not use in another. counted is what was counted besides what the kernel's
-// counters say, before and after.
-func install(spec Spec, counted map[counterKey]Hit) (map[counterKey]Hit, error) {
+// counters say, before and after; transactions is how many it took.
+func install(spec Spec, counted map[counterKey]Hit) (rest map[counterKey]Hit, transactions uint32, err error) {
 	conn, err := connect()
 	if err != nil {
-		return nil, fmt.Errorf("nftables: %w", err)
+		return nil, 0, fmt.Errorf("nftables: %w", err)
 	}
 	before, err := readCounters(conn)
 	if err != nil {
@@ -58,20 +58,21 @@ func install(spec Spec, counted map[counterKey]Hit) (map[counterKey]Hit, error) 
 	}
 	stood, err := readStanding(conn)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	t := newTally(before)
 	now, err := compose(conn, spec, t, stood)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if err := conn.Flush(); err != nil {
-		return nil, explain(err)
+		return nil, 0, explain(err)
 	}
-	if err := stood.clear(conn, now...); err != nil {
-		return nil, err
+	cleared, err := stood.clear(conn, now...)
+	if err != nil {
+		return nil, 0, err
 	}
-	return t.rest(), nil
+	return t.rest(), 1 + cleared, nil
 }
 
 // compose puts all our tables into a batch, and gives those of family ip that are refilled.

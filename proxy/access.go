@@ -62,7 +62,10 @@ func (a *Appliance) AccessLists(name string) (observe.AccessLists, error) {
 func (p *plan) uses(list string) []string {
 	out := []string{}
 	for _, g := range p.Groups {
-		if g.ACL == list {
+		if g.Global == list && !slices.Contains(out, "access-group global") {
+			out = append(out, "access-group global")
+		}
+		if g.ACL == list && g.Global != list {
 			out = append(out, "access-group "+g.Direction+" on "+g.Interface.Nameif)
 		}
 	}

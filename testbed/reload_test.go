@@ -198,7 +198,7 @@ func reloadPassword(t *testing.T, s *StubLab) {
 	f.Transact(t, a, "BYE", 200)
 }
 
-// A new entry opens a port; without it new connections drop and standing ones go on.
+// A new entry opens a port; without it new connections drop and standing ones of it end, others go on.
 func reloadAccessLists(t *testing.T, s *StubLab) {
 	defer echo(t, s.Agent.Host, s.A.UCMIP.String()+":5080")()
 	target := s.A.Mapped.String() + ":5080"
@@ -214,12 +214,25 @@ func reloadAccessLists(t *testing.T, s *StubLab) {
 	}
 	defer c.Close()
 	echoes(t, c)
+	const web = "198.51.100.10:8080"
+	defer echo(t, s.Outsider, web)()
+	other, err := s.Agent.Host.Dial("tcp", "", web, wait)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	defer other.Close()
+	echoes(t, other)
 	s.mustReload(t, s.Proxy.DefaultConfig(t))
 	if c, err := s.Outsider.Dial("tcp", "", target, 300*time.Millisecond); err == nil {
 		c.Close()
 		t.Error("port 5080 is open after its entry has gone")
 	}
-	echoes(t, c)
+	echoes(t, other)
+	_ = c.SetDeadline(time.Now().Add(300 * time.Millisecond))
+	_, _ = c.Write([]byte("late"))
+	if n, err := c.Read(make([]byte, 4)); err == nil {
+		t.Errorf("the connection goes on though its entry has gone: %d bytes", n)
+	}
 }
 
 // The class moves to another port: what stands at the old one goes on, new connections come at the new one.

@@ -204,7 +204,7 @@ func (k *checker) translations() {
 // objectOf is the object that a static translation belongs to.
 func (k *checker) objectOf(s StaticTranslation) *NetworkObject {
 	for _, o := range k.c.Objects {
-		if n := o.NAT; n != nil && !n.Dynamic && o.Prefix.IsValid() && o.Prefix.Addr() == s.RealAddr && k.mappedAddr(n) == s.MappedAddr &&
+		if n := o.NAT; n != nil && !n.Dynamic && o.number(s.RealAddr) >= 0 && k.mappedTo(o, n, o.number(s.RealAddr)) == s.MappedAddr &&
 			(n.Service == nil) == (s.RealPort == 0) && (n.Service == nil || (n.Service.RealPort == s.RealPort && n.Service.MappedPort == s.MappedPort && n.Service.Proto == s.Proto)) {
 			return o
 		}
@@ -217,10 +217,39 @@ func (k *checker) mappedAddr(n *NAT) netip.Addr {
 	if n.MappedObject == "" {
 		return n.MappedAddr
 	}
-	if o := k.c.Object(n.MappedObject); o != nil && o.Prefix.IsValid() && o.Prefix.Bits() == 32 {
-		return o.Prefix.Addr()
+	if o := k.c.Object(n.MappedObject); o != nil && o.size() == 1 {
+		first, _ := o.ends()
+		return first
 	}
 	return netip.Addr{}
+}
+
+// maxStatic bounds the addresses of one static translation: each of the mapped ones is an address of the appliance.
+const maxStatic = 256
+
+// mappedTo is the mapped address of the nth address of an object: of an object of as many, or that far behind the one that is named.
+func (k *checker) mappedTo(o *NetworkObject, n *NAT, number int) netip.Addr {
+	first := k.mappedAddr(n)
+	if to := k.c.Object(n.MappedObject); to != nil && to.size() > 1 {
+		first, _ = to.ends()
+	}
+	if !first.IsValid() {
+		return first
+	}
+	return plus(first, number)
+}
+
+// statics translates each address of an object, in its order.
+func (k *checker) statics(o *NetworkObject, n *NAT, from, to *Interface) {
+	first, _ := o.ends()
+	for i := range o.size() {
+		mapped := k.mappedTo(o, n, i)
+		if own := k.ownAddress(mapped); own != nil {
+			k.fail(n.Pos, "static", fmt.Sprintf("the mapped address %s is that of interface %s itself", mapped, own.Name), "an unused address is expected for each real one")
+			return
+		}
+		k.r.Statics = append(k.r.Statics, StaticTranslation{Real: from, Mapped: to, RealAddr: plus(first, i), MappedAddr: mapped})
+	}
 }
 
 func (k *checker) translation(o *NetworkObject) {
@@ -235,7 +264,7 @@ func (k *checker) translation(o *NetworkObject) {
 	case n.MappedObject != "" && k.c.Object(n.MappedObject) == nil:
 		missing(k, n.Pos, "object network", n.MappedObject, k.c.Objects, func(o *NetworkObject) string { return o.Name })
 		return
-	case !n.MappedInterface && !mapped.IsValid():
+	case !n.MappedInterface && !mapped.IsValid() && (n.Dynamic || k.c.Object(n.MappedObject).size() == 0):
 		d := k.at(n.Pos, word, fmt.Sprintf("the mapped object %q is not one host", n.MappedObject), "give it an address by host")
 		if !k.c.Object(n.MappedObject).Prefix.IsValid() {
 			d.needs = []string{"host"}
@@ -244,10 +273,20 @@ func (k *checker) translation(o *NetworkObject) {
 	case len(o.Prefixes()) == 0:
 		k.at(n.Pos, "", fmt.Sprintf("object %q has no address to translate", o.Name), "add host, subnet or range to it").needs = []string{"host", "subnet", "range"}
 		return
-	case !n.Dynamic && (!o.Prefix.IsValid() || o.Prefix.Bits() != 32):
-		k.fail(n.Pos, "static", fmt.Sprintf("object %q is more than a host; a static translation is of one host", o.Name), "make an object for each host, or use dynamic")
+	case !n.Dynamic && o.size() > maxStatic:
+		k.fail(n.Pos, "static", fmt.Sprintf("object %q has %d addresses", o.Name, o.size()), fmt.Sprintf("a static translation is of %d at most: make several objects, or use dynamic", maxStatic))
+		return
+	case !n.Dynamic && n.Service != nil && o.size() > 1:
+		k.fail(n.Pos, "service", fmt.Sprintf("object %q is more than a host; a port is translated of one host", o.Name), "make an object for each host")
+		return
+	case !n.Dynamic && n.MappedObject != "" && k.c.Object(n.MappedObject).size() != 1 && k.c.Object(n.MappedObject).size() != o.size():
+		k.fail(n.Pos, word, fmt.Sprintf("object %q has %d addresses, the mapped object %q has %d", o.Name, o.size(), n.MappedObject, k.c.Object(n.MappedObject).size()), "a static translation wants one mapped address for each real one")
 		return
 	case from == nil || to == nil:
+		return
+	}
+	if !n.Dynamic && o.size() > 1 {
+		k.statics(o, n, from, to)
 		return
 	}
 	if own := k.ownAddress(mapped); own != nil && (!n.Dynamic || own != to) {

@@ -8,14 +8,23 @@ import (
 
 func (k *checker) accessLists() {
 	k.groups()
+	k.serviceGroups()
 	for _, l := range k.c.AccessLists {
 		for _, e := range l.Entries {
 			for _, end := range []Endpoint{e.Src, e.Dst} {
 				k.endpoint(e, end)
 			}
+			k.entryServices(e)
 		}
 	}
+	var global *AccessList
 	for _, g := range k.c.AccessGroups {
+		if g.Direction == "global" {
+			if global = k.c.AccessList(g.ACL); global == nil {
+				missing(k, g.Pos, "access-list", g.ACL, k.c.AccessLists, func(l *AccessList) string { return l.Name })
+			}
+			continue
+		}
 		i := k.nameif(g.Pos, g.Interface)
 		l := k.c.AccessList(g.ACL)
 		if l == nil {
@@ -24,6 +33,27 @@ func (k *checker) accessLists() {
 		if l != nil && i != nil {
 			k.r.Groups = append(k.r.Groups, ResolvedGroup{Interface: i, Direction: g.Direction, ACL: l.Name, Rules: k.rules(l)})
 		}
+	}
+	if global != nil {
+		k.everywhere(global)
+	}
+}
+
+// everywhere puts a global list behind those that ask what arrives on an interface; where there is none it stands alone, and the security levels
+// permit nothing any more, as on an ASA.
+func (k *checker) everywhere(l *AccessList) {
+	rules := k.rules(l)
+	for _, i := range k.c.Interfaces {
+		if i.Nameif == "" {
+			continue
+		}
+		at := slices.IndexFunc(k.r.Groups, func(g ResolvedGroup) bool { return g.Interface == i && g.Direction == "in" })
+		if at < 0 {
+			k.r.Groups = append(k.r.Groups, ResolvedGroup{Interface: i, Direction: "in", ACL: l.Name, Global: l.Name, Rules: rules})
+			continue
+		}
+		k.r.Groups[at].Global = l.Name
+		k.r.Groups[at].Rules = slices.Concat(k.r.Groups[at].Rules, rules)
 	}
 }
 
@@ -87,12 +117,11 @@ func (k *checker) rules(l *AccessList) []Rule {
 		if e.Remark != "" || e.Inactive {
 			continue
 		}
+		services := k.services(e)
 		for _, src := range k.prefixes(e.Src) {
 			for _, dst := range k.prefixes(e.Dst) {
-				for _, sport := range portRanges(e.SrcPorts, e.SrcNeq) {
-					for _, dport := range portRanges(e.DstPorts, e.DstNeq) {
-						out = append(out, Rule{Pos: e.Pos, Permit: e.Permit, Proto: e.Proto, Src: src, Dst: dst, SrcPorts: sport, DstPorts: dport, Log: e.Log})
-					}
+				for _, s := range services {
+					out = append(out, Rule{Pos: e.Pos, Permit: e.Permit, Proto: s.proto, Src: src, Dst: dst, SrcPorts: s.src, DstPorts: s.dst, Log: e.Log})
 				}
 			}
 			if len(out) > maxRules {

@@ -13,15 +13,19 @@ const endpointPattern = "{any|any4|host <host:HOST>|object <object:OBJECT>|objec
 
 const portPattern = "[eq <port:PORT>|lt <port:PORT>|gt <port:PORT>|range <port:PORT> <port2:PORT>|neq <port:PORT>]"
 
+// destinationPattern are the ports of the destination. A group can stand there alone: behind the source it could be the destination.
+const destinationPattern = "[eq <port:PORT>|lt <port:PORT>|gt <port:PORT>|range <port:PORT> <port2:PORT>|neq <port:PORT>|object-group <services:OBJECT>]"
+
 func accessCommands(m *mode) {
 	const head = "access-list <id:NAME241> "
 	const line, tail = head + "[line <line:1-100000>] ", " [log [<level:0-7>] [interval <interval:1-600>]] [inactive]"
 	m.add("same-security-traffic permit inter-interface", "Let interfaces of one security level reach each other",
 		func(p *parser, _ args) { p.c.SameSecurity = true }, func(p *parser, _ args) { p.c.SameSecurity = false })
 	m.add(line+"remark <text:TEXT>", "A text for people", addRemark, removeACE)
-	m.add(line+"[extended] {permit|deny} {tcp|udp} "+endpointPattern+" "+portPattern+" "+endpointPattern+" "+portPattern+tail,
+	m.add(line+"[extended] {permit|deny} {tcp|udp} "+endpointPattern+" "+portPattern+" "+endpointPattern+" "+destinationPattern+tail,
 		"Permit or deny traffic", addACE, removeACE)
 	m.add(line+"[extended] {permit|deny} {ip|icmp} "+endpointPattern+" "+endpointPattern+tail, "Permit or deny traffic", addACE, removeACE)
+	m.add(line+"[extended] {permit|deny} object-group <services:OBJECT> "+endpointPattern+" "+endpointPattern+tail, "Permit or deny traffic", addACE, removeACE)
 	m.addNo(head, func(p *parser, a args) {
 		before := len(p.c.AccessLists)
 		p.c.AccessLists = slices.DeleteFunc(p.c.AccessLists, func(l *AccessList) bool { return l.Name == a.Text("id") })
@@ -38,6 +42,7 @@ func accessCommands(m *mode) {
 	}, nil)
 	m.addNo(shun+" [duration <seconds:10-2592000>]", func(p *parser, _ args) { p.c.ShunDuration = 0 })
 	m.add("access-group <id:NAME241> {in|out} interface <interface:NAMEIF>", "Bind an access list to an interface", addGroup, removeGroup)
+	m.add("access-group <id:NAME241> global", "Bind an access list to all interfaces, behind their own", addGroup, removeGroup)
 }
 
 // addEntry puts an entry at a line of a list, counted from 1; 0 is its end.
@@ -109,17 +114,17 @@ func removeACE(p *parser, a args) {
 // ace reads an entry from the words of the command.
 func (p *parser) ace(a args) (ACE, bool) {
 	e := ACE{Pos: p.pos(), Extended: true, Permit: a.Has("permit"), Log: a.Has("log"), Inactive: a.Has("inactive")}
-	for _, proto := range []string{"tcp", "udp", "ip", "icmp"} {
-		if a.Has(proto) {
-			e.Proto = proto
-		}
-	}
 	rest := a
 	for i, w := range a.Args {
-		if w.Keyword && w.Text == e.Proto {
-			rest.Args = a.Args[i+1:]
-			break
+		if !w.Keyword || w.Text != "permit" && w.Text != "deny" {
+			continue
 		}
+		if about := a.Args[i+1].Text; about == "object-group" {
+			e.Services, rest.Args = a.Args[i+2].Text, a.Args[i+3:]
+		} else {
+			e.Proto, rest.Args = about, a.Args[i+2:]
+		}
+		break
 	}
 	ok := true
 	for _, side := range []struct {
@@ -132,6 +137,9 @@ func (p *parser) ace(a args) (ACE, bool) {
 		fine, n := p.portRange(rest, side.ports, side.neq)
 		rest.Args = rest.Args[n:]
 		ok = ok && good && fine
+	}
+	if len(rest.Args) > 0 && rest.Args[0].Keyword && rest.Args[0].Text == "object-group" {
+		e.DstGroup = rest.Args[1].Text
 	}
 	return e, ok
 }
@@ -205,8 +213,11 @@ func (p *parser) portRange(a args, r *PortRange, neq *bool) (ok bool, n int) {
 
 func group(p *parser, a args) AccessGroup {
 	g := AccessGroup{Pos: p.pos(), ACL: a.Text("id"), Direction: "in", Interface: a.Text("interface")}
-	if a.Has("out") {
+	switch {
+	case a.Has("out"):
 		g.Direction = "out"
+	case a.Has("global"):
+		g.Direction = "global"
 	}
 	return g
 }

@@ -133,11 +133,11 @@ f:2:2: error: unknown keyword "security-level"
  security-level 7
  ^
 no such command in uc-ime mode; it belongs to interface mode`},
-	"a command of two other modes": {"description x", `
+	"a command of several other modes": {"description x", `
 f:1:1: error: unknown keyword "description"
 description x
 ^
-no such command in configuration mode; it belongs to interface or object network or object-group network mode`},
+no such command in configuration mode; it belongs to interface or object network or object-group network or object-group service mode`},
 	"no command at all": {"tls-proxy x\n foo", `
 f:2:2: error: unknown keyword "foo"
  foo

@@ -52,6 +52,11 @@ func find[T any](list []*T, is func(*T) bool) *T {
 	return nil
 }
 
+// ServiceGroup finds a group of services by its name, or nil.
+func (c *Config) ServiceGroup(name string) *ServiceGroup {
+	return find(c.ServiceGroups, func(g *ServiceGroup) bool { return g.Name == name })
+}
+
 // ObjectGroup finds a group by its name, or nil.
 func (c *Config) ObjectGroup(name string) *ObjectGroup {
 	return find(c.ObjectGroups, func(g *ObjectGroup) bool { return g.Name == name })

@@ -43,12 +43,12 @@ func (m *mode) prepare(words []keyword.Word) []keyword.Word {
 }
 
 type allModes struct {
-	global, intf, object, objectGroup, media, ime, trustpoint, tls, classMap, policyMap, policyClass *mode
+	global, intf, object, objectGroup, serviceGroup, media, ime, trustpoint, tls, classMap, policyMap, policyClass *mode
 }
 
 // list is every mode, the outermost first.
 func (a *allModes) list() []*mode {
-	return []*mode{a.global, a.intf, a.object, a.objectGroup, a.media, a.ime, a.trustpoint, a.tls, a.classMap, a.policyMap, a.policyClass}
+	return []*mode{a.global, a.intf, a.object, a.objectGroup, a.serviceGroup, a.media, a.ime, a.trustpoint, a.tls, a.classMap, a.policyMap, a.policyClass}
 }
 
 var (
@@ -60,17 +60,18 @@ var (
 func modes() *allModes {
 	buildModes.Do(func() {
 		builtModes = &allModes{
-			global:      newMode("configuration", "config", systemCommands, interfaceGlobals, objectGlobals, groupGlobals, accessCommands, cryptoGlobals, tlsGlobals, imeGlobals, policyGlobals, sshGlobals),
-			intf:        newMode("interface", "config-if", interfaceCommands),
-			object:      newMode("object network", "config-network-object", objectCommands),
-			objectGroup: newMode("object-group network", "config-network-object-group", groupCommands),
-			media:       newMode("media-termination", "config-media-termination", mediaCommands),
-			ime:         newMode("uc-ime", "config-uc-ime", imeCommands),
-			trustpoint:  newMode("crypto ca trustpoint", "config-ca-trustpoint", trustpointCommands),
-			tls:         newMode("tls-proxy", "config-tlsp", tlsCommands),
-			classMap:    newMode("class-map", "config-cmap", classMapCommands),
-			policyMap:   newMode("policy-map", "config-pmap", policyMapCommands),
-			policyClass: newMode("policy-map class", "config-pmap-c", policyClassCommands),
+			global:       newMode("configuration", "config", systemCommands, interfaceGlobals, objectGlobals, groupGlobals, serviceGlobals, accessCommands, cryptoGlobals, tlsGlobals, imeGlobals, policyGlobals, sshGlobals),
+			intf:         newMode("interface", "config-if", interfaceCommands),
+			object:       newMode("object network", "config-network-object", objectCommands),
+			objectGroup:  newMode("object-group network", "config-network-object-group", groupCommands),
+			serviceGroup: newMode("object-group service", "config-service-object-group", serviceCommands),
+			media:        newMode("media-termination", "config-media-termination", mediaCommands),
+			ime:          newMode("uc-ime", "config-uc-ime", imeCommands),
+			trustpoint:   newMode("crypto ca trustpoint", "config-ca-trustpoint", trustpointCommands),
+			tls:          newMode("tls-proxy", "config-tlsp", tlsCommands),
+			classMap:     newMode("class-map", "config-cmap", classMapCommands),
+			policyMap:    newMode("policy-map", "config-pmap", policyMapCommands),
+			policyClass:  newMode("policy-map class", "config-pmap-c", policyClassCommands),
 		}
 	})
 	return builtModes

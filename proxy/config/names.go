@@ -14,6 +14,8 @@ func (c *Config) names(first, argument string) []string {
 		return namesOf(c.Trustpoints, func(x *Trustpoint) string { return x.Name })
 	case "access_list", "id":
 		return namesOf(c.AccessLists, func(x *AccessList) string { return x.Name })
+	case "services":
+		return namesOf(c.ServiceGroups, func(x *ServiceGroup) string { return x.Name })
 	case "group":
 		return namesOf(c.ObjectGroups, func(x *ObjectGroup) string { return x.Name })
 	case "object", "mapped":

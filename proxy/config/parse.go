@@ -87,16 +87,17 @@ type parser struct {
 	watch  func(*parser, *mode, command)
 
 	// The objects that sub-modes work on.
-	intf  *Interface
-	obj   *NetworkObject
-	group *ObjectGroup
-	mta   *MediaTermination
-	ime   *UCIME
-	tp    *Trustpoint
-	tls   *TLSProxy
-	cmap  *ClassMap
-	pmap  *PolicyMap
-	class *PolicyClass
+	intf     *Interface
+	obj      *NetworkObject
+	group    *ObjectGroup
+	services *ServiceGroup
+	mta      *MediaTermination
+	ime      *UCIME
+	tp       *Trustpoint
+	tls      *TLSProxy
+	cmap     *ClassMap
+	pmap     *PolicyMap
+	class    *PolicyClass
 }
 
 // args are the words of a matched command.

@@ -45,6 +45,7 @@ var sections = []section{
 	{[]string{"banner"}, writeBanners},
 	{[]string{"object"}, writeObjects},
 	{[]string{"object-group"}, writeObjectGroups},
+	{[]string{"object-group"}, writeServiceGroups},
 	{[]string{"same-security-traffic"}, func(c *Config, w *writer) {
 		if c.SameSecurity {
 			w.line("same-security-traffic permit inter-interface")
@@ -186,6 +187,30 @@ func writeObjectGroups(c *Config, w *writer) {
 	}
 }
 
+func writeServiceGroups(c *Config, w *writer) {
+	for _, g := range c.ServiceGroups {
+		w.line("object-group service %s%s", g.Name, space(g.Proto))
+		w.sub(g.Description != "", "description %s", g.Description)
+		for _, m := range g.Members {
+			switch {
+			case m.Group != "":
+				w.sub(true, "group-object %s", m.Group)
+			case g.Proto != "":
+				w.sub(true, "port-object%s", m.Dst)
+			default:
+				text := m.Proto
+				if !m.Src.Any() {
+					text += " source" + m.Src.String()
+				}
+				if !m.Dst.Any() {
+					text += " destination" + m.Dst.String()
+				}
+				w.sub(true, "service-object %s", text)
+			}
+		}
+	}
+}
+
 func writeNAT(c *Config, w *writer) {
 	for _, o := range c.Objects {
 		if o.NAT != nil {
@@ -237,7 +262,14 @@ func (e ACE) String() string {
 		}
 		return r.String()
 	}
-	text := fmt.Sprintf("extended %s %s %s%s %s%s", verb, e.Proto, e.Src, ports(e.SrcPorts, e.SrcNeq), e.Dst, ports(e.DstPorts, e.DstNeq))
+	about := e.Proto
+	if e.Services != "" {
+		about = "object-group " + e.Services
+	}
+	text := fmt.Sprintf("extended %s %s %s%s %s%s", verb, about, e.Src, ports(e.SrcPorts, e.SrcNeq), e.Dst, ports(e.DstPorts, e.DstNeq))
+	if e.DstGroup != "" {
+		text += " object-group " + e.DstGroup
+	}
 	if e.Log {
 		text += " log"
 	}
@@ -275,7 +307,11 @@ func (r PortRange) String() string {
 
 func writeAccessGroups(c *Config, w *writer) {
 	for _, g := range c.AccessGroups {
-		w.line("access-group %s %s interface %s", g.ACL, g.Direction, g.Interface)
+		if g.Direction == "global" {
+			w.line("access-group %s global", g.ACL)
+		} else {
+			w.line("access-group %s %s interface %s", g.ACL, g.Direction, g.Interface)
+		}
 	}
 }
 

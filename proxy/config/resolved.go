@@ -76,6 +76,7 @@ type ResolvedGroup struct {
 	Interface *Interface
 	Direction string // in or out
 	ACL       string
+	Global    string // the global access list behind it; ACL itself where the interface has none of its own
 	Rules     []Rule
 }
 

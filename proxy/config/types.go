@@ -20,6 +20,7 @@ type Config struct {
 	Interfaces                         []*Interface
 	Routes                             []Route
 	ObjectGroups                       []*ObjectGroup
+	ServiceGroups                      []*ServiceGroup
 	SameSecurity                       bool // interfaces of one level reach each other
 	Objects                            []*NetworkObject
 	AccessLists                        []*AccessList
@@ -141,6 +142,45 @@ func (o *NetworkObject) Prefixes() []netip.Prefix {
 	return rangePrefixes(o.First, o.Last)
 }
 
+// ends are the first and the last address of an object; invalid: it has none.
+func (o *NetworkObject) ends() (first, last netip.Addr) {
+	if !o.Prefix.IsValid() {
+		return o.First, o.Last
+	}
+	first = o.Prefix.Masked().Addr()
+	return first, plus(first, 1<<(32-o.Prefix.Bits())-1)
+}
+
+// size is how many addresses an object has.
+func (o *NetworkObject) size() int {
+	first, last := o.ends()
+	if !first.IsValid() || !last.IsValid() {
+		return 0
+	}
+	return distance(first, last) + 1
+}
+
+// number is the place of an address in an object, counted from 0; -1: it is not there.
+func (o *NetworkObject) number(a netip.Addr) int {
+	first, last := o.ends()
+	if !first.IsValid() || !last.IsValid() || a.Less(first) || last.Less(a) {
+		return -1
+	}
+	return distance(first, a)
+}
+
+func distance(a, b netip.Addr) int {
+	x, y := a.As4(), b.As4()
+	return int(binary.BigEndian.Uint32(y[:])) - int(binary.BigEndian.Uint32(x[:]))
+}
+
+// plus is the address n behind another.
+func plus(a netip.Addr, n int) netip.Addr {
+	b := a.As4()
+	binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])+uint32(n))
+	return netip.AddrFrom4(b)
+}
+
 // rangePrefixes are the fewest prefixes that hold the addresses from first to last.
 func rangePrefixes(first, last netip.Addr) []netip.Prefix {
 	if !first.IsValid() || !last.IsValid() {
@@ -176,6 +216,21 @@ type GroupMember struct {
 	Object, Group string
 }
 
+// ServiceGroup names several ports of a protocol (tcp, udp or tcp-udp), or with an empty Proto protocols with their ports.
+type ServiceGroup struct {
+	Pos
+	Name, Description, Proto string
+	Members                  []ServiceMember
+}
+
+// ServiceMember is a Group, or what it stands for: Proto (tcp, udp, tcp-udp, ip, icmp) in a group of protocols, Dst alone in one of ports.
+type ServiceMember struct {
+	Pos
+	Proto    string
+	Src, Dst PortRange
+	Group    string
+}
+
 // NAT is the translation of an object. One of MappedObject, MappedAddr and MappedInterface is set.
 type NAT struct {
 	Pos
@@ -204,12 +259,14 @@ type ACE struct {
 	Pos
 	Remark             string
 	Extended, Permit   bool
-	Proto              string // ip, tcp, udp or icmp
+	Proto              string // ip, tcp, udp or icmp; empty with Services
+	Services           string // a group of protocols with their ports
 	Src, Dst           Endpoint
 	SrcPorts, DstPorts PortRange
-	SrcNeq, DstNeq     bool // every port but SrcPorts.Lo, DstPorts.Lo
-	Log                bool // what it decides on is logged
-	Inactive           bool // it stands in the list and does nothing
+	DstGroup           string // a group of ports, in place of DstPorts
+	SrcNeq, DstNeq     bool   // every port but SrcPorts.Lo, DstPorts.Lo
+	Log                bool   // what it decides on is logged
+	Inactive           bool   // it stands in the list and does nothing
 }
 
 // Endpoint is one side of an access-list entry: any address, a prefix or an object's name.
@@ -233,8 +290,8 @@ func (r PortRange) Contains(port uint16) bool { return r.Any() || (port >= r.Lo 
 type AccessGroup struct {
 	Pos
 	ACL       string
-	Direction string // in or out
-	Interface string // a nameif
+	Direction string // in, out or global
+	Interface string // a nameif; empty with global
 }
 
 // MediaTermination is the set of addresses that media streams end on.
