@@ -23,7 +23,8 @@
 // (Stream.SetFormats, Stream.SetHold), the call agent's level (ParseSensitivity,
 // Monitor.SetLevel), the text of a file (ParseFile), answers to a REFER
 // (Notifier.Answer). Out: Figures and Totals for show commands and call records, Result
-// with the decision, header lines of the REFER (Notification).
+// with the decision, the value of the REFER's quality header (Figures.Quality). A Pace
+// keeps the REFERs of many calls apart.
 //
 // Nothing here has a socket, a goroutine or a clock. An instant is a time.Duration since
 // a point that the caller chose once for all calls, never negative, monotonic.

@@ -30,7 +30,7 @@ func (s State) String() string {
 type Result struct {
 	Sampled bool // false: all streams are on hold, or there are none
 	Bad     bool
-	Decided bool // the call is to be notified now; once a call
+	Due     bool // the call is to be notified: see Monitor.Notify
 	State   State
 	Level   Level
 	Figures Figures // of the worst stream, bad ones first
@@ -142,14 +142,33 @@ func (m *Monitor) Sample(at time.Duration, table *Table) Result {
 		r.Sampled, r.Bad = true, r.Bad || bad
 	}
 	if r.Sampled {
-		r.Decided = m.judge(at, r.Bad)
+		r.Due = m.judge(at, r.Bad)
 	}
 	r.State, r.Level = m.state, m.level
 	m.last = r
 	return r
 }
 
-// judge moves the state on by one sample and tells whether it makes the call notified.
+// Due tells whether a call is to be notified at this or the next bad sample.
+func (m *Monitor) Due() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.state == Suspect && m.due
+}
+
+// Notify makes a call notified that is due and whose latest sample is bad, and returns that sample; ok once a call. A caller that has too
+// many such calls at one time asks later: until then the call is suspect, and 8 s without a bad sample end that as ever.
+func (m *Monitor) Notify() (r Result, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.state != Suspect || !m.due || !m.last.Bad {
+		return Result{}, false
+	}
+	m.state, m.last.State = Notified, Notified
+	return m.last, true
+}
+
+// judge moves the state on by one sample and tells whether the call is to be notified.
 func (m *Monitor) judge(at time.Duration, bad bool) bool {
 	if bad {
 		m.lastBad = at
@@ -166,9 +185,6 @@ func (m *Monitor) judge(at time.Duration, bad bool) bool {
 		m.clear()
 		return false
 	case m.due:
-		if bad {
-			m.state = Notified
-		}
 		return bad
 	}
 	m.counted++
@@ -178,14 +194,10 @@ func (m *Monitor) judge(at time.Duration, bad bool) bool {
 	if at-m.since < m.holdDown {
 		return false
 	}
-	switch {
-	case 2*m.bad < m.counted:
+	if 2*m.bad < m.counted {
 		m.clear()
-	case bad:
-		m.state = Notified
-		return true
-	default:
-		m.due = true
+		return false
 	}
-	return false
+	m.due = true
+	return bad
 }

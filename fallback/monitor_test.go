@@ -64,6 +64,17 @@ func (h *history) state() (State, bool) {
 	return state, decided
 }
 
+// decide takes a sample and notifies at once when that is due.
+func (m *Monitor) decide(at time.Duration, bad bool) bool {
+	due := m.judge(at, bad)
+	m.last.Bad = bad
+	_, ok := m.Notify()
+	if ok != due {
+		panic("a call that is due is not notified, or the other way round")
+	}
+	return ok
+}
+
 func TestStatesAgainstHistory(t *testing.T) {
 	seen := map[State]int{}
 	for seed := range uint64(400) {
@@ -78,7 +89,7 @@ func TestStatesAgainstHistory(t *testing.T) {
 			}
 			at, bad := time.Second+time.Duration(n)*every, rnd.Float64() < share
 			h.at, h.bad = append(h.at, at), append(h.bad, bad)
-			decided := m.judge(at, bad)
+			decided := m.decide(at, bad)
 			if n%37 != 0 && !decided {
 				continue
 			}
@@ -121,7 +132,7 @@ func TestDecisions(t *testing.T) {
 	} {
 		m := NewMonitor(Nominal, 20*s)
 		for i, x := range steps {
-			if decided := m.judge(x.at, x.bad); m.state != x.state || decided != x.decided {
+			if decided := m.decide(x.at, x.bad); m.state != x.state || decided != x.decided {
 				t.Errorf("%s, sample %d: %v %v, want %v %v", name, i, m.state, decided, x.state, x.decided)
 			}
 		}
@@ -132,7 +143,7 @@ func TestDecisions(t *testing.T) {
 func feed(s *Stream, from time.Duration, n int, seq uint16, lost func(i int) bool) {
 	for i := range n {
 		if !lost(i) {
-			s.Packet(Packet{At: from + time.Duration(i)*20*time.Millisecond, SSRC: 9, Seq: seq + uint16(i), Timestamp: 160 * uint32(i), Authentic: true, PayloadLength: 160})
+			s.Packet(Packet{At: from + time.Duration(i)*20*time.Millisecond, SSRC: 9, Seq: seq + uint16(i), Timestamp: 160 * uint32(i), PayloadLength: 160})
 		}
 	}
 }

@@ -1,14 +1,9 @@
 package proxy
 
 import (
-	"crypto/rand"
-	"encoding/hex"
-	"errors"
-	"fmt"
-	"io/fs"
 	"math"
-	"os"
-	"path/filepath"
+	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,8 +35,11 @@ type quality struct {
 	lanes [lanes]map[*callQuality]struct{}
 	next  int                     // lane of the next call
 	asked map[string]*callQuality // by the Call-ID of a REFER that has no final answer yet
-	file  string                  // the sensitivity file in force; "" is none
-	stamp fileStamp               // of the file when it was read last
+	turns []*callQuality          // calls that are to be told, in the order in which they became due
+	pace  fallback.Pace
+	told  map[netip.Addr]uint64 // REFERs by call agent
+	file  string                // the sensitivity file in force; "" is none
+	stamp fileStamp             // of the file when it was read last
 	stats observe.FallbackStatistics
 }
 
@@ -61,6 +59,8 @@ type callQuality struct {
 	// Guarded by quality.mu.
 	notifier fallback.Notifier
 	callID   string // of the REFER that waits for its answer
+	queued   bool   // in quality.turns
+	again    bool   // for another REFER than the first
 	seen     qualitySeen
 }
 
@@ -92,7 +92,6 @@ func (s *qualitySeen) add(at time.Duration, r fallback.Result, lost uint64) {
 		s.interval = max(s.interval, at-s.last)
 	}
 	s.samples, s.last, s.latest = s.samples+1, at, r.Figures
-	s.decided = s.decided || r.Decided
 	if second := int64(at / time.Second); lost > s.lost && second != s.concealedAt {
 		s.concealed, s.concealedAt = s.concealed+1, second
 	}
@@ -116,7 +115,7 @@ func (s *qualitySeen) add(at time.Duration, r fallback.Result, lost uint64) {
 }
 
 func newQuality(a *Appliance) *quality {
-	q := &quality{a: a, asked: make(map[string]*callQuality)}
+	q := &quality{a: a, asked: make(map[string]*callQuality), told: make(map[netip.Addr]uint64)}
 	for i := range q.lanes {
 		q.lanes[i] = make(map[*callQuality]struct{})
 	}
@@ -139,7 +138,9 @@ func (q *quality) run() {
 		tick, n := steps(q.interval())
 		now := time.Now()
 		for range n {
-			q.sample(lane, mediaterm.Instant(now))
+			for _, d := range q.sample(lane, mediaterm.Instant(now), q.rate()) {
+				q.notify(d.c, d.r)
+			}
 			lane = (lane + 1) % lanes
 		}
 		// By the plan, not by the clock: a late timer must not make the interval longer.
@@ -166,17 +167,25 @@ func (q *quality) interval() time.Duration {
 	return fallback.DefaultMonitoring
 }
 
+// rate is how many calls may be told to fall back in any second.
+func (q *quality) rate() int {
+	if p := q.a.plan.Load(); p.proxying() {
+		return p.UCIME.NotificationRate
+	}
+	return fallback.DefaultRate
+}
+
 // due is a call that is to be told.
 type due struct {
 	c *callQuality
 	r fallback.Result
 }
 
-// sample takes one sample of each call of a lane.
-func (q *quality) sample(lane int, at time.Duration) {
+// sample takes one sample of each call of a lane, and returns the calls of any lane whose turn it is to be told.
+func (q *quality) sample(lane int, at time.Duration, rate int) []due {
 	table := q.table.Load()
-	var tell []due
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	for c := range q.lanes[lane] {
 		r := c.monitor.Sample(at, table)
 		c.seen.add(at, r, c.monitor.Lost())
@@ -187,135 +196,13 @@ func (q *quality) sample(lane int, at time.Duration) {
 			q.stats.Unanswered++
 			q.settle(c, outcome)
 		}
-		if r.Decided || c.notifier.Due(at, r.Bad) {
-			tell = append(tell, due{c, r})
+		c.again = c.again || c.notifier.Due(at, r.Bad)
+		if (r.Due || c.again) && !c.queued {
+			c.queued = true
+			q.turns = append(q.turns, c)
 		}
 	}
-	q.mu.Unlock()
-	for _, d := range tell {
-		q.notify(d.c, d.r)
-	}
-}
-
-// settle counts what came of a REFER. The caller holds mu.
-func (q *quality) settle(c *callQuality, o fallback.Outcome) {
-	delete(q.asked, c.callID)
-	switch o {
-	case fallback.Done:
-		q.stats.Accepted++
-	case fallback.Again:
-		q.stats.Deferred++
-	default:
-		q.stats.Failed++
-	}
-}
-
-// notify sends the REFER of a call that is bad, over the connection of its call agent, or a new one.
-func (q *quality) notify(c *callQuality, r fallback.Result) {
-	var b [16]byte
-	_, _ = rand.Read(b[:])
-	id := hex.EncodeToString(b[:])
-	q.mu.Lock()
-	if _, watched := q.lanes[c.lane][c]; !watched {
-		q.mu.Unlock()
-		return
-	}
-	c.callID = referCallID(id)
-	c.notifier.Sent(mediaterm.Instant(time.Now()))
-	q.asked[c.callID] = c
-	q.stats.Sent++
-	n := c.notifier.Referrals()
-	q.mu.Unlock()
-	q.a.trace.Event(trace.Fallback, c.call.d.ID, c.call.domain, "to fall back to the PSTN: level %s, quality %s, notification %d", r.Level, r.Figures.Quality(r.Level), n)
-	c.call.log.Warn("call is to fall back to the PSTN", "level", r.Level.String(), "quality", r.Figures.Quality(r.Level), "notification", n)
-	q.send(c.call, id, r)
-}
-
-func referCallID(id string) string { return id + "@ime" }
-
-// send queues the REFER on a connection to the call agent, a new one where none stands. One that cannot be sent has no answer in the end,
-// and counts so.
-func (q *quality) send(c *call, id string, r fallback.Result) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	d := c.someDialog()
-	if d == nil {
-		return
-	}
-	refer := func(s *session) {
-		m, err := q.refer(c, s, d, id, r)
-		if err != nil {
-			q.a.trace.Event(trace.Fallback, c.d.ID, c.domain, "the call agent cannot be told: %v", err)
-			c.log.Warn("the call agent cannot be told to fall back", "err", err)
-			return
-		}
-		if k := s.conn(dialog.Inside); k != nil {
-			k.send(m.Bytes())
-		}
-	}
-	if s, k := q.a.carrier(c, dialog.Inside); k != nil {
-		refer(s)
-		return
-	}
-	q.a.anew(c, d, dialog.Inside, "REFER", refer)
-}
-
-// someDialog is the dialog that a call's media belongs to: the confirmed one, else one that rings. The call is locked.
-func (c *call) someDialog() *dialog.Dialog {
-	if d := c.d.Confirmed(); d != nil {
-		return d
-	}
-	for _, d := range c.d.Dialogs() {
-		return d
-	}
-	return nil
-}
-
-// refer builds the notification. The call is locked.
-func (q *quality) refer(c *call, s *session, d *dialog.Dialog, id string, r fallback.Result) (*sipalg.Message, error) {
-	end := d.Ends[dialog.Inside]
-	local, remote := sipalg.TagOf(end.Party), sipalg.TagOf(end.Peer)
-	if local == "" || remote == "" {
-		return nil, errors.New("the call's dialog has no tags yet")
-	}
-	p := q.a.plan.Load()
-	agent := fmt.Sprintf("sip:%s:%d", s.agent.real, s.agentPort)
-	self := "sip:uc-ime@" + p.hostname()
-	if p.Inside != nil {
-		self = "sip:uc-ime@" + p.Inside.Address.Addr().String()
-	}
-	return sipalg.BuildRequest("REFER", agent, s.ownVia(dialog.Inside), fmt.Sprintf("<%s>;tag=%s", self, id[:16]), "<"+agent+">", referCallID(id), 1, nil,
-		sipalg.Header{Name: "Contact", Value: "<" + self + ">"},
-		sipalg.Header{Name: "Target-Dialog", Value: fmt.Sprintf("%s;local-tag=%s;remote-tag=%s", c.d.ID, local, remote)},
-		sipalg.Header{Name: "Refer-To", Value: fallback.ReferTo},
-		sipalg.Header{Name: "Refer-Sub", Value: "false"},
-		sipalg.Header{Name: "Supported", Value: "tdialog, norefersub"},
-		sipalg.Header{Name: "X-Cisco-UC-IME-Quality", Value: r.Figures.Quality(r.Level)},
-	), nil
-}
-
-// response takes a call agent's response to a REFER of ours; false: it is none.
-func (q *quality) response(m *sipalg.Message) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	c := q.asked[m.CallID()]
-	if c == nil {
-		return false
-	}
-	if m.Status < 200 {
-		return true
-	}
-	after := time.Duration(-1)
-	if v := m.Get("Retry-After"); v != "" {
-		if n, err := strconv.Atoi(strings.TrimSpace(strings.FieldsFunc(v+" ", func(r rune) bool { return r == ';' || r == '(' })[0])); err == nil && n >= 0 && n <= 1<<20 {
-			after = time.Duration(n) * time.Second
-		}
-	}
-	o := c.notifier.Answer(mediaterm.Instant(time.Now()), m.Status, after)
-	q.settle(c, o)
-	q.a.trace.Event(trace.Fallback, c.call.d.ID, c.call.domain, "the call agent answered the notification with %d", m.Status)
-	c.call.log.Info("the call agent answered the fallback notification", "status", m.Status, "again", o == fallback.Again)
-	return true
+	return q.turn(at, rate)
 }
 
 // watch begins to judge a call. The call is locked, or nobody else knows it yet.
@@ -343,6 +230,9 @@ func (q *quality) forget(c *callQuality) {
 	defer q.mu.Unlock()
 	delete(q.lanes[c.lane], c)
 	delete(q.asked, c.callID)
+	if i := slices.Index(q.turns, c); i >= 0 {
+		q.turns = slices.Delete(q.turns, i, i+1)
+	}
 }
 
 // watchedStream gives a stream what passes through the media termination.
@@ -351,7 +241,7 @@ type watchedStream struct{ *fallback.Stream }
 // Watch is for mediaterm.Watcher.
 func (w watchedStream) Watch(at time.Duration, p mediaterm.WatchedPacket) {
 	w.Packet(fallback.Packet{
-		At: at, SSRC: p.SSRC, Timestamp: p.Timestamp, Seq: p.Seq, PayloadType: p.PayloadType, Authentic: true, PayloadLength: p.PayloadLength,
+		At: at, SSRC: p.SSRC, Timestamp: p.Timestamp, Seq: p.Seq, PayloadType: p.PayloadType, PayloadLength: p.PayloadLength,
 	})
 }
 
@@ -411,70 +301,16 @@ func (c *call) sensitivity(m *sipalg.Message) {
 	c.media.watched.monitor.SetLevel(level)
 }
 
-// loadTable reads the sensitivity file of a plan when it is another one or has changed. What cannot be read leaves the running values.
-func (q *quality) loadTable(p *plan) {
-	name := ""
-	if p.UCIME != nil {
-		name = strings.TrimPrefix(p.UCIME.SensitivityFile, "disk0:")
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if name == "" {
-		if q.file != "" {
-			t := fallback.Builtin()
-			q.table.Store(&t)
-			q.a.log.Info("sensitivity file is not configured any more: the built-in values are in force")
-		}
-		q.file, q.stamp = "", fileStamp{}
-		return
-	}
-	path := filepath.Join(q.a.opt.StateDir, filepath.Base(strings.TrimLeft(name, "/")))
-	info, err := os.Stat(path)
-	stamp := fileStamp{}
-	if err == nil {
-		stamp = fileStamp{info.Size(), info.ModTime()}
-	}
-	if q.file == path && q.stamp == stamp {
-		return
-	}
-	q.file, q.stamp = path, stamp
-	q.readTable(path, info, err)
-}
-
-func (q *quality) readTable(path string, info fs.FileInfo, err error) {
-	var text []byte
-	switch {
-	case err != nil:
-	case info.Size() > fallback.MaxFile:
-		err = fmt.Errorf("it has more than %d bytes", fallback.MaxFile)
-	default:
-		text, err = os.ReadFile(path)
-	}
-	var t fallback.Table
-	if err == nil {
-		t, err = fallback.ParseFile(text)
-	}
-	if err != nil {
-		for _, line := range strings.Split(err.Error(), "\n") {
-			q.a.log.Error("sensitivity file refused, the running values stay", "file", path, "err", line)
-		}
-		q.a.health.Raise(observe.Problem{
-			Code: "sensitivity_file", Object: path, Severity: observe.Warning, Since: q.a.now(), Impact: "quality is judged by the values that were in force before",
-			WhatToDo: "put it right in the state directory; it is read again when it changes: " + strings.ReplaceAll(err.Error(), "\n", "; "),
-		})
-		return
-	}
-	q.table.Store(&t)
-	q.a.health.Clear("sensitivity_file", path)
-	q.a.log.Info("sensitivity file read", "file", path)
-}
-
 // statistics gives the counters behind `show uc-ime fallback-notification statistics`.
 func (q *quality) statistics() observe.FallbackStatistics {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	out := q.stats
-	out.Waiting = len(q.asked)
+	out.Waiting, out.Queued, out.Rate = len(q.asked), len(q.turns), q.rate()
+	for addr, n := range q.told {
+		out.Agents = append(out.Agents, observe.FallbackAgent{Address: addr.String(), Sent: n})
+	}
+	slices.SortFunc(out.Agents, func(x, y observe.FallbackAgent) int { return strings.Compare(x.Address, y.Address) })
 	for _, lane := range q.lanes {
 		out.Monitored += len(lane)
 		for c := range lane {
@@ -494,6 +330,7 @@ func (q *quality) clear() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.stats = observe.FallbackStatistics{}
+	clear(q.told)
 }
 
 // seen is what the samples of a line's call have shown; ok is false for a line that is not watched. The call is locked.

@@ -3,6 +3,9 @@ package proxy
 import (
 	"testing"
 	"time"
+
+	"imeproxy/fallback"
+	"imeproxy/mediaterm"
 )
 
 // Every interval of the configuration samples each lane once in it, whatever the ticks are.
@@ -13,5 +16,114 @@ func TestSteps(t *testing.T) {
 		if n < 1 || n > lanes || lanes%n != 0 || tick < shortestTick || tick*lanes != interval*time.Duration(n) {
 			t.Fatalf("%v: %d lanes every %v", interval, n, tick)
 		}
+	}
+}
+
+// crowd is calls that are watched, and how their sound comes.
+type crowd struct {
+	q     *quality
+	calls []*callQuality
+	in    []watchedStream
+	seq   uint16
+	at    time.Duration
+}
+
+func newCrowd(t *testing.T, n int) *crowd {
+	t.Helper()
+	a := &Appliance{}
+	a.plan.Store(testPlan(t, edgeConfig))
+	a.quality = newQuality(a)
+	c := &crowd{q: a.quality, at: time.Hour}
+	for range n {
+		w := a.quality.watch(&call{})
+		st := fallback.NewStream([]fallback.Format{{PayloadType: 0}}, 0)
+		w.monitor.SetStreams([]*fallback.Stream{st})
+		c.calls, c.in = append(c.calls, w), append(c.in, watchedStream{st})
+	}
+	return c
+}
+
+// run lets the calls go on: packets of 20 ms, one in lose of a bad call lost, a lane sampled every 10 ms. It returns when each call was told.
+func (c *crowd) run(d time.Duration, rate, lose int, bad func(call int) bool) map[*callQuality]time.Duration {
+	told := make(map[*callQuality]time.Duration)
+	for end := c.at + d; c.at < end; c.at += 10 * time.Millisecond {
+		if c.at%(20*time.Millisecond) == 0 {
+			c.seq++
+			for i, w := range c.in {
+				if !bad(i) || int(c.seq)%lose != 0 {
+					w.Watch(c.at, mediaterm.WatchedPacket{SSRC: uint32(i), Seq: c.seq, Timestamp: 160 * uint32(c.seq), PayloadLength: 160})
+				}
+			}
+		}
+		for _, d := range c.q.sample(int(c.at/(10*time.Millisecond))%lanes, c.at, rate) {
+			if _, again := told[d.c]; again || !d.r.Bad || d.r.State != fallback.Notified {
+				panic("told twice, or without need")
+			}
+			told[d.c] = c.at
+		}
+	}
+	return told
+}
+
+// 500 calls turn bad at one moment: each is told, none before its hold-down has run, and no second sees more of them than the rate.
+func TestManyCallsAtOnce(t *testing.T) {
+	const rate = 25
+	c := newCrowd(t, 500)
+	begin := c.at
+	told := c.run(42*time.Second, rate, 5, func(int) bool { return true })
+	if len(told) != 500 {
+		t.Errorf("%d calls told", len(told))
+	}
+	seconds := make(map[time.Duration]int) // calls in the second that begins at a multiple of 10 ms
+	first, last := time.Duration(1<<62), time.Duration(0)
+	for _, at := range told {
+		first, last = min(first, at), max(last, at)
+		for k := range time.Duration(100) {
+			seconds[at-k*10*time.Millisecond]++
+		}
+	}
+	for from, n := range seconds {
+		if n > rate {
+			t.Errorf("%d calls told in the second from %v on", n, from-begin)
+		}
+	}
+	if first-begin < fallback.DefaultHoldDown || first-begin > fallback.DefaultHoldDown+time.Second {
+		t.Errorf("the first is told after %v", first-begin)
+	}
+	if took := last - first; took < 18*time.Second || took > 20*time.Second { // 500 at 25 a second
+		t.Errorf("they are told in %v", took)
+	}
+	if s := c.q.statistics(); s.Queued != 0 || s.Notified != 500 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// A call that becomes good while it waits its turn goes on over the Internet, one that ends leaves the queue, and the others move up.
+func TestWaitingForATurn(t *testing.T) {
+	c := newCrowd(t, 30)
+	told := c.run(21*time.Second, 1, 5, func(int) bool { return true })
+	if n := len(told); n < 1 || n > 2 {
+		t.Fatalf("%d told", n)
+	}
+	recovered := func(i int) bool { return i%3 != 0 }
+	var gone *callQuality
+	for i, w := range c.calls {
+		if _, ok := told[w]; !ok && recovered(i) {
+			gone = w
+			break
+		}
+	}
+	c.q.forget(gone)
+	c.run(17*time.Second, 0, 5, recovered) // nobody is told; 8 s of window and 8 s without a bad sample
+	later := c.run(40*time.Second, 1, 5, recovered)
+	for i, w := range c.calls {
+		_, before := told[w]
+		_, then := later[w]
+		if want := recovered(i) && !before && w != gone; then != want {
+			t.Errorf("call %d told: %v", i, then)
+		}
+	}
+	if s := c.q.statistics(); s.Queued != 0 {
+		t.Errorf("%+v", s)
 	}
 }

@@ -106,7 +106,7 @@ func setMediaPorts(p *parser, a args) {
 
 func newUCIME(name string, at Pos) *UCIME {
 	return &UCIME{
-		Pos: at, Name: name, MonitoringTimer: DefaultMonitoringTimer, HoldDownTimer: DefaultHoldDownTimer, MappingQuota: DefaultMappingQuota,
+		Pos: at, Name: name, MonitoringTimer: DefaultMonitoringTimer, HoldDownTimer: DefaultHoldDownTimer, NotificationRate: DefaultNotificationRate, MappingQuota: DefaultMappingQuota,
 		MappingLow: DefaultMappingLow, MappingHigh: DefaultMappingHigh, MappingLifetime: DefaultMappingLifetime, Where: Places{},
 	}
 }
@@ -202,6 +202,10 @@ func fallbackCommands(m *mode) {
 	m.addNo("fallback hold-down timer [<seconds:10-360>]", func(p *parser, _ args) {
 		p.ime.HoldDownTimer = DefaultHoldDownTimer
 	})
+	m.add("fallback notification rate <calls:1-1000>", "How many calls may be told to fall back to the PSTN in any second", func(p *parser, a args) {
+		p.ime.NotificationRate = a.Int("calls")
+	}, nil)
+	m.addNo("fallback notification rate [<calls:1-1000>]", func(p *parser, _ args) { p.ime.NotificationRate = DefaultNotificationRate })
 	m.add("fallback sensitivity-file <file:FBS>", "File that says when quality is bad", func(p *parser, a args) {
 		p.ime.SensitivityFile = a.Text("file")
 	}, nil)

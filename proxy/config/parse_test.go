@@ -155,7 +155,7 @@ func TestAccessListValues(t *testing.T) {
 
 func TestUCIMEValues(t *testing.T) {
 	base := func(change func(*UCIME)) *UCIME {
-		u := &UCIME{Name: "x", MonitoringTimer: 100 * time.Millisecond, HoldDownTimer: 20 * time.Second, MappingQuota: 2000, MappingLow: 20000, MappingHigh: 39999, MappingLifetime: 600 * time.Second}
+		u := &UCIME{Name: "x", MonitoringTimer: 100 * time.Millisecond, HoldDownTimer: 20 * time.Second, NotificationRate: 10, MappingQuota: 2000, MappingLow: 20000, MappingHigh: 39999, MappingLifetime: 600 * time.Second}
 		change(u)
 		return u
 	}
@@ -174,6 +174,8 @@ func TestUCIMEValues(t *testing.T) {
 		"ticket epoch 1 password *****":                               func(u *UCIME) { u.TicketEpoch, u.TicketPassword = 1, "*****" },
 		"fallback monitoring timer 10":                                func(u *UCIME) { u.MonitoringTimer = 10 * time.Millisecond },
 		"fallback hold-down timer 360":                                func(u *UCIME) { u.HoldDownTimer = 360 * time.Second },
+		"fallback notification rate 25":                               func(u *UCIME) { u.NotificationRate = 25 },
+		"fallback notif rate 25\n no fallback notif rate":             same,
 		"fallback sensitivity-file ime-fallback-sensitvity.fbs":       func(u *UCIME) { u.SensitivityFile = "ime-fallback-sensitvity.fbs" },
 		"mapping-service listening-interface in uc-ime-interface out": func(u *UCIME) {
 			u.Mapping = &MappingService{ListenInterface: "in", ListenPort: 8060, UCIMEInterface: "out"}

@@ -424,6 +424,7 @@ func writeUCIME(c *Config, w *writer) {
 	w.sub(w.all && !u.TicketRejectDrop, "ticket reject-action reject")
 	w.sub(u.MonitoringTimer > 0 && (w.all || u.MonitoringTimer != DefaultMonitoringTimer), "fallback monitoring timer %d", u.MonitoringTimer/time.Millisecond)
 	w.sub(u.HoldDownTimer > 0 && (w.all || u.HoldDownTimer != DefaultHoldDownTimer), "fallback hold-down timer %d", u.HoldDownTimer/time.Second)
+	w.sub(u.NotificationRate > 0 && (w.all || u.NotificationRate != DefaultNotificationRate), "fallback notification rate %d", u.NotificationRate)
 	w.sub(u.SensitivityFile != "", "fallback sensitivity-file %s", u.SensitivityFile)
 	if m := u.Mapping; m != nil {
 		w.sub(true, "mapping-service listening-interface %s listening-port %d uc-ime-interface %s", m.ListenInterface, m.ListenPort, m.UCIMEInterface)

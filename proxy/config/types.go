@@ -57,15 +57,17 @@ const (
 	DefaultBatchWait       = 500 * time.Microsecond
 	DefaultMonitoringTimer = 100 * time.Millisecond
 	DefaultHoldDownTimer   = 20 * time.Second
-	DefaultMappingPort     = 8060
-	DefaultMappingQuota    = 2000
-	DefaultMappingLow      = 20000
-	DefaultMappingHigh     = 39999
-	DefaultMappingLifetime = 600 * time.Second
-	DefaultMappingIdle     = 10 * time.Minute
-	DefaultModulus         = 2048
-	DefaultSSHPort         = 2022
-	DefaultShunDuration    = time.Hour
+	// DefaultNotificationRate is what a PSTN trunk or two take, in calls a second.
+	DefaultNotificationRate = 10
+	DefaultMappingPort      = 8060
+	DefaultMappingQuota     = 2000
+	DefaultMappingLow       = 20000
+	DefaultMappingHigh      = 39999
+	DefaultMappingLifetime  = 600 * time.Second
+	DefaultMappingIdle      = 10 * time.Minute
+	DefaultModulus          = 2048
+	DefaultSSHPort          = 2022
+	DefaultShunDuration     = time.Hour
 	// DefaultTLSProxySessions is `tls-proxy maximum-sessions` where it is not configured.
 	DefaultTLSProxySessions = 10000
 	DefaultSSHTimeout       = 5 * time.Minute
@@ -323,6 +325,7 @@ type UCIME struct {
 	NoRTCP                 bool   // RTCP is dropped instead of converted
 	MonitoringTimer        time.Duration
 	HoldDownTimer          time.Duration
+	NotificationRate       int // calls in any second
 	SensitivityFile        string
 	Mapping                *MappingService
 	MappingQuota           int           // mappings a call agent
