@@ -38,9 +38,14 @@ func TestWrongUsageIsStatus2(t *testing.T) {
 		"crypto import":             "imeproxy crypto import: required flag(s) \"trustpoint\" not set",
 		"crypto authenticate --pem": "imeproxy crypto authenticate: flag needs an argument",
 		"ticket verify":             "imeproxy ticket verify: 0 arguments, want 1",
+		"license nonsense":          "imeproxy license: unknown command",
+		"license issue":             "imeproxy license issue: required flag(s) \"dir\", \"host-id\" not set",
+		"license inspect":           "imeproxy license inspect: accepts 1 arg(s), received 0",
+		"enroll-server run":         "imeproxy enroll-server run: required flag(s) \"host\" not set",
+		"enroll-server revoke":      "imeproxy enroll-server revoke: accepts 1 arg(s), received 0",
 	} {
 		stdout, stderr, status := imeproxy("", strings.Fields(line)...)
-		if status != 2 || stdout != "" || !strings.HasPrefix(stderr, want) || !regexp.MustCompile(`\nTry 'imeproxy[ a-z]* --help'\.\n$`).MatchString(stderr) {
+		if status != 2 || stdout != "" || !strings.HasPrefix(stderr, want) || !regexp.MustCompile(`\nTry 'imeproxy[- a-z]* --help'\.\n$`).MatchString(stderr) {
 			t.Errorf("%s: status %d, stdout %q, stderr %q", line, status, stdout, stderr)
 		}
 	}
@@ -50,6 +55,8 @@ func TestWrongUsageIsStatus2(t *testing.T) {
 func TestEveryCommandHasHelp(t *testing.T) {
 	for _, line := range []string{
 		"", "run", "check", "shell", "version", "ticket", "ticket issue", "ticket verify", "ticket inspect",
+		"license", "license issue", "license inspect",
+		"enroll-server", "enroll-server init", "enroll-server run", "enroll-server list", "enroll-server revoke", "enroll-server release",
 		"crypto", "crypto generate", "crypto enroll", "crypto import", "crypto authenticate", "crypto export", "crypto list", "crypto remove",
 	} {
 		stdout, stderr, status := imeproxy("", append(strings.Fields(line), "--help")...)
