@@ -141,6 +141,13 @@ func (s *Stream) packetTime() time.Duration {
 	return defaultPtime
 }
 
+// PacketTime is that of what the window has received, else that of a=ptime, else 20 ms.
+func (s *Stream) PacketTime() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.packetTime()
+}
+
 // Totals returns what the stream has counted.
 func (s *Stream) Totals() Totals {
 	s.mu.Lock()

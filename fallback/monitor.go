@@ -62,6 +62,14 @@ func NewMonitor(level Level, holdDown time.Duration) *Monitor {
 	return &Monitor{level: level, holdDown: holdDown}
 }
 
+// Worse orders calls by their latest samples: bad ones first, then measured ones, by MOS, loss, burst and pdv.
+func (r *Result) Worse(o *Result) bool {
+	if r.Bad != o.Bad {
+		return r.Bad
+	}
+	return r.Figures.worse(&o.Figures)
+}
+
 // SetLevel takes the call agent's level. It holds from the next sample; Disabled ends suspicion.
 func (m *Monitor) SetLevel(l Level) {
 	m.mu.Lock()

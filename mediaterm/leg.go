@@ -40,6 +40,7 @@ type leg struct {
 
 	stats      LegStats
 	receptions receptions
+	reporting  reporting
 }
 
 // setRemote opens the source lock. The source learned stays the target while the

@@ -106,7 +106,7 @@ func (r *relay) take(side Side, p port, src netip.AddrPort, pkt []byte, kind pac
 		in.stats.RxRTPBytes += uint64(len(pkt))
 		in.stats.SSRC, in.stats.PayloadType = h.ssrc, h.payloadType
 		in.receptions.packet(h, r.clock(h.payloadType), now)
-		if r.watcher != nil && side == Outside {
+		if r.watcher != nil && side == Outside && in.mode == modeSecure { // in the clear anyone could have sent it
 			r.watcher.Watch(Instant(now), WatchedPacket{
 				SSRC: h.ssrc, Timestamp: h.timestamp, Seq: h.seq, PayloadType: h.payloadType, PayloadLength: payloadLen(plain),
 			})
@@ -115,6 +115,7 @@ func (r *relay) take(side Side, p port, src netip.AddrPort, pkt []byte, kind pac
 		h.ssrc = rtcpSSRC(plain)
 		in.stats.RxRTCPPackets++
 		in.stats.RxRTCPBytes += uint64(len(pkt))
+		r.report(side, plain, now)
 	}
 	in.stats.LastPacket = now
 	return r.depart(&r.legs[side.other()], kind, h, plain, sc)
@@ -371,6 +372,7 @@ func (l *leg) snapshot(wiped bool) LegStats {
 	if !wiped {
 		s.Suite = l.suite()
 	}
+	s.Report = l.reporting.last
 	s.Lost, s.JitterMS = l.receptions.lost(), l.receptions.jitter(s.SSRC)
 	return s
 }

@@ -46,6 +46,8 @@ type LegStats struct {
 	PayloadType uint8     `json:"payload_type"`
 	LastPacket  time.Time `json:"last_packet,omitzero"` // absent: none yet
 
+	Report FarReport `json:"report,omitzero"` // what the far end told of what it receives
+
 	Drops Drops `json:"drops"`
 }
 
@@ -135,11 +137,11 @@ func (r *reception) packet(h rtpHeader, hz uint32, now time.Time) {
 	r.interval(h, hz, now)
 }
 
-// interval takes pairs of one payload type whose timestamps advance: telephone-events
-// keep theirs, and a jump of the clock says nothing of the network.
+// interval takes pairs of one payload type in the order of arrival, as RFC 3550 has it, but for those with one timestamp, which
+// telephone-events keep, and for jumps of the clock, which say nothing of the network.
 func (r *reception) interval(h rtpHeader, hz uint32, now time.Time) {
 	step := int32(h.timestamp - r.lastTS)
-	if !r.lastSeen.IsZero() && r.lastPT == h.payloadType && step > 0 && hz > 0 {
+	if !r.lastSeen.IsZero() && r.lastPT == h.payloadType && step != 0 && hz > 0 {
 		d := now.Sub(r.lastSeen).Seconds() - float64(step)/float64(hz)
 		if d < 0 {
 			d = -d

@@ -190,7 +190,7 @@ func (a *Appliance) finishAs(c *call, why, side string, status int) {
 	if status >= 300 {
 		c.rec.EndStatus = status
 	}
-	c.recordMedia()
+	c.recordMedia(a.now())
 	c.media.close()
 	c.rec.Finish()
 	a.records.Write(c.rec)

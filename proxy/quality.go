@@ -80,7 +80,6 @@ type qualitySeen struct {
 	lost           uint64        // when it was looked at last
 	concealed      uint64        // seconds in which packets were found lost
 	concealedAt    int64
-	latest         fallback.Figures
 	decided        bool
 }
 
@@ -91,7 +90,7 @@ func (s *qualitySeen) add(at time.Duration, r fallback.Result, lost uint64) {
 	} else {
 		s.interval = max(s.interval, at-s.last)
 	}
-	s.samples, s.last, s.latest = s.samples+1, at, r.Figures
+	s.samples, s.last = s.samples+1, at
 	if second := int64(at / time.Second); lost > s.lost && second != s.concealedAt {
 		s.concealed, s.concealedAt = s.concealed+1, second
 	}
@@ -261,7 +260,13 @@ func (m *media) watchAnswer(x *exchange, ans *sdp.Session) {
 			continue
 		}
 		n, f := near.Media[i], far.Media[i]
-		l.quality.SetFormats(formatsOf(n), time.Duration(n.Ptime)*time.Millisecond)
+		formats := formatsOf(n)
+		for _, f := range append(formatsOf(f), formats...) { // where the ends number them differently, what comes from the Internet counts
+			if f.ClockRate > 0 {
+				l.stream.SetClockRate(f.PayloadType, f.ClockRate)
+			}
+		}
+		l.quality.SetFormats(formats, time.Duration(n.Ptime)*time.Millisecond)
 		l.quality.SetHold(at, fallback.OnHold(sideOf(f), sideOf(n)))
 		streams = append(streams, l.quality)
 	}
@@ -362,7 +367,7 @@ func (m *media) block(l *mediaLine) *observe.Monitor {
 	if n, err := strconv.Atoi(l.pt); err == nil {
 		out.PayloadType = n
 	}
-	out.PtimeMS = int(s.latest.PacketTime / time.Millisecond)
+	out.PtimeMS = int(l.quality.PacketTime() / time.Millisecond)
 	return out
 }
 

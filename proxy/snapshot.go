@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"math"
 	"runtime"
 	"slices"
 	"strconv"
@@ -189,15 +190,45 @@ func mediaConn(l mediaterm.LegStats, now time.Time) observe.MediaConn {
 	}
 	return observe.MediaConn{
 		Local: l.Local, Client: client, Suite: l.Suite, TxPackets: l.TxRTPPackets, RxPackets: l.RxRTPPackets, TxBytes: l.TxRTPBytes, RxBytes: l.RxRTPBytes,
-		TxRTCP: l.TxRTCPPackets, RxRTCP: l.RxRTCPPackets, Lost: l.Lost, AuthFailures: d.AuthFailures, Replays: d.Replays, WrongSource: d.WrongSource,
+		TxRTCP: l.TxRTCPPackets, RxRTCP: l.RxRTCPPackets, Lost: l.Lost, JitterMS: l.JitterMS, AuthFailures: d.AuthFailures, Replays: d.Replays, WrongSource: d.WrongSource,
 		Dropped: d.NoKey + d.KeyExpired + d.SSRCLimit + d.STUN + d.DTLS + d.Unknown + d.TooShort + d.TooLong + d.Malformed + d.RTCPOff +
 			d.TxHeld + d.TxNoKey + d.TxKeyExpired + d.TxSSRCLimit + d.TxRepeated + d.TxTooLong + d.SendErrors,
-		Idle: idle,
+		Idle: idle, Far: farReport(l.Report, now),
 	}
 }
 
+// rounded has two decimals.
+func rounded(v float64) *float64 {
+	v = math.Round(v*100) / 100
+	return &v
+}
+
+// farReport gives what the far end of a leg told; nil: nothing.
+func farReport(r mediaterm.FarReport, now time.Time) *observe.FarReport {
+	if r.Reports == 0 && r.VoIP.At.IsZero() {
+		return nil
+	}
+	known := func(v float64, is bool) *float64 {
+		if !is {
+			return nil
+		}
+		return rounded(v)
+	}
+	out := &observe.FarReport{
+		LossPercent: *rounded(r.LossPercent), Lost: int(r.Lost), JitterMS: *rounded(r.JitterMS), RoundTripMS: known(r.RoundTripMS, r.RoundTrip), Reports: r.Reports,
+		Age: observe.Seconds(now.Sub(r.At)),
+	}
+	if v := r.VoIP; !v.At.IsZero() {
+		out.VoIP = &observe.FarVoIP{
+			LossPercent: *rounded(v.LossPercent), DiscardPercent: *rounded(v.DiscardPercent), RoundTripMS: v.RoundTripMS, EndSystemMS: v.EndSystemMS, JitterBufferMS: v.JitterBufferMS,
+			R: known(float64(v.R), v.R >= 0), MOSLQ: known(v.MOSLQ, v.MOSLQ >= 0), MOSCQ: known(v.MOSCQ, v.MOSCQ >= 0), Age: observe.Seconds(now.Sub(v.At)),
+		}
+	}
+	return out
+}
+
 // recordMedia puts the figures of the streams into the call's record, before they close.
-func (c *call) recordMedia() {
+func (c *call) recordMedia(now time.Time) {
 	for _, l := range c.media.lines {
 		if l.stream == nil {
 			continue
@@ -208,6 +239,7 @@ func (c *call) recordMedia() {
 			Kind: l.kind, Codec: l.codec, OutsideSuite: st.Outside.Suite, InsideSuite: st.Inside.Suite, Outside: st.Outside.Remote, Inside: st.Inside.Remote,
 			OutsideSent: st.Outside.TxRTPPackets, OutsideReceived: st.Outside.RxRTPPackets, InsideSent: st.Inside.TxRTPPackets, InsideReceived: st.Inside.RxRTPPackets,
 			AuthFailures: st.Outside.Drops.AuthFailures + st.Inside.Drops.AuthFailures,
+			FarOutside:   farReport(st.Outside.Report, now), FarInside: farReport(st.Inside.Report, now),
 		}
 		// What was not measured is left out rather than called zero.
 		if st.Outside.RxRTPPackets > 0 {

@@ -66,6 +66,9 @@ type MediaRecord struct {
 	JitterInsideMS  *float64 `json:"inside_jitter_ms,omitempty"`
 	AuthFailures    uint64   `json:"auth_failures,omitempty"`
 
+	FarOutside *FarReport `json:"outside_far_report,omitempty"` // the last that the peer told of what it got
+	FarInside  *FarReport `json:"inside_far_report,omitempty"`  // the phone's
+
 	Quality *QualityRecord `json:"quality,omitempty"` // absent: not measured
 }
 

@@ -55,7 +55,10 @@ func sampleMedia() MediaSessions {
 			},
 			Inside: MediaConn{
 				Local: "192.168.10.3:30930", Client: "192.168.10.51:19520", TxPackets: 20200, RxPackets: 20203,
-				TxBytes: 3474400, RxBytes: 3474916, WrongSource: 4, Dropped: 5, Idle: 3 * sec,
+				TxBytes: 3474400, RxBytes: 3474916, WrongSource: 4, Dropped: 5, Idle: 3 * sec, JitterMS: 1.25,
+				Far: &FarReport{LossPercent: 0.39, Lost: 12, JitterMS: 3.2, RoundTripMS: ptr(1.5), Reports: 80, Age: 2 * sec, VoIP: &FarVoIP{
+					LossPercent: 0.39, DiscardPercent: 0.78, RoundTripMS: 80, EndSystemMS: 60, JitterBufferMS: 40, R: ptr(88), MOSLQ: ptr(4.1), Age: 2 * sec,
+				}},
 			},
 			Monitor: &Monitor{
 				SumAllPackets: 20196, PayloadType: 9, PtimeMS: 20, MaxPDVUsec: 1000, AvgPDVUsec: 109, TotalSeconds: 403,
@@ -126,6 +129,12 @@ func layouts() map[string]View {
 			Name: "m", Addresses: []string{"209.165.200.228"}, MinPort: 2000, MaxPort: 3000, Engine: "sockets", EngineFallback: "packet socket (CAP_NET_RAW): operation not permitted",
 		},
 		"media_termination_empty": MediaTermination{},
+		"quality": Quality{Monitored: 7, Omitted: 4, Calls: List[QualityCall]{
+			{CallID: "ab6d7980@192.168.10.30", SessionID: "2948-0", Direction: "outbound", From: "+14085550100", To: "+12125550199", PeerDomain: "b.example", State: "suspect", Level: "nominal", Bad: true, Loss: ptr(6.25), BurstMS: ptr(240), PDVMS: ptr(41), Events: ptr(5), MOS: ptr(2.9), FarLoss: ptr(0.39)},
+			{CallID: "good@b.example", Direction: "inbound", From: "+12125550199", To: "+14085550100", PeerDomain: "b.example", State: "good", Level: "aggressive", Loss: ptr(0), BurstMS: ptr(0), PDVMS: ptr(0.5), Events: ptr(0), MOS: ptr(4.4)},
+			{CallID: "hold@b.example", Direction: "inbound", From: "+12125550198", To: "+14085550101", State: "good", Level: "disabled"},
+		}},
+		"quality_empty": Quality{},
 		"fallback_statistics": FallbackStatistics{
 			Monitored: 9, Suspect: 2, Notified: 3, Queued: 4, Rate: 10, Waiting: 1, Sent: 14, Accepted: 5, Deferred: 6, Failed: 7, Unanswered: 8,
 			Agents: List[FallbackAgent]{{Address: "192.168.10.30", Sent: 12}, {Address: "192.168.10.31", Sent: 2}},
@@ -239,3 +248,5 @@ func mappingSample() MappingSessions {
 		},
 	}
 }
+
+func ptr(v float64) *float64 { return &v }

@@ -87,11 +87,14 @@ type MediaConn struct {
 	TxRTCP       uint64  `json:"tx_rtcp_pkts"`
 	RxRTCP       uint64  `json:"rx_rtcp_pkts"`
 	Lost         uint64  `json:"lost"`          // by sequence number
+	JitterMS     float64 `json:"jitter_ms"`     // of what came, RFC 3550 section 6.4.1
 	AuthFailures uint64  `json:"auth_failures"` // packets that failed SRTP authentication
 	Replays      uint64  `json:"replays"`
 	WrongSource  uint64  `json:"wrong_source"` // packets from an address that the source lock refused
 	Dropped      uint64  `json:"dropped"`      // for every other cause
 	Idle         Seconds `json:"idle"`         // since the last packet that was accepted; negative = none came yet
+
+	Far *FarReport `json:"far_report,omitempty"` // nil = the far end has sent none
 }
 
 // Monitor holds the figures of RTP monitoring (quality windows) of the stream that comes from the Internet.

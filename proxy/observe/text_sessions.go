@@ -180,8 +180,9 @@ func (c MediaConn) print(p *page) {
 	p.line(4, "Lcl %s conn %s to %s tx_pkts %d rx_pkts %d", kind, slash(c.Local), slash(c.Client), c.TxPackets, c.RxPackets)
 	p.field(8, "Suite", c.Suite)
 	p.line(8, "tx_bytes %d rx_bytes %d tx_rtcp_pkts %d rx_rtcp_pkts %d", c.TxBytes, c.RxBytes, c.TxRTCP, c.RxRTCP)
-	p.line(8, "lost %d auth_failures %d replays %d wrong_source %d dropped %d idle %s",
-		c.Lost, c.AuthFailures, c.Replays, c.WrongSource, c.Dropped, c.Idle)
+	p.line(8, "lost %d jitter_ms %.1f auth_failures %d replays %d wrong_source %d dropped %d idle %s",
+		c.Lost, c.JitterMS, c.AuthFailures, c.Replays, c.WrongSource, c.Dropped, c.Idle)
+	c.Far.print(p)
 }
 
 func (m Monitor) print(p *page) {

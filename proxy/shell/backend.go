@@ -22,6 +22,7 @@ type Backend interface {
 	MediaTermination() observe.MediaTermination
 	MappingSessions() observe.MappingSessions
 	FallbackStatistics() observe.FallbackStatistics
+	Quality() observe.Quality
 	TLSProxy() observe.TLSProxySessions
 	Conns() observe.Conns
 	Certificates() observe.Certificates

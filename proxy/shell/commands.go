@@ -93,6 +93,7 @@ func commands(b Backend, now func() time.Time) []entry {
 			usage: "show uc-ime fallback-notification statistics", help: "Calls whose quality is watched, and notifications to fall back to the PSTN",
 			run: snapshot(b.FallbackStatistics),
 		},
+		{usage: "show uc-ime quality", help: "The calls that sound worst now", run: snapshot(b.Quality)},
 		{
 			usage: "show running-config [SECTION]", pattern: "show running-config [{" + strings.Join(config.SectionNames(), "|") + "}]",
 			help: "The configuration in force", run: runningConfig(b),
