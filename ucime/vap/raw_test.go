@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -108,12 +109,19 @@ func (m rawMessage) u32(typ int) uint32 { return binary.BigEndian.Uint32(m.attrs
 
 type rawKeys struct{ client, server []byte }
 
+// rawUserKeys remembers user keys: their derivation is slow on purpose.
+var rawUserKeys sync.Map
+
 func rawDerive(user, password string, nonce, clientNonce []byte) rawKeys {
-	uk, err := pbkdf2.Key(sha256.New, password, []byte(`vap-v1:"VAP":`+user), 100000, 32)
-	if err != nil {
-		panic(err)
+	uk, known := rawUserKeys.Load(user + " " + password)
+	if !known {
+		k, err := pbkdf2.Key(sha256.New, password, []byte(`vap-v1:"VAP":`+user), 100000, 32)
+		if err != nil {
+			panic(err)
+		}
+		uk, _ = rawUserKeys.LoadOrStore(user+" "+password, k)
 	}
-	sk := rawHMAC(uk, []byte("vap-v1 session"+string(nonce)+string(clientNonce)))
+	sk := rawHMAC(uk.([]byte), []byte("vap-v1 session"+string(nonce)+string(clientNonce)))
 	return rawKeys{rawHMAC(sk, []byte("client")), rawHMAC(sk, []byte("server"))}
 }
 

@@ -249,23 +249,63 @@ func TestSilentClientIsClosedAfterThreeMissedKeepAlives(t *testing.T) {
 	}
 }
 
+// A host that opens connections without end keeps no other host out, not even one that takes its time.
 func TestIdleStrangersKeepNobodyOut(t *testing.T) {
 	s := startServer(t, newMemory(), 0)
-	var first *rawConn
-	for i := range maxUnregistered {
-		c := rawDial(t, s.addr())
-		if i == 0 {
-			first = c
-			eventually(t, "the first is there", func() bool { return s.Stats().Connections == 1 })
-			s.pass(t, time.Second) // the oldest by the clock
-		}
+	nc, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}).Dial("tcp", s.addr())
+	if err != nil {
+		t.Fatal(err)
 	}
-	eventually(t, "all are there", func() bool { return s.Stats().Connections == maxUnregistered })
-	rawRegistered(t, s.addr(), "node1")
+	defer nc.Close()
+	_ = nc.SetDeadline(time.Now().Add(patience))
+	slow := &rawConn{t: t, rw: nc}
+	there := func(n int) func() bool { return func() bool { return s.Stats().Connections == n } }
+	eventually(t, "the slow one is there", there(1))
+	s.clock.advance(time.Second) // it is the oldest by the clock
+	first := rawDial(t, s.addr())
+	eventually(t, "the first is there", there(2))
+	s.clock.advance(time.Second)
+	for range maxUnregistered - 2 {
+		rawDial(t, s.addr())
+	}
+	eventually(t, "all are there", there(maxUnregistered))
+	for i := range uint64(20) {
+		rawDial(t, s.addr())
+		eventually(t, "one gave way", func() bool { return s.Stats().Evicted == i+1 })
+	}
 	first.closed()
-	if st := s.Stats(); st.Evicted != 1 || st.Registered != 1 {
+	slow.register("vapuser", "node1", password)
+	rawRegistered(t, s.addr(), "node2")
+	if st := s.Stats(); st.Registered != 2 {
 		t.Errorf("%+v", st)
 	}
+}
+
+// A client that reads nothing is closed, and holds nobody up.
+func TestClientThatReadsNothingIsClosed(t *testing.T) {
+	s := startServer(t, newMemory(), 0)
+	c := rawRegistered(t, s.addr(), "node1")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for { // until the server reads no more, and then until it closes
+			if _, err := c.rw.Write(c.sealed(11, rawID(), c.handle)); err != nil {
+				return
+			}
+		}
+	}()
+	stuck := uint64(0)
+	eventually(t, "the server is stuck in a write", func() bool {
+		before := stuck
+		stuck = s.Clients()[0].Sent
+		time.Sleep(10 * time.Millisecond)
+		return before == stuck && stuck > 1 && s.clock.armed(writeTime) == 1
+	})
+	rawRegistered(t, s.addr(), "node2").ask(11)
+	eventually(t, "the other's answer is written", func() bool { return s.clock.armed(writeTime) == 1 })
+	s.clock.advance(writeTime)
+	<-done
+	eventually(t, "it is gone", func() bool { return len(s.Clients()) == 1 })
 }
 
 func TestConnectionLimitAndReplacement(t *testing.T) {
@@ -289,7 +329,8 @@ func TestConnectionLimitAndReplacement(t *testing.T) {
 	if m := again.ask(11); m.code() != 0 {
 		t.Errorf("the new one: %d", m.code())
 	}
-	if st := s.Stats(); st.Replaced != 1 || st.TooManyConnections != 1 || st.Registered != 2 {
+	eventually(t, "two are left", func() bool { return s.Stats().Registered == 2 })
+	if st := s.Stats(); st.Replaced != 1 || st.TooManyConnections != 1 {
 		t.Errorf("%+v", st)
 	}
 	// One that does not answer is closed after 5 s.

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -330,22 +331,36 @@ func (s *Server) take(l *listener, raw net.Conn) {
 		return
 	}
 	c := newConn(s, l.inst, raw, remote)
-	var oldest *conn
-	waiting := 0
-	for o := range s.conns {
-		if o.inst == l.inst && !o.registered && !o.leaving {
-			if waiting++; oldest == nil || o.opened.Before(oldest.opened) {
-				oldest = o
-			}
-		}
-	}
-	if waiting >= maxUnregistered {
+	if o := s.surplus(l.inst); o != nil {
 		s.count.evicted.Add(1)
-		oldest.leaving = true
-		oldest.close()
+		o.leaving = true
+		o.close()
 	}
 	s.conns[c] = struct{}{}
 	s.wg.Go(c.run)
+}
+
+// surplus is the connection that has to give way when too many are not registered: the oldest of the source address that has most of them, so
+// that one host cannot keep another out. With mu held.
+func (s *Server) surplus(inst *Instance) *conn {
+	total := 0
+	waiting := map[netip.Addr][]*conn{}
+	for o := range s.conns {
+		if o.inst == inst && !o.registered && !o.leaving {
+			total++
+			waiting[o.remote.Addr()] = append(waiting[o.remote.Addr()], o)
+		}
+	}
+	if total < maxUnregistered {
+		return nil
+	}
+	var most []*conn
+	for _, list := range waiting {
+		if len(list) > len(most) {
+			most = list
+		}
+	}
+	return slices.MinFunc(most, func(a, b *conn) int { return a.opened.Compare(b.opened) })
 }
 
 func sourceOf(raw net.Conn) netip.AddrPort {

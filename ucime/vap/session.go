@@ -281,6 +281,10 @@ func (s *session) nudge() {
 // sync publishes what is offered, after every change of it, and again after the retry interval where the server refused something for now.
 func (s *session) sync() {
 	for {
+		select {
+		case <-s.wake: // what woke us is seen by what follows
+		default:
+		}
 		again := s.publishAll()
 		var stop func() bool
 		if again {
