@@ -58,6 +58,9 @@ func TestPassiveObserver(t *testing.T) {
 				t.Errorf("%q is to be seen on the wire", secret)
 			}
 		}
+		if len(all) > 16_500 { // docs/scale.md says 16 kB
+			t.Errorf("%d bytes on the wire", len(all))
+		}
 		shapes[string(v.Called)] = [2][]int{records(t, r.up.Bytes()), records(t, r.down.Bytes())}
 		r.mu.Unlock()
 	}

@@ -52,15 +52,23 @@ func BenchmarkFailedValidation(b *testing.B) {
 	b.ReportMetric(float64((cpu(b)-before).Microseconds())/float64(b.N), "cpu-us/op")
 }
 
-// BenchmarkOffer is the terminator's part of a run, which a certified peer can make it do.
+// BenchmarkOffer is the terminator's part of a run, which a certified peer can make it do. Whether there are calls to prove
+// must not show in its time.
 func BenchmarkOffer(b *testing.B) {
-	w := newWorld(b, nil)
-	v := &session{server: w.server, peer: peerA}
-	sh := newShare([]byte("x"), nil, nil)
-	st := &start{method: WithCaller, public: sh.public}
-	b.ReportAllocs()
-	for b.Loop() {
-		v.offer(st, make([]byte, 33))
+	for _, calls := range []int{0, 1, 16, 100} {
+		b.Run(fmt.Sprintf("calls=%d", calls), func(b *testing.B) {
+			w := newWorld(b, func(c *ServerConfig) { c.Limits.Guesses, c.Limits.GuessesPerPeer = 1<<40, 1<<40 })
+			for i := range calls {
+				w.add(uint64(i), seenBy(callOf(), 0, time.Duration(i)*time.Minute))
+			}
+			v := &session{server: w.server, peer: peerA}
+			st := &start{method: WithCaller, selector: Selector(callOf().Called)}
+			st.public = newShare([]byte("x"), nil, nil).public
+			b.ReportAllocs()
+			for b.Loop() {
+				v.offer(st, make([]byte, 33))
+			}
+		})
 	}
 }
 

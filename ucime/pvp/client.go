@@ -69,7 +69,7 @@ func (r Result) Value() int {
 
 // Errors of Result that callers may want to tell apart.
 var (
-	// ErrLimit is our own limit of originating validations.
+	// ErrLimit is our own limit of originating validations, in all or with this peer.
 	ErrLimit = errors.New("too many originating validations at a time")
 	// ErrBusy is the peer's limit.
 	ErrBusy = errors.New("the peer has reached a limit")
@@ -97,6 +97,7 @@ type ClientConfig struct {
 type Client struct {
 	ClientConfig
 	tls     *tls.Config
+	running counted[learn.PeerID]
 	slots   chan struct{}
 	workers chan struct{}
 }
@@ -151,13 +152,12 @@ func (c *Client) Validate(ctx context.Context, addr string, peer learn.PeerID, v
 	if len(usable) == 0 {
 		return c.count(Result{Err: fmt.Errorf("%w: %w", ErrUnusable, err)})
 	}
-	select {
-	case c.slots <- struct{}{}:
-		defer func() { <-c.slots }()
-	default:
+	leave, ok := c.enter(peer)
+	if !ok {
 		c.Counters.BlockedValidationOrigTLSLimit.Add(1)
 		return c.count(Result{Err: ErrLimit})
 	}
+	defer leave()
 	c.Counters.ValidationAttempts.Add(1)
 	c.Counters.Originating.Add(1)
 	defer c.Counters.Originating.Add(-1)
@@ -179,6 +179,20 @@ func (c *Client) Validate(ctx context.Context, addr string, peer learn.PeerID, v
 		r.Err = fmt.Errorf("peer at %s: %w", addr, r.Err)
 	}
 	return c.count(r)
+}
+
+// enter takes a place among all validations and among those with peer: one that answers slowly must not hold them all.
+func (c *Client) enter(peer learn.PeerID) (leave func(), ok bool) {
+	if !c.running.enter(peer, c.Limits.PerPeer) {
+		return nil, false
+	}
+	select {
+	case c.slots <- struct{}{}:
+		return func() { <-c.slots; c.running.leave(peer) }, true
+	default:
+		c.running.leave(peer)
+		return nil, false
+	}
 }
 
 func (c *Client) count(r Result) Result {

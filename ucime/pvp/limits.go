@@ -15,7 +15,7 @@ type Limits struct {
 	Pending int
 	// Terminating and Originating are how many validations may run at a time (64, 32): the guide's TLSValidationThreshold.
 	Terminating, Originating int
-	// PerPeer is how many terminating validations one peer may run at a time (4).
+	// PerPeer is how many validations may run with one peer at a time, on either side (4).
 	PerPeer int
 	// SourceBurst and SourcePerMinute bound new connections of one source (60, 60).
 	SourceBurst, SourcePerMinute int
@@ -25,7 +25,7 @@ type Limits struct {
 	GuessesPerPeer, Guesses int
 	// Workers is how many runs are computed at a time (half the processors, at least 1).
 	Workers int
-	// Handshake, Frame and Connection bound the TLS handshake, the wait for one frame, and all of it (10 s, 10 s, 60 s).
+	// Handshake, Frame and Connection bound the TLS handshake, the wait for one frame, and all of it (10 s, 10 s, 30 s).
 	Handshake, Frame, Connection time.Duration
 	// TableEntries caps the tables of sources and of peers (16,384), BudgetEntries that of VCRs with guesses spent (200,000).
 	TableEntries, BudgetEntries int
@@ -62,7 +62,7 @@ func (l Limits) withDefaults() (Limits, error) {
 	for _, f := range []struct {
 		v   *time.Duration
 		def time.Duration
-	}{{&l.Handshake, 10 * time.Second}, {&l.Frame, 10 * time.Second}, {&l.Connection, time.Minute}} {
+	}{{&l.Handshake, 10 * time.Second}, {&l.Frame, 10 * time.Second}, {&l.Connection, 30 * time.Second}} {
 		if *f.v < 0 {
 			return l, errors.New("a time limit is negative")
 		}
@@ -155,7 +155,7 @@ func (r *rates[K]) size() int {
 }
 
 // counted bounds how many validations each peer runs at a time. It has an entry only for peers that run one, so the
-// limit of terminating validations is its cap.
+// limit of validations at a time is its cap.
 type counted[K comparable] struct {
 	mu sync.Mutex // guards m
 	m  map[K]int

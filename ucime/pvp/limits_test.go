@@ -250,20 +250,44 @@ func TestConcurrentOriginating(t *testing.T) {
 	}
 	defer func() { _ = ln.Close() }()
 	w := newWorld(t, nil)
-	c, err := NewClient(ClientConfig{Identity: w.ring.member(t, peerA), Own: peerA, Domain: "a.example", Limits: Limits{Originating: 1}})
+	c, err := NewClient(ClientConfig{Identity: w.ring.member(t, peerA), Own: peerA, Domain: "a.example", Limits: Limits{Originating: 3, PerPeer: 2}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan Result)
-	go func() { done <- c.Validate(ctx, ln.Addr().String(), peerB, callOf(), WithCaller) }()
-	until(t, "the first under way", func() bool { return c.Counters.Originating.Load() == 1 })
-	r := w.validate(c, callOf(), WithCaller)
-	if r.Outcome != Unreachable || !errors.Is(r.Err, ErrLimit) || c.Counters.BlockedValidationOrigTLSLimit.Load() != 1 {
-		t.Fatalf("%+v, BlockedValidationOrigTLSLimit %d", r, c.Counters.BlockedValidationOrigTLSLimit.Load())
+	hold := func(peer learn.PeerID) {
+		before := c.Counters.Originating.Load()
+		go func() { done <- c.Validate(ctx, ln.Addr().String(), peer, callOf(), WithCaller) }()
+		until(t, "one more under way", func() bool { return c.Counters.Originating.Load() == before+1 })
+	}
+	w.add(1, seenBy(callOf(), 0, 0))
+	hold(peerC)
+	hold(peerC)
+	for i, want := range []error{ErrLimit, nil, ErrLimit} {
+		peer, addr := peerC, ln.Addr().String() // a third with the same peer
+		switch i {
+		case 1: // another peer
+			peer, addr = peerB, w.addr
+		case 2: // a fourth at a time
+			hold(peerA)
+			peer, addr = peerB, w.addr
+		}
+		r := c.Validate(context.Background(), addr, peer, callOf(), WithCaller)
+		if (r.Outcome == Success) != (want == nil) || !errors.Is(r.Err, want) {
+			t.Errorf("validation %d: %+v, want %v", i, r, want)
+		}
+	}
+	if n := c.Counters.BlockedValidationOrigTLSLimit.Load(); n != 2 {
+		t.Errorf("BlockedValidationOrigTLSLimit %d", n)
 	}
 	cancel()
-	<-done
+	for range 3 {
+		<-done
+	}
+	if len(c.slots) != 0 || len(c.running.m) != 0 {
+		t.Error("places are not given back")
+	}
 }
 
 // Half-open connections drive out each other, and a source that has finished a handshake still gets in.

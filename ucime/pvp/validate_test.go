@@ -135,9 +135,9 @@ func TestCallersInOtherForms(t *testing.T) {
 
 // Where the far end did not see the caller, the other method follows in the same connection; nobody is the worse for it.
 func TestMethodsInTurn(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newWorld(t, func(c *ServerConfig) { c.Limits.PeerBurst = 4 })
 	c := w.client(peerA)
-	for i := range 8 { // 24 unsuccessful runs are all that the peer's burst allows
+	for i := range 3 {
 		v := seenBy(callOf(), 0, 0)
 		v.Caller = ""
 		w.add(uint64(i), v)
@@ -333,5 +333,102 @@ func TestAnotherPeerIsNotToldWhoAsks(t *testing.T) {
 	}
 	if err := <-done; err == nil || len(shown) != 0 {
 		t.Fatalf("the other peer's handshake: %v, our certificate was shown: %v", err, len(shown) != 0)
+	}
+}
+
+// An answer of a peer that has proved is held against what its own proxy will check.
+func TestGrantsThatDoNotHold(t *testing.T) {
+	now := time.Now()
+	issuer := TicketIssuer{Key: testKey(), Domain: "b.example", Routes: []string{"sip:b.example"}, Lifetime: time.Hour}
+	issue := func(i TicketIssuer, node learn.PeerID, domain string, called learn.Number) Grant {
+		g, err := i.Issue(node, domain, called, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g
+	}
+	called := callOf().Called
+	good := issue(issuer, peerB, "a.example", called)
+	for name, d := range map[string]struct {
+		change func(*Grant)
+		at     time.Time
+		ok     bool
+	}{
+		"good":                   {func(*Grant) {}, now, true},
+		"no ticket in it":        {func(g *Grant) { g.Ticket = "QUJD" }, now, false},
+		"the ticket has ended":   {func(*Grant) {}, now.Add(time.Hour + time.Second), false},
+		"another number":         {func(g *Grant) { g.Numbers = []learn.Number{"+4930123456"} }, now, false},
+		"a number without":       {func(g *Grant) { g.Numbers = append(g.Numbers, "+4930123456") }, now, false},
+		"a ticket for another":   {func(g *Grant) { g.Ticket = issue(issuer, peerB, "c.example", called).Ticket }, now, false},
+		"from another domain":    {func(g *Grant) { g.Domain = "c.example" }, now, false},
+		"from another peer":      {func(g *Grant) { g.Ticket = issue(issuer, peerC, "a.example", called).Ticket }, now, false},
+		"ticket without number":  {func(g *Grant) { g.Ticket = issue(issuer, peerB, "a.example", "+4930123456").Ticket }, now, false},
+		"an alias with a ticket": {func(g *Grant) { g.Numbers = g.Numbers[:1] }, now, true},
+	} {
+		g := good
+		g.Numbers = append([]learn.Number(nil), good.Numbers...)
+		d.change(&g)
+		if err := checkGrant(&g, "a.example", called, peerB, d.at); (err == nil) != d.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Serve ends with its context, whatever connections there are, and its goroutines with it (TestMain looks for them).
+func TestServeEnds(t *testing.T) {
+	w := newWorld(t, nil)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.server.Serve(ctx, ln) }()
+	w.addr = ln.Addr().String()
+	holdRun(w, w.ring.member(t, peerA), peerA)
+	half, err := net.Dial("tcp", w.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = half.Close() }()
+	until(t, "both connections there", func() bool { return w.counters.Pending.Load() == 1 && w.counters.Terminating.Load() == 1 })
+	cancel()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("Serve goes on")
+	}
+	if w.counters.Pending.Load() != 0 || w.counters.Terminating.Load() != 0 {
+		t.Error("connections are still counted")
+	}
+}
+
+func TestServeSaysThatItsListenerFailed(t *testing.T) {
+	w := newWorld(t, nil)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = ln.Close()
+	if err := w.server.Serve(context.Background(), ln); !errors.Is(err, net.ErrClosed) {
+		t.Fatalf("error %v", err)
+	}
+}
+
+func TestConfigurationsThatAreRefused(t *testing.T) {
+	if _, err := NewServer(ServerConfig{}); err == nil {
+		t.Error("a server without anything")
+	}
+	m := newAuthority(t).member(t, peerA)
+	for name, c := range map[string]ClientConfig{
+		"no identity": {Own: peerA, Domain: "a.example"}, "no peer ID": {Identity: m, Domain: "a.example"}, "no domain": {Identity: m, Own: peerA},
+		"bad domain": {Identity: m, Own: peerA, Domain: "a_example"}, "bad limit": {Identity: m, Own: peerA, Domain: "a.example", Limits: Limits{Workers: -1}},
+	} {
+		if _, err := NewClient(c); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
 	}
 }
