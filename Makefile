@@ -7,7 +7,7 @@ COMMIT  ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 # Debian packages: what builds, what the lab is made of.
 DEPS_BUILD := gcc libc6-dev libsrtp2-dev
 # What the tests attack with.
-DEPS_TEST  := nmap sipvicious hping3
+DEPS_TEST  := nmap sipvicious hping3 curl
 DEPS_LAB   := iproute2 iputils-ping conntrack nftables ethtool openssl openssh-client util-linux systemd baresip-core kamailio kamailio-tls-modules \
               rtpengine-daemon sip-tester tshark linphone-cli sox
 

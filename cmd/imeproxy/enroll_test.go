@@ -11,7 +11,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"imeproxy/ucime/enroll"
+	"imeproxy/ucime/pvp"
 )
+
+// A member is what the validator asks who it is and whom it may speak to.
+var _ pvp.Identity = (*enroll.Member)(nil)
 
 var volatile = []struct {
 	match *regexp.Regexp

@@ -536,6 +536,8 @@ func TestRevocationReachesEveryMember(t *testing.T) {
 	w := newWorld(t)
 	license := w.license(LicenseSpec{PeerCount: 1})
 	bad, good := w.enrolled(t.TempDir(), license), w.member(t.TempDir())
+	lists := make(chan struct{}, 100)
+	good.cfg.OnList = func() { lists <- struct{}{} }
 	if _, err := good.InstallLicense("b.lic", w.license(LicenseSpec{PeerCount: 1})); err != nil {
 		t.Fatal(err)
 	}
@@ -567,6 +569,9 @@ func TestRevocationReachesEveryMember(t *testing.T) {
 	eventually(t, "Run waits", func() bool { return w.clock.next().Sub(w.clock.Now()) == ListInterval })
 	w.clock.advance(ListInterval)
 	eventually(t, "revoked", func() bool { return good.Admitted(theirs.Leaf) != nil })
+	if len(lists) < 2 {
+		t.Errorf("told of %d lists", len(lists))
+	}
 	// An older list, replayed, brings it back to nobody.
 	if err := good.takeList(old); err == nil || good.Admitted(theirs.Leaf) == nil {
 		t.Errorf("an old list was taken: %v", err)

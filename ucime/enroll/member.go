@@ -54,6 +54,7 @@ type MemberConfig struct {
 
 	OnEnrolled func(notAfter time.Time) // SuccessfulEnrollment; may be nil
 	OnFailure  func(error)              // EnrollFailure; may be nil
+	OnList     func()                   // a list of revoked certificates came: standing connections are to be checked again; may be nil
 
 	Interfaces func() ([]net.HardwareAddr, error) // nil: HostInterfaces
 	Clock      Clock
@@ -96,6 +97,9 @@ func OpenMember(cfg MemberConfig) (*Member, error) {
 	}
 	if cfg.OnFailure == nil {
 		cfg.OnFailure = func(error) {}
+	}
+	if cfg.OnList == nil {
+		cfg.OnList = func() {}
 	}
 	if cfg.Trust == nil {
 		return nil, errors.New("a member needs the authority's file")
@@ -323,7 +327,9 @@ func (m *Member) FetchList(ctx context.Context) error {
 	if err := m.takeList(body); err != nil {
 		return fmt.Errorf("list of revoked certificates: %w", err)
 	}
-	return writeFile(m.path(listFile), body)
+	err = writeFile(m.path(listFile), body)
+	m.cfg.OnList() // it counts, kept or not
+	return err
 }
 
 // Enroll gets a certificate (utils ime certenrollment enroll): the first, or the next one before the present one ends. Until it succeeds, the
