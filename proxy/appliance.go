@@ -39,6 +39,7 @@ type Options struct {
 	Version  string
 	Commit   string
 	Recent   *observe.LogRing // what Log wrote last; nil: not kept
+	Metrics  string           // "127.0.0.1:9464": where Prometheus may collect, a loopback address; "": nowhere
 }
 
 // Appliance is the running proxy. Start it once, Stop it once; its other methods may be called from any goroutine
@@ -65,6 +66,7 @@ type Appliance struct {
 	sealer   *sipalg.Sealer
 	records  *observe.RecordWriter
 	counters *observe.Counters
+	metrics  *observe.Metrics
 	health   observe.Health
 	sessions *sessions
 	calls    *calls
@@ -104,6 +106,9 @@ func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 		}
 	}()
 	if a.counters, err = newCounters(); err != nil {
+		return nil, err
+	}
+	if a.metrics, err = observe.NewMetrics(a.counters, a.live); err != nil {
 		return nil, err
 	}
 	var key [32]byte
@@ -161,6 +166,9 @@ func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 		a.log.Warn("no uc-ime is configured: traffic is forwarded and translated, no call is taken")
 	}
 	if err = a.applyMappings(p); err != nil {
+		return nil, err
+	}
+	if err = a.serveMetrics(opt.Metrics); err != nil {
 		return nil, err
 	}
 	a.serveListeners(a.listen, nil)

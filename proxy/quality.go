@@ -51,10 +51,11 @@ type fileStamp struct {
 
 // callQuality is what is watched of one call.
 type callQuality struct {
-	q       *quality
-	call    *call
-	lane    int
-	monitor *fallback.Monitor
+	q         *quality
+	call      *call
+	lane      int
+	direction string // "inbound" or "outbound": who called
+	monitor   *fallback.Monitor
 
 	// Guarded by quality.mu.
 	notifier fallback.Notifier
@@ -83,8 +84,8 @@ type qualitySeen struct {
 	decided        bool
 }
 
-// add takes one sample.
-func (s *qualitySeen) add(at time.Duration, r fallback.Result, lost uint64) {
+// add takes one sample, and tells whether it is the end of another 8 s, which no earlier one counted.
+func (s *qualitySeen) add(at time.Duration, r fallback.Result, lost uint64) (whole bool) {
 	if s.samples == 0 {
 		s.begun, s.eventsAt, s.lost, s.concealedAt = at, at, lost, -1
 	} else {
@@ -100,7 +101,7 @@ func (s *qualitySeen) add(at time.Duration, r fallback.Result, lost uint64) {
 		s.bad++
 	}
 	if !r.Sampled || !f.Measured {
-		return
+		return false
 	}
 	if s.measured == 0 {
 		s.pdvLow, s.mos = f.PDV, f.MOS
@@ -110,7 +111,9 @@ func (s *qualitySeen) add(at time.Duration, r fallback.Result, lost uint64) {
 	s.pdvLow, s.mos, s.pdvSum = min(s.pdvLow, f.PDV), min(s.mos, f.MOS), s.pdvSum+f.PDV
 	if at-s.eventsAt >= 8*time.Second {
 		s.totalEvents, s.eventsAt = s.totalEvents+uint64(f.Events), at
+		return true
 	}
+	return false
 }
 
 func newQuality(a *Appliance) *quality {
@@ -187,7 +190,10 @@ func (q *quality) sample(lane int, at time.Duration, rate int) []due {
 	defer q.mu.Unlock()
 	for c := range q.lanes[lane] {
 		r := c.monitor.Sample(at, table)
-		c.seen.add(at, r, c.monitor.Lost())
+		if c.seen.add(at, r, c.monitor.Lost()) && q.a.metrics != nil {
+			f := &r.Figures
+			q.a.metrics.Window(c.direction, observe.Window{LossRatio: f.Loss() / 100, Burst: f.Burst.Seconds(), PDV: f.PDV.Seconds(), MOS: f.MOS})
+		}
 		if r.Bad && q.a.trace.Wants(trace.Fallback) {
 			q.a.trace.Event(trace.Fallback, c.call.d.ID, c.call.domain, "bad sample at level %s: %s", r.Level, r.Figures.Quality(r.Level))
 		}
@@ -211,7 +217,7 @@ func (q *quality) watch(c *call) *callQuality {
 	if p.UCIME != nil {
 		hold = p.UCIME.HoldDownTimer
 	}
-	w := &callQuality{q: q, call: c, monitor: fallback.NewMonitor(fallback.DefaultLevel, hold), notifier: fallback.Notifier{HoldDown: hold}}
+	w := &callQuality{q: q, call: c, direction: c.rec.Direction, monitor: fallback.NewMonitor(fallback.DefaultLevel, hold), notifier: fallback.Notifier{HoldDown: hold}}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	w.lane = q.next

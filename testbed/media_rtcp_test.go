@@ -55,6 +55,46 @@ func (k *talk) reports(t T, mux bool) {
 	}
 }
 
+// farReports compares what the proxy shows of both ends' reports with what they say, and what the call's list shows of it.
+func (k *talk) farReports(t T) {
+	t.Helper()
+	type report struct {
+		Loss   float64 `json:"loss_percent"`
+		Lost   int     `json:"lost"`
+		Jitter float64 `json:"jitter_ms"`
+	}
+	type side struct {
+		Far report `json:"far_report"`
+	}
+	var all struct {
+		Sessions []struct {
+			CallID  string `json:"call_id"`
+			Inside  side   `json:"inside"`
+			Outside side   `json:"outside"`
+		} `json:"sessions"`
+	}
+	k.s.Proxy.Show(t, "uc-ime media-sessions detail", &all)
+	want, seen := report{Loss: 21.48, Lost: 77, Jitter: 34.13}, false // 55 of 256, 273 ticks of 8 kHz
+	for _, m := range all.Sessions {
+		if m.CallID == k.caller.CallID {
+			if seen = true; m.Inside.Far != want || m.Outside.Far != want {
+				t.Errorf("reports: inside %+v, outside %+v, want %+v", m.Inside.Far, m.Outside.Far, want)
+			}
+		}
+	}
+	var worst struct {
+		Calls []struct {
+			CallID string  `json:"call_id"`
+			Far    float64 `json:"far_loss_percent"`
+			MOS    float64 `json:"mos"`
+		} `json:"calls"`
+	}
+	k.s.Proxy.Show(t, "uc-ime quality", &worst)
+	if !seen || len(worst.Calls) != 1 || worst.Calls[0].CallID != k.caller.CallID || worst.Calls[0].Far != want.Loss || worst.Calls[0].MOS < 1 {
+		t.Errorf("call of %s: %v; quality %+v", k.caller.CallID, seen, worst)
+	}
+}
+
 // ForgetReports empties what has come of RTCP.
 func (m *MediaStub) ForgetReports() {
 	m.mu.Lock()
@@ -73,6 +113,7 @@ func TestMediaRTCP(t *testing.T) {
 			k.reports(t, false)
 			k.bothWays(t, 5)
 			k.reports(t, false)
+			k.farReports(t)
 			k.end(t)
 		})
 		t.Run(name+"/multiplexed", func(t *testing.T) {

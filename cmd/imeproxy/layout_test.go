@@ -50,16 +50,18 @@ var rooms = map[string][]string{
 
 // libraries names the rooms that may use a library for what they are for; a library that is not listed may be used by all.
 var libraries = map[string][]string{
-	"github.com/emiago/sipgo":            {"imeproxy/sipalg", "imeproxy/testbed", "imeproxy/ucime/callagent", "imeproxy/ucime/callagent/..."},
-	"github.com/pion/srtp/v3":            {"imeproxy/mediaterm", "imeproxy/testbed"},
-	"github.com/google/nftables":         {"imeproxy/mapping"},
-	"github.com/vishvananda/netlink":     {"imeproxy/mapping"},
-	"software.sslmate.com/src/go-pkcs12": {"imeproxy/tlsproxy"},
-	"github.com/gliderlabs/ssh":          {"imeproxy/proxy/sshd"},
-	"github.com/pkg/sftp":                {"imeproxy/proxy/sshd", "imeproxy/proxy/remote"},
-	"github.com/cloudflare/circl":        {"imeproxy/ucime/pvp"},
-	"github.com/bwesterb/go-ristretto":   {"imeproxy/ucime/pvp"},
-	"github.com/spf13/cobra":             {"imeproxy/cmd/imeproxy", "imeproxy/proxy/trust"},
+	"github.com/emiago/sipgo":             {"imeproxy/sipalg", "imeproxy/testbed", "imeproxy/ucime/callagent", "imeproxy/ucime/callagent/..."},
+	"github.com/pion/srtp/v3":             {"imeproxy/mediaterm", "imeproxy/testbed"},
+	"github.com/google/nftables":          {"imeproxy/mapping"},
+	"github.com/vishvananda/netlink":      {"imeproxy/mapping"},
+	"software.sslmate.com/src/go-pkcs12":  {"imeproxy/tlsproxy"},
+	"github.com/gliderlabs/ssh":           {"imeproxy/proxy/sshd"},
+	"github.com/pkg/sftp":                 {"imeproxy/proxy/sshd", "imeproxy/proxy/remote"},
+	"github.com/cloudflare/circl":         {"imeproxy/ucime/pvp"},
+	"github.com/bwesterb/go-ristretto":    {"imeproxy/ucime/pvp"},
+	"github.com/prometheus/client_golang": {"imeproxy/proxy/observe"},
+	"github.com/prometheus/common":        {"imeproxy/proxy/observe"},
+	"github.com/spf13/cobra":              {"imeproxy/cmd/imeproxy", "imeproxy/proxy/trust"},
 }
 
 type goPackage struct {

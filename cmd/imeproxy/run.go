@@ -29,7 +29,7 @@ type runFlags struct {
 	config, stateDir, control string
 	drain                     time.Duration
 	logLevel, logFormat       string
-	keyLog                    string
+	keyLog, metrics           string
 }
 
 func newRunCommand() *cobra.Command {
@@ -53,6 +53,7 @@ func newRunCommand() *cobra.Command {
 	fl.DurationVar(&f.drain, "drain", 0, "how long standing calls may end by themselves after SIGTERM")
 	fl.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	fl.StringVar(&f.logFormat, "log-format", "text", "text or json")
+	fl.StringVar(&f.metrics, "metrics", "", "let Prometheus collect at `ADDRESS:PORT`, a loopback address")
 	fl.StringVar(&f.keyLog, "tls-keylog", "", "write TLS session keys to `FILE`: anyone who has it can read all calls (lab only)")
 	_ = fl.MarkHidden("tls-keylog")
 	_ = cmd.MarkFlagRequired("config")
@@ -116,7 +117,7 @@ func runAppliance(ctx context.Context, f runFlags, stdout, stderr io.Writer) err
 	if err := shell.CheckSocket(f.control); err != nil {
 		return err
 	}
-	opt := proxy.Options{Config: cfg, File: f.config, StateDir: f.stateDir, Log: log, Version: version, Commit: commit, Recent: recent}
+	opt := proxy.Options{Config: cfg, File: f.config, StateDir: f.stateDir, Log: log, Version: version, Commit: commit, Recent: recent, Metrics: f.metrics}
 	if f.keyLog != "" {
 		file, err := os.OpenFile(f.keyLog, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 		if err != nil {

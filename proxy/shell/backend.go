@@ -23,6 +23,7 @@ type Backend interface {
 	MappingSessions() observe.MappingSessions
 	FallbackStatistics() observe.FallbackStatistics
 	Quality() observe.Quality
+	Metrics() (observe.Exposition, error)
 	TLSProxy() observe.TLSProxySessions
 	Conns() observe.Conns
 	Certificates() observe.Certificates

@@ -122,6 +122,7 @@ func commands(b Backend, now func() time.Time) []entry {
 		{usage: "show cpu", help: "What the daemon uses", run: snapshot(b.Resources)},
 		{usage: "show memory", help: "What the daemon uses", run: snapshot(b.Resources)},
 		{usage: "show logging", help: "The last lines of the log", run: snapshot(b.Logging)},
+		{usage: "show metrics", help: "All counters, as Prometheus reads them", run: attempt(b.Metrics)},
 		{usage: "show health", help: "What is wrong now, and what to do", run: snapshot(b.Health)},
 		{
 			usage: "clear conn [all]", pattern: "clear conn=connection [all]", help: "End every signaling session and its calls",

@@ -42,6 +42,7 @@ func (f *fake) MediaSessions() observe.MediaSessions {
 func (f *fake) MappingSessions() observe.MappingSessions { return observe.MappingSessions{} }
 
 func (f *fake) Quality() observe.Quality                       { return observe.Quality{} }
+func (f *fake) Metrics() (observe.Exposition, error)           { return observe.Exposition{}, nil }
 func (f *fake) FallbackStatistics() observe.FallbackStatistics { return observe.FallbackStatistics{} }
 
 func (f *fake) MediaTermination() observe.MediaTermination {
