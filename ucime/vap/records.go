@@ -1,6 +1,7 @@
 package vap
 
 import (
+	"strings"
 	"time"
 
 	"imeproxy/ucime/learn"
@@ -159,7 +160,7 @@ func readRoute(c *node) (r learn.Route, err error) {
 			return r, err
 		}
 	}
-	r.Number = learn.Number(number)
+	r.Number, r.Domain = learn.Number(number), strings.ToLower(r.Domain)
 	if r.URIs, err = c.texts("uri", MaxURIs); err != nil {
 		return r, err
 	}
