@@ -294,12 +294,13 @@ func TestClientThatReadsNothingIsClosed(t *testing.T) {
 			}
 		}
 	}()
-	stuck := uint64(0)
-	eventually(t, "the server is stuck in a write", func() bool {
-		before := stuck
-		stuck = s.Clients()[0].Sent
-		time.Sleep(10 * time.Millisecond)
-		return before == stuck && stuck > 1 && s.clock.armed(writeTime) == 1
+	var seen, looks uint64
+	eventually(t, "the server is stuck in a write", func() bool { // at each of 50 looks it is where it was
+		if now := s.Clients()[0].Sent; now != seen || s.clock.armed(writeTime) != 1 {
+			seen, looks = now, 0
+		}
+		looks++
+		return looks > 50
 	})
 	rawRegistered(t, s.addr(), "node2").ask(11)
 	eventually(t, "the other's answer is written", func() bool { return s.clock.armed(writeTime) == 1 })
