@@ -47,7 +47,11 @@ func TestPassiveObserver(t *testing.T) {
 		if got.Outcome != Success {
 			t.Fatalf("%+v", got)
 		}
-		until(t, "the end of the connection", func() bool { return w.counters.Terminating.Load() == 0 })
+		until(t, "the end of the connection", func() bool {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return r.ended == 2
+		})
 		r.mu.Lock()
 		all := slices.Concat(r.up.Bytes(), r.down.Bytes())
 		for _, secret := range [][]byte{

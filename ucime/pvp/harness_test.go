@@ -270,6 +270,7 @@ type relay struct {
 	addr     string
 	mu       sync.Mutex // guards what follows
 	up, down bytes.Buffer
+	ended    int // directions that have come to their end
 }
 
 func newRelay(t *testing.T, to string) *relay {
@@ -300,7 +301,12 @@ func newRelay(t *testing.T, to string) *relay {
 }
 
 func (r *relay) pass(record *bytes.Buffer, to, from net.Conn) {
-	defer func() { _ = to.(*net.TCPConn).CloseWrite() }()
+	defer func() {
+		_ = to.(*net.TCPConn).CloseWrite()
+		r.mu.Lock()
+		r.ended++
+		r.mu.Unlock()
+	}()
 	buf := make([]byte, 4096)
 	for {
 		n, err := from.Read(buf)
