@@ -52,11 +52,21 @@ func codecOf(encoding string) codec {
 	return codecOther
 }
 
-// mos of a loss in percent: R = 93.2 - Ie,eff, and MOS by G.107 annex B, whose cubic
-// falls below 1 between R = 0 and 6.5 and is cut there.
-func (c codec) mos(loss float64) float64 {
+// MOS gives R and MOS of an encoding (the name of its rtpmap) at a loss in percent.
+func MOS(encoding string, loss float64) (r, mos float64) {
+	c := codecOf(encoding)
+	return c.rating(loss), c.mos(loss)
+}
+
+// rating is R = 93.2 - Ie,eff.
+func (c codec) rating(loss float64) float64 {
 	ie, bpl := c.impairment()
-	r := 93.2 - (ie + (95-ie)*loss/(loss+bpl))
+	return max(0, 93.2-(ie+(95-ie)*loss/(loss+bpl)))
+}
+
+// mos of a loss in percent by G.107 annex B, whose cubic falls below 1 between R = 0 and 6.5 and is cut there.
+func (c codec) mos(loss float64) float64 {
+	r := c.rating(loss)
 	if r <= 0 {
 		return 1
 	}

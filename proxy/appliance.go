@@ -22,6 +22,7 @@ import (
 	"imeproxy/proxy/disk"
 	"imeproxy/proxy/observe"
 	"imeproxy/proxy/trace"
+	"imeproxy/proxy/vqreport"
 	"imeproxy/sipalg"
 	"imeproxy/sipalg/dialog"
 	"imeproxy/tlsproxy"
@@ -67,6 +68,7 @@ type Appliance struct {
 	records  *observe.RecordWriter
 	counters *observe.Counters
 	metrics  *observe.Metrics
+	reports  *vqreport.Publisher
 	health   observe.Health
 	sessions *sessions
 	calls    *calls
@@ -94,7 +96,7 @@ func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 	// Not the named result: `return nil, err` would take the appliance away from what undoes it.
 	a := &Appliance{opt: opt, log: limitedLog(opt.Log, opt.Now), now: opt.Now, started: opt.Now(), sessions: newSessions(), calls: newCalls()}
 	a.ctx, a.cancel = context.WithCancel(ctx)
-	a.quality = newQuality(a)
+	a.quality, a.reports = newQuality(a), vqreport.New(a.log)
 	a.capture = capture.NewStore(opt.StateDir, &a.trace, a.log)
 	var undo []func()
 	defer func() {
@@ -174,6 +176,7 @@ func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 	a.serveListeners(a.listen, nil)
 	a.quality.loadTable(p)
 	a.wg.Go(a.quality.run)
+	a.wg.Go(func() { a.reports.Run(a.ctx) })
 	a.wg.Go(a.tellDenials)
 	a.wg.Go(a.sweep)
 	return a, nil

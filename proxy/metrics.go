@@ -18,7 +18,7 @@ func (a *Appliance) Metrics() (observe.Exposition, error) { return a.metrics.Exp
 
 // live gives the numbers of this moment.
 func (a *Appliance) live() observe.Live {
-	s := a.quality.statistics()
+	s := a.FallbackStatistics()
 	l := observe.Live{Quality: s, Calls: map[string]int{
 		fallback.Good.String(): s.Monitored - s.Suspect - s.Notified, fallback.Suspect.String(): s.Suspect, fallback.Notified.String(): s.Notified,
 	}}

@@ -191,6 +191,7 @@ func (a *Appliance) finishAs(c *call, why, side string, status int) {
 		c.rec.EndStatus = status
 	}
 	c.recordMedia(a.now())
+	a.reportQuality(c)
 	c.media.close()
 	c.rec.Finish()
 	a.records.Write(c.rec)

@@ -150,7 +150,13 @@ func (a *Appliance) ClearStatistics() {
 }
 
 // FallbackStatistics gives the counters behind `show uc-ime fallback-notification statistics`.
-func (a *Appliance) FallbackStatistics() observe.FallbackStatistics { return a.quality.statistics() }
+func (a *Appliance) FallbackStatistics() observe.FallbackStatistics {
+	out := a.quality.statistics()
+	if a.reports != nil {
+		out.Reports = observe.QualityReports(a.reports.Counts())
+	}
+	return out
+}
 
 // MediaSessions lists the streams.
 func (a *Appliance) MediaSessions() observe.MediaSessions {

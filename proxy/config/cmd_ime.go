@@ -151,6 +151,19 @@ func imeCommands(m *mode) {
 	m.addNo("ticket reject-action", func(p *parser, _ args) { p.ime.TicketRejectDrop = false })
 	m.add("rtcp", "Convert RTCP between RTP and SRTP", func(p *parser, _ args) { p.ime.NoRTCP = false }, func(p *parser, _ args) { p.ime.NoRTCP = true })
 	fallbackCommands(m)
+	m.add("quality-report collector <address:HOST> [port <port:1-65535>]", "Who gets a report on the quality of each call (RFC 6035)", func(p *parser, a args) {
+		p.ime.Collector = netip.AddrPortFrom(netip.MustParseAddr(a.Text("address")), DefaultCollectorPort)
+		if a.Has("port") {
+			p.ime.Collector = netip.AddrPortFrom(p.ime.Collector.Addr(), uint16(a.Int("port")))
+		}
+	}, nil)
+	m.addNo("quality-report collector [<address:HOST> [port <port:1-65535>]]", func(p *parser, a args) {
+		if text := a.Text("address"); text != "" && (!p.ime.Collector.IsValid() || text != p.ime.Collector.Addr().String()) {
+			p.absent(a.arg("address").Col, "collector")
+			return
+		}
+		p.ime.Collector = netip.AddrPort{}
+	})
 	m.add("mapping-service listening-interface <interface:NAMEIF> [listening-port <port:1024-65535>] uc-ime-interface <uc_ime_interface:NAMEIF>",
 		"Service of off-path deployments", setMapping, func(p *parser, _ args) { p.ime.Mapping = nil })
 	m.addNo("mapping-service", func(p *parser, _ args) { p.ime.Mapping = nil })

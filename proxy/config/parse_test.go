@@ -16,7 +16,7 @@ import (
 var noPlaces = cmp.Options{
 	cmpopts.IgnoreTypes(Pos{}, Places{}),
 	cmpopts.EquateEmpty(),
-	cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}),
+	cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{}),
 }
 
 func mustParse(t *testing.T, text string) *Config {
@@ -166,17 +166,20 @@ func TestUCIMEValues(t *testing.T) {
 		"ticket reject drop":   func(u *UCIME) { u.TicketRejectDrop = true },
 		"ticket reject reject": same,
 		"no rtcp":              func(u *UCIME) { u.NoRTCP = true },
-		"ucm address 192.168.10.30 trunk-security-mode non-secure":    func(u *UCIME) { u.UCMs = []UCM{{Addr: addr("192.168.10.30")}} },
-		"ucm address 192.168.10.30 trunk-security-mode nonsecure":     func(u *UCIME) { u.UCMs = []UCM{{Addr: addr("192.168.10.30")}} },
-		"ucm address 192.168.10.30 trunk secure":                      func(u *UCIME) { u.UCMs = []UCM{{Addr: addr("192.168.10.30"), Secure: true}} },
-		"ucm add 10.0.0.9 tr secure\n ucm add 10.0.0.9 tr non-secure": func(u *UCIME) { u.UCMs = []UCM{{Addr: addr("10.0.0.9")}} },
-		"ticket epoch 255 password password1234":                      func(u *UCIME) { u.TicketEpoch, u.TicketPassword = 255, "password1234" },
-		"ticket epoch 1 password *****":                               func(u *UCIME) { u.TicketEpoch, u.TicketPassword = 1, "*****" },
-		"fallback monitoring timer 10":                                func(u *UCIME) { u.MonitoringTimer = 10 * time.Millisecond },
-		"fallback hold-down timer 360":                                func(u *UCIME) { u.HoldDownTimer = 360 * time.Second },
-		"fallback notification rate 25":                               func(u *UCIME) { u.NotificationRate = 25 },
-		"fallback notif rate 25\n no fallback notif rate":             same,
-		"fallback sensitivity-file ime-fallback-sensitvity.fbs":       func(u *UCIME) { u.SensitivityFile = "ime-fallback-sensitvity.fbs" },
+		"ucm address 192.168.10.30 trunk-security-mode non-secure":               func(u *UCIME) { u.UCMs = []UCM{{Addr: addr("192.168.10.30")}} },
+		"ucm address 192.168.10.30 trunk-security-mode nonsecure":                func(u *UCIME) { u.UCMs = []UCM{{Addr: addr("192.168.10.30")}} },
+		"ucm address 192.168.10.30 trunk secure":                                 func(u *UCIME) { u.UCMs = []UCM{{Addr: addr("192.168.10.30"), Secure: true}} },
+		"ucm add 10.0.0.9 tr secure\n ucm add 10.0.0.9 tr non-secure":            func(u *UCIME) { u.UCMs = []UCM{{Addr: addr("10.0.0.9")}} },
+		"ticket epoch 255 password password1234":                                 func(u *UCIME) { u.TicketEpoch, u.TicketPassword = 255, "password1234" },
+		"ticket epoch 1 password *****":                                          func(u *UCIME) { u.TicketEpoch, u.TicketPassword = 1, "*****" },
+		"fallback monitoring timer 10":                                           func(u *UCIME) { u.MonitoringTimer = 10 * time.Millisecond },
+		"fallback hold-down timer 360":                                           func(u *UCIME) { u.HoldDownTimer = 360 * time.Second },
+		"quality-report collector 10.0.0.9":                                      func(u *UCIME) { u.Collector = netip.MustParseAddrPort("10.0.0.9:5060") },
+		"quality coll 10.0.0.9 port 5090":                                        func(u *UCIME) { u.Collector = netip.MustParseAddrPort("10.0.0.9:5090") },
+		"quality-report collector 10.0.0.9 port 7\n no quality-report collector": same,
+		"fallback notification rate 25":                                          func(u *UCIME) { u.NotificationRate = 25 },
+		"fallback notif rate 25\n no fallback notif rate":                        same,
+		"fallback sensitivity-file ime-fallback-sensitvity.fbs":                  func(u *UCIME) { u.SensitivityFile = "ime-fallback-sensitvity.fbs" },
 		"mapping-service listening-interface in uc-ime-interface out": func(u *UCIME) {
 			u.Mapping = &MappingService{ListenInterface: "in", ListenPort: 8060, UCIMEInterface: "out"}
 		},

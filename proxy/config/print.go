@@ -426,6 +426,9 @@ func writeUCIME(c *Config, w *writer) {
 	w.sub(u.HoldDownTimer > 0 && (w.all || u.HoldDownTimer != DefaultHoldDownTimer), "fallback hold-down timer %d", u.HoldDownTimer/time.Second)
 	w.sub(u.NotificationRate > 0 && (w.all || u.NotificationRate != DefaultNotificationRate), "fallback notification rate %d", u.NotificationRate)
 	w.sub(u.SensitivityFile != "", "fallback sensitivity-file %s", u.SensitivityFile)
+	if u.Collector.IsValid() {
+		w.sub(true, "quality-report collector %s port %d", u.Collector.Addr(), u.Collector.Port())
+	}
 	if m := u.Mapping; m != nil {
 		w.sub(true, "mapping-service listening-interface %s listening-port %d uc-ime-interface %s", m.ListenInterface, m.ListenPort, m.UCIMEInterface)
 	}

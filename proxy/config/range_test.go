@@ -14,6 +14,7 @@ func TestRangesAtBothEnds(t *testing.T) {
 		"uc-ime u\n fallback monitoring timer %":                                               {[]string{"10", "600"}, []string{"9", "601", "0", "-10", "100ms"}},
 		"uc-ime u\n fallback hold-down timer %":                                                {[]string{"10", "360"}, []string{"9", "361", "0"}},
 		"uc-ime u\n fallback notification rate %":                                              {[]string{"1", "1000"}, []string{"0", "1001", "1.5"}},
+		"uc-ime u\n quality-report collector 10.0.0.9 port %":                                  {[]string{"1", "65535"}, []string{"0", "65536"}},
 		"uc-ime u\n fallback sensitivity-file %":                                               {[]string{"a.fbs", "disk0:a.fbs"}, []string{"a", ".fbs", "a.fbs.txt", "../a.fbs"}},
 		"uc-ime u\n mapping-service listening-interface i listening-port % uc-ime-interface o": {[]string{"1024", "65535"}, []string{"1023", "65536", "0"}},
 		"uc-ime u\n mapping-service quota %":                                                   {[]string{"1", "60000"}, []string{"0", "60001"}},

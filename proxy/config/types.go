@@ -59,6 +59,7 @@ const (
 	DefaultHoldDownTimer   = 20 * time.Second
 	// DefaultNotificationRate is what a PSTN trunk or two take, in calls a second.
 	DefaultNotificationRate = 10
+	DefaultCollectorPort    = 5060
 	DefaultMappingPort      = 8060
 	DefaultMappingQuota     = 2000
 	DefaultMappingLow       = 20000
@@ -325,7 +326,8 @@ type UCIME struct {
 	NoRTCP                 bool   // RTCP is dropped instead of converted
 	MonitoringTimer        time.Duration
 	HoldDownTimer          time.Duration
-	NotificationRate       int // calls in any second
+	NotificationRate       int            // calls in any second
+	Collector              netip.AddrPort // of quality reports; zero: none
 	SensitivityFile        string
 	Mapping                *MappingService
 	MappingQuota           int           // mappings a call agent

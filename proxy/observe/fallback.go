@@ -19,6 +19,16 @@ type FallbackStatistics struct {
 	Deferred   uint64 // to be repeated when the call is bad still
 	Failed     uint64 // not to be repeated
 	Unanswered uint64 // of the deferred and failed ones: no answer in 32 s
+
+	Reports QualityReports
+}
+
+// QualityReports counts the reports to a collector (RFC 6035). They count from the start of the daemon.
+type QualityReports struct {
+	Published  uint64 // answered 2xx
+	Refused    uint64 // answered otherwise
+	Unanswered uint64
+	Dropped    uint64 // too many waited, or there is no way to the collector
 }
 
 // FallbackAgent is what one call agent was sent.
@@ -40,6 +50,10 @@ func (f FallbackStatistics) rows() []anyRow {
 		{"Notifications deferred", f.Deferred},
 		{"Notifications failed", f.Failed},
 		{"Notifications unanswered", f.Unanswered},
+		{"Quality reports published", f.Reports.Published},
+		{"Quality reports refused", f.Reports.Refused},
+		{"Quality reports unanswered", f.Reports.Unanswered},
+		{"Quality reports dropped", f.Reports.Dropped},
 	}
 }
 

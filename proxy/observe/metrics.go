@@ -136,4 +136,8 @@ func (b *bridge) Collect(out chan<- prometheus.Metric) {
 	for result, n := range map[string]uint64{"accepted": l.Quality.Accepted, "deferred": l.Quality.Deferred, "failed": l.Quality.Failed} {
 		out <- prometheus.MustNewConstMetric(answers, prometheus.CounterValue, float64(n), result)
 	}
+	reports, r := prometheus.NewDesc("imeproxy_quality_reports_total", "Reports to the collector (RFC 6035) by what came of them.", []string{"result"}, nil), l.Quality.Reports
+	for result, n := range map[string]uint64{"published": r.Published, "refused": r.Refused, "unanswered": r.Unanswered, "dropped": r.Dropped} {
+		out <- prometheus.MustNewConstMetric(reports, prometheus.CounterValue, float64(n), result)
+	}
 }

@@ -137,7 +137,8 @@ func layouts() map[string]View {
 		"quality_empty": Quality{},
 		"fallback_statistics": FallbackStatistics{
 			Monitored: 9, Suspect: 2, Notified: 3, Queued: 4, Rate: 10, Waiting: 1, Sent: 14, Accepted: 5, Deferred: 6, Failed: 7, Unanswered: 8,
-			Agents: List[FallbackAgent]{{Address: "192.168.10.30", Sent: 12}, {Address: "192.168.10.31", Sent: 2}},
+			Reports: QualityReports{Published: 21, Refused: 22, Unanswered: 23, Dropped: 24},
+			Agents:  List[FallbackAgent]{{Address: "192.168.10.30", Sent: 12}, {Address: "192.168.10.31", Sent: 2}},
 		},
 		"mapping_sessions":        mappingSample(),
 		"mapping_statistics":      MappingStatistics{mappingSample()},
