@@ -1,0 +1,306 @@
+package callagent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/emiago/sipgo/sip"
+
+	"imeproxy/ucime/callagent/config"
+	"imeproxy/ucime/callagent/dialplan"
+	"imeproxy/ucime/callagent/leg"
+	"imeproxy/ucime/callagent/mapclient"
+	"imeproxy/ucime/callagent/records"
+	"imeproxy/ucime/callagent/routes"
+	"imeproxy/ucime/learn"
+)
+
+// Routes is where called numbers' routes come from.
+type Routes interface {
+	// Lookup is the route of a number that may be used now.
+	Lookup(learn.Number) (learn.Route, bool)
+	// Learn adds a route or replaces the one of its number.
+	Learn(learn.Route) error
+	// Forget removes a route.
+	Forget(learn.Number) error
+}
+
+// Options of an agent.
+type Options struct {
+	Config *config.Config
+	Log    *slog.Logger
+	Now    func() time.Time // nil is time.Now
+}
+
+// settings are what a reload replaces.
+type settings struct {
+	cfg  *config.Config
+	plan *dialplan.Plan
+}
+
+// Agent is a running call agent. Its methods are for concurrent use.
+type Agent struct {
+	log      *slog.Logger
+	now      func() time.Time
+	counters Counters
+	routes   *routes.Table
+	records  *records.Queue
+	pbx, ime *leg.Endpoint
+	pstn     []*leg.Endpoint // as in the configuration
+	ctx      context.Context // ends with the agent
+	stop     context.CancelFunc
+	wg       sync.WaitGroup
+
+	mu       sync.Mutex
+	set      settings
+	firewall *mapclient.Client
+	dialogs  map[string]*call // by Call-ID and local tag
+	calls    map[*call]bool
+	alerts   map[string]*Alert
+	quality  quality
+	limits   []limiter // of the PSTN trunks
+	queue    []*call   // fallbacks that wait for the first trunk
+	wake     chan struct{}
+	digits   map[string]*call // correlation digits in use, with the profile's number
+	closing  bool
+}
+
+// Start opens state and sockets and serves.
+func Start(o Options) (*Agent, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	cfg := o.Config
+	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
+		return nil, err
+	}
+	a := &Agent{
+		log: o.Log, now: o.Now, dialogs: make(map[string]*call), calls: make(map[*call]bool), alerts: make(map[string]*Alert),
+		wake: make(chan struct{}, 1), digits: make(map[string]*call), limits: make([]limiter, len(cfg.PSTN)),
+	}
+	a.ctx, a.stop = context.WithCancel(context.Background())
+	var err error
+	if a.routes, err = routes.Open(cfg.StateDir, o.Now); err != nil {
+		return nil, err
+	}
+	if a.records, err = records.Open(cfg.StateDir, cfg.VCRQueue); err != nil {
+		return nil, err
+	}
+	a.apply(cfg)
+	if err := a.listen(cfg); err != nil {
+		a.Close()
+		return nil, err
+	}
+	a.wg.Go(a.fallbacks)
+	a.wg.Go(a.watchQuality)
+	return a, nil
+}
+
+func (a *Agent) listen(cfg *config.Config) (err error) {
+	if a.pbx, err = leg.Listen(cfg.PBX.Name, cfg.PBX.Listen, a.log, a.fromPBX); err != nil {
+		return err
+	}
+	for i, t := range cfg.PSTN {
+		e, err := leg.Listen(t.Name, t.Listen, a.log, func(e *leg.Endpoint, req *sip.Request, tx *sip.ServerTx) { a.fromPSTN(i, e, req, tx) })
+		if err != nil {
+			return err
+		}
+		a.pstn = append(a.pstn, e)
+	}
+	a.ime, err = leg.Listen(cfg.IME.Name, []config.Listener{cfg.IME.Listen}, a.log, a.fromIME)
+	return err
+}
+
+// apply puts a configuration in force.
+func (a *Agent) apply(cfg *config.Config) {
+	var old *mapclient.Client
+	a.mu.Lock()
+	before := a.set.cfg
+	a.set = settings{cfg, dialplan.New(cfg)}
+	next := cfg.Firewalls[cfg.Service.Firewall]
+	timers := mapclient.Timers{Connect: cfg.Feature.FirewallConnectionTimer, Response: cfg.Feature.FirewallMappingTimer, Idle: cfg.Feature.FirewallIdleTimer}
+	if before == nil || !sameFirewall(before, cfg) {
+		old, a.firewall = a.firewall, nil
+		if next != nil {
+			a.firewall = mapclient.New(next.Addr, timers)
+		}
+	}
+	a.mu.Unlock()
+	if old != nil {
+		old.Close()
+	}
+}
+
+func sameFirewall(a, b *config.Config) bool {
+	x, y := a.Firewalls[a.Service.Firewall], b.Firewalls[b.Service.Firewall]
+	return (x == nil) == (y == nil) && (x == nil || x.Addr == y.Addr) && a.Feature == b.Feature
+}
+
+// Reload puts another configuration in force for what happens from now on. Listeners, the state directory, the control socket,
+// the metrics address and the length of the queue of records are fixed while the agent runs: a change of them is refused.
+func (a *Agent) Reload(cfg *config.Config) error {
+	now := a.settings().cfg
+	fixed := func(c *config.Config) string {
+		s := fmt.Sprintln(c.StateDir, c.Control, c.Metrics, c.VCRQueue, c.PBX.Listen, c.IME.Listen, len(c.PSTN))
+		for _, t := range c.PSTN {
+			s += fmt.Sprintln(t.Listen)
+		}
+		return s
+	}
+	if fixed(now) != fixed(cfg) {
+		return errors.New("listeners, number of PSTN trunks, state-directory, control, metrics and vcr-queue cannot change while the call agent runs: restart it")
+	}
+	a.apply(cfg)
+	return nil
+}
+
+func (a *Agent) settings() settings {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.set
+}
+
+// Routes is the table of learned routes.
+func (a *Agent) Routes() Routes { return a.routes }
+
+// Records is the queue of voice call records, for the peer server.
+func (a *Agent) Records() *records.Queue { return a.records }
+
+// Learn takes a route from the peer server or an administrator; one that is not trusted is refused and counted.
+func (a *Agent) Learn(r learn.Route) error {
+	if !a.settings().plan.Trusted(r.Domain, r.Number) {
+		a.counters.RoutesRejected.Add(1)
+		return fmt.Errorf("%s of %s is not trusted", r.Number, r.Domain)
+	}
+	return a.routes.Learn(r)
+}
+
+// Close ends all calls, within two seconds, and closes all sockets.
+func (a *Agent) Close() {
+	a.mu.Lock()
+	a.closing = true
+	var all []*call
+	for c := range a.calls {
+		all = append(all, c)
+	}
+	firewall := a.firewall
+	a.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, c := range all {
+		wg.Go(func() { c.hangUp(nil, 2*time.Second) })
+	}
+	wg.Wait()
+	a.stop()
+	a.wg.Wait()
+	for _, e := range append([]*leg.Endpoint{a.pbx, a.ime}, a.pstn...) {
+		if e != nil {
+			e.Close()
+		}
+	}
+	if firewall != nil {
+		firewall.Close()
+	}
+	_ = a.records.Close() // every record was synced when it was written
+}
+
+// from reports whether a request comes from a trunk's peer.
+func from(req *sip.Request, t *config.Trunk) bool {
+	host, _, err := net.SplitHostPort(req.Source())
+	return err == nil && host == t.Peer.Addr.Addr().String()
+}
+
+// answer responds without a dialog.
+func answer(req *sip.Request, tx *sip.ServerTx, code int, reason string, headers ...string) {
+	res := sip.NewResponseFromRequest(req, code, reason, nil)
+	for i := 0; i+1 < len(headers); i += 2 {
+		res.AppendHeader(sip.NewHeader(headers[i], headers[i+1]))
+	}
+	_ = tx.Respond(res) // the sender repeats its request
+}
+
+// common answers what every trunk answers alike; true: done.
+func (a *Agent) common(req *sip.Request, tx *sip.ServerTx) bool {
+	if tag, _ := req.To().Params.Get("tag"); tag != "" {
+		a.inDialog(req, tx, tag)
+		return true
+	}
+	switch {
+	case tx == nil: // an ACK of no dialog
+	case req.Method == sip.OPTIONS:
+		answer(req, tx, 200, "OK", "Accept", "application/sdp", "Allow", "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, REFER, NOTIFY, MESSAGE")
+	case req.Method == sip.CANCEL:
+		answer(req, tx, 481, "Call/Transaction Does Not Exist")
+	case req.MaxForwards() != nil && *req.MaxForwards() == 0:
+		answer(req, tx, 483, "Too Many Hops")
+	case req.GetHeader("Require") != nil && req.Method != sip.REFER:
+		answer(req, tx, 420, "Bad Extension", "Unsupported", req.GetHeader("Require").Value())
+	case req.Method == sip.INVITE || req.Method == sip.REFER:
+		return false
+	default:
+		answer(req, tx, 405, "Method Not Allowed", "Allow", "INVITE, ACK, CANCEL, BYE, OPTIONS, REFER")
+	}
+	return true
+}
+
+func (a *Agent) refuseStranger(req *sip.Request, tx *sip.ServerTx) {
+	if tx == nil {
+		return // the ACK for our refusal
+	}
+	a.counters.RequestsRefused.Add(1)
+	answer(req, tx, 403, "Forbidden")
+}
+
+// fromPBX takes a request of the PBX.
+func (a *Agent) fromPBX(e *leg.Endpoint, req *sip.Request, tx *sip.ServerTx) {
+	s := a.settings()
+	switch {
+	case !from(req, s.cfg.PBX):
+		a.refuseStranger(req, tx)
+	case a.common(req, tx):
+	case req.Method != sip.INVITE:
+		answer(req, tx, 405, "Method Not Allowed", "Allow", "INVITE, ACK, CANCEL, BYE, OPTIONS")
+	default:
+		if c := a.newCall(s, e, req, tx); c != nil {
+			c.outbound(s, req, tx)
+		}
+	}
+}
+
+// fromPSTN takes a request of a PSTN trunk.
+func (a *Agent) fromPSTN(i int, e *leg.Endpoint, req *sip.Request, tx *sip.ServerTx) {
+	s := a.settings()
+	switch {
+	case !from(req, s.cfg.PSTN[i]):
+		a.refuseStranger(req, tx)
+	case a.common(req, tx):
+	case req.Method != sip.INVITE:
+		answer(req, tx, 405, "Method Not Allowed", "Allow", "INVITE, ACK, CANCEL, BYE, OPTIONS")
+	default:
+		a.counters.PSTNCallsReceived.Add(1)
+		if c := a.newCall(s, e, req, tx); c != nil {
+			c.trunk = i
+			c.pstnInbound(s, req, tx)
+		}
+	}
+}
+
+// fromIME takes a request of the proxy: calls of far enterprises, whose tickets it has verified, and its notifications.
+func (a *Agent) fromIME(e *leg.Endpoint, req *sip.Request, tx *sip.ServerTx) {
+	s := a.settings()
+	switch {
+	case a.common(req, tx):
+	case req.Method == sip.REFER:
+		a.refer(req, tx)
+	default:
+		a.counters.CallsReceived.Add(1)
+		if c := a.newCall(s, e, req, tx); c != nil {
+			c.imeInbound(s, req, tx)
+		}
+	}
+}

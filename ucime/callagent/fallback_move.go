@@ -1,0 +1,335 @@
+package callagent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/emiago/sipgo/sip"
+
+	"imeproxy/ucime/callagent/config"
+	"imeproxy/ucime/callagent/dtmf"
+	"imeproxy/ucime/callagent/leg"
+	"imeproxy/ucime/learn"
+)
+
+const (
+	// alertLimit is how long a fallback call may take until it rings.
+	alertLimit = 10 * time.Second
+	// theirLimit is how long the terminating side may take from the last digit on, its collection timer left out.
+	theirLimit = 5 * time.Second
+)
+
+var errEnded = errors.New("the PSTN call ended")
+
+// fallBack moves a call to the PSTN, as its originating side.
+func (c *call) fallBack() error {
+	a, s := c.a, c.a.settings()
+	t := s.cfg.PSTN[0]
+	media, err := dtmf.Open(s.cfg.Media.Addr, s.cfg.Media.Low, s.cfg.Media.High)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	number, code := c.fb.number, c.fb.code
+	c.fb.media, c.fb.gone, c.fb.reoffer = media, make(chan struct{}), make(chan reoffer, 1)
+	gone, offers := c.fb.gone, c.fb.reoffer
+	c.mu.Unlock()
+	l := toTrunk(a.pstn[0], t, c.caller, "", s.plan.Transform(t.FallbackCalled, number))
+	if err := c.dial(s, l, media); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.fb.leg = l
+	c.mu.Unlock()
+	c.register(l)
+	remote, err := dtmf.ParseRemote(l.RemoteSDP())
+	if err != nil {
+		return err
+	}
+	media.SetRemote(remote)
+	ctx, done := context.WithTimeout(c.ctx, time.Minute)
+	defer done()
+	if err := media.Send(ctx, code); err != nil {
+		return fmt.Errorf("correlation digits: %w", err)
+	}
+	limit := time.NewTimer(theirLimit + s.cfg.Fallback.CollectionTimer)
+	defer limit.Stop()
+	select {
+	case r := <-offers:
+		return c.moveTo(l, r, media)
+	case <-media.Audio():
+	case <-gone:
+		return errEnded
+	case <-c.ctx.Done():
+		return c.ctx.Err()
+	case <-limit.C:
+		return errors.New("no audio came over the PSTN")
+	}
+	turn := time.NewTimer(theirTurn)
+	defer turn.Stop()
+	select {
+	case r := <-offers:
+		return c.moveTo(l, r, media)
+	case <-turn.C:
+		return c.moveMyself(l)
+	case <-gone:
+		return errEnded
+	}
+}
+
+// dial places the fallback call; it must ring in time and be answered within the answer timer from then on.
+func (c *call) dial(s settings, l *leg.Leg, media *dtmf.Session) error {
+	answerTimer := s.cfg.Fallback.AnswerTimer
+	c.mu.Lock()
+	own := c.own()
+	c.mu.Unlock()
+	if p := s.plan.Profile(own); p != nil {
+		answerTimer = p.AnswerTimer
+	}
+	c.a.counters.PSTNCallsPlaced.Add(1)
+	ctx, done := context.WithTimeout(c.ctx, alertLimit)
+	defer done()
+	out, err := l.Invite(ctx, media.Offer(), "", nil)
+	if err != nil {
+		return fmt.Errorf("fallback call: %w", err)
+	}
+	limit := time.NewTimer(alertLimit)
+	defer limit.Stop()
+	ringing := false
+	for {
+		select {
+		case res := <-out.Tx.Responses():
+			switch {
+			case res.IsSuccess():
+				out.Learn(res)
+				out.Ack(nil)
+				return nil
+			case !res.IsProvisional():
+				return fmt.Errorf("fallback call: %d %s", res.StatusCode, res.Reason)
+			case res.StatusCode > 100 && !ringing:
+				ringing = true
+				limit.Reset(answerTimer)
+			}
+		case <-out.Tx.Done():
+			return fmt.Errorf("fallback call: %w", leg.ErrNoAnswer)
+		case <-limit.C:
+			out.Cancel()
+			return fmt.Errorf("fallback call: %w in time", leg.ErrNoAnswer)
+		case <-c.ctx.Done():
+			out.Cancel()
+			return c.ctx.Err()
+		}
+	}
+}
+
+// moveTo moves the phone to the description that the terminating side offers on the PSTN leg, as soon as audio comes from there.
+func (c *call) moveTo(l *leg.Leg, r reoffer, media *dtmf.Session) error {
+	defer close(r.done)
+	l.Offered(r.req)
+	wait := time.NewTimer(time.Second)
+	defer wait.Stop()
+	select {
+	case <-media.Audio():
+	case <-wait.C:
+		_ = l.Respond(r.req, r.tx, 488, "Not Acceptable Here", nil, "", nil)
+		return errors.New("no audio came over the PSTN")
+	}
+	phone, err := c.move(l.RemoteSDP())
+	if err != nil {
+		_ = l.Respond(r.req, r.tx, 488, "Not Acceptable Here", nil, "", nil)
+		return err
+	}
+	if err := l.Respond(r.req, r.tx, 200, "OK", phone, "", nil); err != nil {
+		c.revert(c.farLeg())
+		return err
+	}
+	c.swap(l)
+	return nil
+}
+
+// moveMyself moves the phone and tells the PSTN, which passes no INVITEs on.
+func (c *call) moveMyself(l *leg.Leg) error {
+	phone, err := c.move(l.RemoteSDP())
+	if err != nil {
+		return err
+	}
+	if err := tell(c.a.ctx, l, phone); err != nil {
+		c.revert(c.farLeg())
+		return err
+	}
+	c.swap(l)
+	return nil
+}
+
+// tell gives the PSTN leg the phone's description.
+func tell(ctx context.Context, l *leg.Leg, phone []byte) error {
+	ctx, done := context.WithTimeout(ctx, moveLimit)
+	defer done()
+	res, _, err := reinvite(ctx, l, phone)
+	if err == nil && !res.IsSuccess() {
+		err = fmt.Errorf("%d %s", res.StatusCode, res.Reason)
+	}
+	if err != nil {
+		return fmt.Errorf("the PSTN did not take the phone's description: %w", err)
+	}
+	return nil
+}
+
+func (c *call) farLeg() *leg.Leg {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.far
+}
+
+// swap makes the PSTN leg the call's and ends the IP leg: audio flows.
+func (c *call) swap(l *leg.Leg) {
+	c.mu.Lock()
+	ime := c.far
+	c.far, c.fb.leg, c.fb.moved, c.kind = l, nil, true, kindPSTN
+	c.mu.Unlock()
+	c.unregister(ime)
+	c.a.wg.Go(func() {
+		ctx, done := context.WithTimeout(context.Background(), moveLimit)
+		defer done()
+		ime.Bye(ctx)
+	})
+}
+
+// fallbackNumber is the profile whose number was called over the PSTN.
+func fallbackNumber(s settings, called string, to learn.Number) *config.FallbackProfile {
+	for _, p := range s.cfg.Profiles {
+		if called == p.DirectoryNumber || called == p.AdvertisedNumber || string(to) == p.AdvertisedNumber {
+			return p
+		}
+	}
+	return nil
+}
+
+// sameCaller compares two numbers of which the PSTN may have changed one: their last n digits must be the same.
+func sameCaller(a, b string, n int) bool {
+	tail := func(s string) string {
+		s = strings.TrimPrefix(s, "+")
+		return s[max(0, len(s)-n):]
+	}
+	return len(tail(a)) == n && tail(a) == tail(b)
+}
+
+// expected reports whether any call may fall back to a profile's number with this caller.
+func (a *Agent) expected(p *config.FallbackProfile, caller string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for k, x := range a.digits {
+		if strings.HasPrefix(k, p.AdvertisedNumber+";") && sameCaller(string(x.from), caller, p.CallerIDDigits) {
+			return true
+		}
+	}
+	return false
+}
+
+// fallbackCall is the terminating side: it answers the PSTN call of a fallback, collects the digits, and gives its leg to the call
+// that they name.
+func (c *call) fallbackCall(s settings, p *config.FallbackProfile, req *sip.Request, tx *sip.ServerTx) {
+	a := c.a
+	unmatched := func() { a.counters.FallbackUnmatched.Add(1) }
+	if !s.cfg.Fallback.Enable || !a.expected(p, c.caller) {
+		unmatched()
+		c.refuse(req, tx, c.far, 404, "Not Found", nil)
+		return
+	}
+	remote, err := dtmf.ParseRemote(req.Body())
+	var media *dtmf.Session
+	if err == nil {
+		media, err = dtmf.Open(s.cfg.Media.Addr, s.cfg.Media.Low, s.cfg.Media.High)
+	}
+	if err != nil {
+		unmatched()
+		a.log.Warn("fallback call refused", "caller", c.caller, "err", err)
+		c.refuse(req, tx, c.far, 488, "Not Acceptable Here", nil)
+		return
+	}
+	defer media.Close()
+	media.SetRemote(remote)
+	c.mu.Lock()
+	c.answered, c.fb.moved = a.now(), true // no voice call record
+	c.mu.Unlock()
+	if err := c.far.Respond(req, tx, 200, "OK", media.Answer(remote), "", nil); err != nil {
+		c.forget()
+		return
+	}
+	ctx, done := context.WithTimeout(c.ctx, s.cfg.Fallback.CollectionTimer)
+	code := media.Collect(ctx, s.cfg.Fallback.Digits)
+	done()
+	a.mu.Lock()
+	x := a.digits[key(p.AdvertisedNumber, code)]
+	a.mu.Unlock()
+	if x == nil || !sameCaller(string(x.from), c.caller, p.CallerIDDigits) || !x.adopt(c) {
+		unmatched()
+		a.log.Warn("fallback call fits no call", "caller", c.caller, "digits", len(code))
+		c.hangUp(nil, moveLimit)
+		return
+	}
+	x.settle(x.takeOver())
+}
+
+// adopt takes the PSTN leg of a fallback call; false: this call does not fall back now.
+func (c *call) adopt(pstn *call) bool {
+	l := pstn.far
+	c.mu.Lock()
+	if c.over || c.answered.IsZero() || c.fb.running || c.fb.moved {
+		c.mu.Unlock()
+		return false
+	}
+	c.fb.running, c.fb.leg, c.fb.gone, c.trunk = true, l, make(chan struct{}), pstn.trunk
+	c.mu.Unlock()
+	c.register(l) // from now on its requests are this call's
+	pstn.mu.Lock()
+	pstn.over, pstn.far = true, nil
+	pstn.mu.Unlock()
+	pstn.forget()
+	return true
+}
+
+// takeOver moves the phone to the PSTN leg, as the terminating side. The IP leg stays until the originating side ends it.
+func (c *call) takeOver() error {
+	c.mu.Lock()
+	l, ime := c.fb.leg, c.far
+	c.mu.Unlock()
+	if l == nil {
+		return errEnded
+	}
+	phone, err := c.move(l.RemoteSDP())
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.fb.committed = true
+	c.mu.Unlock()
+	err = tell(c.a.ctx, l, phone)
+	c.mu.Lock()
+	gone := c.fb.leg == nil
+	if err == nil && !gone {
+		c.far, c.fb.moved, c.kind, c.fb.leg = l, true, kindPSTN, ime
+		if c.fb.farGone {
+			c.fb.leg = nil
+		}
+	}
+	farGone := c.fb.farGone
+	c.mu.Unlock()
+	switch {
+	case err == nil && !gone:
+		if farGone {
+			c.unregister(ime)
+		}
+		return nil
+	case farGone: // both ways are gone
+		c.hangUp(ime, moveLimit)
+		return errEnded
+	case gone:
+		err = errors.Join(errEnded, err)
+	}
+	c.revert(ime)
+	return err
+}

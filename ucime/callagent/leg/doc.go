@@ -1,0 +1,8 @@
+// Package leg is the call agent's SIP: endpoints (a trunk's sockets with their transactions, by sipgo) and legs, the dialogs that
+// a back-to-back user agent has on them (RFC 3261 sections 12 to 15, 17; RFC 3264 section 8 for the o= line).
+//
+// Data in and out: requests and responses. A leg keeps its route set, its remote target, its sequence numbers and the last
+// descriptions of both sides; a 2xx is repeated over UDP until its ACK, and an ACK is repeated when its 2xx is. Loose routing
+// alone; no reliable provisional responses, no session timers (neither is offered). Limits: 1,024 connections a listener,
+// messages of 64 KiB. Endpoint and Leg are for concurrent use.
+package leg

@@ -1,0 +1,223 @@
+package leg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/emiago/sipgo/sip"
+	"golang.org/x/net/netutil"
+
+	"imeproxy/ucime/callagent/config"
+)
+
+const (
+	maximumConnections = 1024
+	writeTimeout       = 2 * time.Second
+)
+
+// Handler takes a request; ACKs for a 2xx come here too, with tx nil.
+type Handler func(e *Endpoint, req *sip.Request, tx *sip.ServerTx)
+
+// Endpoint is a trunk's end here.
+type Endpoint struct {
+	Name   string
+	tp     *sip.TransportLayer
+	txl    *sip.TransactionLayer
+	local  map[string]netip.AddrPort
+	socks  []io.Closer
+	wg     sync.WaitGroup
+	closed chan struct{}
+}
+
+// Listen opens the sockets of an endpoint and serves them.
+func Listen(name string, at []config.Listener, log *slog.Logger, handle Handler) (*Endpoint, error) {
+	e := &Endpoint{Name: name, local: make(map[string]netip.AddrPort), closed: make(chan struct{})}
+	quiet := slog.New(levelled{log.Handler(), slog.LevelError + 1}) // sipgo tells of peers' mistakes as errors: they are no news
+	silence.Do(func() { sip.SetDefaultLogger(quiet) })
+	dialer := func(laddr net.Addr) net.Dialer { return net.Dialer{Timeout: 5 * time.Second, LocalAddr: laddr} }
+	e.tp = sip.NewTransportLayer(net.DefaultResolver, sip.NewParser(), nil, sip.WithTransportLayerLogger(quiet),
+		sip.WithTransportLayerTransports(sip.TransportsConfig{TCP: &sip.TransportTCP{WriteTimeout: writeTimeout, DialerCreate: dialer}}))
+	e.txl = sip.NewTransactionLayer(e.tp, sip.WithTransactionLayerLogger(quiet), sip.WithTransactionLayerTerminateOnConnClose(),
+		sip.WithTransactionLayerUnhandledResponseHandler(func(*sip.Response) {}))
+	e.txl.OnRequest(func(req *sip.Request, tx *sip.ServerTx) { e.request(req, tx, handle) })
+	for _, l := range at {
+		if err := e.listen(l); err != nil {
+			e.Close()
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return e, nil
+}
+
+// levelled lets a library tell of what is at least this bad.
+type levelled struct {
+	slog.Handler
+	least slog.Level
+}
+
+func (l levelled) Enabled(_ context.Context, level slog.Level) bool { return level >= l.least }
+
+// announced tells when it is read from for the first time: sipgo knows the socket then.
+type announced struct {
+	net.PacketConn
+	once    sync.Once
+	reading chan struct{}
+}
+
+// ReadFrom reads.
+func (a *announced) ReadFrom(b []byte) (int, net.Addr, error) {
+	a.once.Do(func() { close(a.reading) })
+	return a.PacketConn.ReadFrom(b)
+}
+
+// silence keeps sipgo's own log, which is one for the whole process, to what is worse than a peer's mistake.
+var silence sync.Once
+
+func (e *Endpoint) listen(l config.Listener) error {
+	if l.Transport == "udp" {
+		c, err := net.ListenPacket("udp4", l.Addr.String())
+		if err != nil {
+			return err
+		}
+		e.local[l.Transport] = c.LocalAddr().(*net.UDPAddr).AddrPort()
+		e.socks = append(e.socks, c)
+		serving := &announced{PacketConn: c, reading: make(chan struct{})}
+		e.wg.Go(func() { _ = e.tp.ServeUDP(serving) })
+		<-serving.reading // a request before that would open a socket of its own
+		return nil
+	}
+	c, err := net.Listen("tcp4", l.Addr.String())
+	if err != nil {
+		return err
+	}
+	e.local[l.Transport] = c.Addr().(*net.TCPAddr).AddrPort()
+	c = netutil.LimitListener(c, maximumConnections)
+	e.socks = append(e.socks, c)
+	e.wg.Go(func() { _ = e.tp.ServeTCP(c) })
+	return nil
+}
+
+// Local is where the endpoint listens by a transport.
+func (e *Endpoint) Local(transport string) netip.AddrPort { return e.local[transport] }
+
+// request sorts requests: a transaction for an ACK is no transaction.
+func (e *Endpoint) request(req *sip.Request, tx *sip.ServerTx, handle Handler) {
+	if req.From() == nil || req.To() == nil || req.CallID() == nil || req.CSeq() == nil || req.Via() == nil {
+		_ = tx.Respond(sip.NewResponseFromRequest(req, 400, "Bad Request", nil))
+		return
+	}
+	if req.IsAck() {
+		tx.Terminate()
+		handle(e, req, nil)
+		return
+	}
+	if req.IsInvite() {
+		e.wg.Go(func() { // an ACK that has the branch of its INVITE, as some send it
+			for {
+				select {
+				case ack := <-tx.Acks():
+					handle(e, ack, nil)
+				case <-tx.Done():
+					return
+				case <-e.closed:
+					return
+				}
+			}
+		})
+	}
+	handle(e, req, tx)
+}
+
+// Close ends all transactions and closes all sockets.
+func (e *Endpoint) Close() {
+	close(e.closed)
+	e.txl.Close()
+	var errs error
+	for _, s := range e.socks {
+		errs = errors.Join(errs, s.Close())
+	}
+	_ = errors.Join(errs, e.tp.Close())
+	e.wg.Wait()
+}
+
+// Request makes a request that goes to dest by a transport of this endpoint.
+func (e *Endpoint) Request(method sip.RequestMethod, uri sip.Uri, transport string, dest string) *sip.Request {
+	r := sip.NewRequest(method, uri)
+	at := e.local[transport]
+	upper := strings.ToUpper(transport)
+	via := &sip.ViaHeader{ProtocolName: "SIP", ProtocolVersion: "2.0", Transport: upper, Host: at.Addr().String(), Port: int(at.Port()), Params: sip.NewParams()}
+	via.Params.Add("branch", sip.GenerateBranch())
+	if transport == "udp" {
+		via.Params.Add("rport", "")
+		r.Laddr = sip.Addr{IP: at.Addr().AsSlice(), Port: int(at.Port())}
+	} else {
+		r.Laddr = sip.Addr{IP: at.Addr().AsSlice()}
+	}
+	r.AppendHeader(via)
+	hops := sip.MaxForwardsHeader(70)
+	r.AppendHeader(&hops)
+	r.SetTransport(upper)
+	r.SetDestination(dest)
+	return r
+}
+
+// Contact is this endpoint's own.
+func (e *Endpoint) Contact(transport, user string) *sip.ContactHeader {
+	at := e.local[transport]
+	c := &sip.ContactHeader{Address: sip.Uri{Scheme: "sip", User: user, Host: at.Addr().String(), Port: int(at.Port()), UriParams: sip.NewParams()}}
+	if transport != "udp" {
+		c.Address.UriParams.Add("transport", transport)
+	}
+	return c
+}
+
+// Send begins a client transaction; ctx bounds the opening of a connection alone.
+func (e *Endpoint) Send(ctx context.Context, r *sip.Request) (*sip.ClientTx, error) {
+	return e.txl.Request(ctx, r)
+}
+
+// ErrNoAnswer says that nothing came in time, or that the connection ended before an answer.
+var ErrNoAnswer = errors.New("no answer")
+
+// Do sends a request and waits for its final answer.
+func (e *Endpoint) Do(ctx context.Context, r *sip.Request) (*sip.Response, error) {
+	tx, err := e.Send(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if !r.IsInvite() {
+			tx.Terminate()
+		}
+	}()
+	for {
+		select {
+		case res := <-tx.Responses():
+			if !res.IsProvisional() {
+				return res, nil
+			}
+		case <-tx.Done():
+			select {
+			case res := <-tx.Responses():
+				if !res.IsProvisional() {
+					return res, nil
+				}
+			default:
+			}
+			return nil, fmt.Errorf("%w: %w", ErrNoAnswer, tx.Err())
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", ErrNoAnswer, ctx.Err())
+		}
+	}
+}
+
+// write sends an ACK.
+func (e *Endpoint) write(r *sip.Request) error { return e.tp.WriteMsg(r) }
