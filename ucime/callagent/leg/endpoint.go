@@ -33,8 +33,12 @@ type Endpoint struct {
 	txl    *sip.TransactionLayer
 	local  map[string]netip.AddrPort
 	socks  []io.Closer
-	wg     sync.WaitGroup
+	serve  sync.WaitGroup // the sockets' readers
 	closed chan struct{}
+
+	mu      sync.Mutex
+	closing bool           // nothing begins any more
+	work    sync.WaitGroup // handlers and senders
 }
 
 // Listen opens the sockets of an endpoint and serves them.
@@ -43,7 +47,7 @@ func Listen(name string, at []config.Listener, log *slog.Logger, handle Handler)
 	quiet := slog.New(levelled{log.Handler(), slog.LevelError + 1}) // sipgo tells of peers' mistakes as errors: they are no news
 	silence.Do(func() { sip.SetDefaultLogger(quiet) })
 	dialer := func(laddr net.Addr) net.Dialer { return net.Dialer{Timeout: 5 * time.Second, LocalAddr: laddr} }
-	e.tp = sip.NewTransportLayer(net.DefaultResolver, sip.NewParser(), nil, sip.WithTransportLayerLogger(quiet),
+	e.tp = sip.NewTransportLayer(net.DefaultResolver, sip.NewParser(), nil, sip.WithTransportLayerLogger(quiet), sip.WithTransportLayerReadFilter(e.reads),
 		sip.WithTransportLayerTransports(sip.TransportsConfig{TCP: &sip.TransportTCP{WriteTimeout: writeTimeout, DialerCreate: dialer}}))
 	e.txl = sip.NewTransactionLayer(e.tp, sip.WithTransactionLayerLogger(quiet), sip.WithTransactionLayerTerminateOnConnClose(),
 		sip.WithTransactionLayerUnhandledResponseHandler(func(*sip.Response) {}))
@@ -90,7 +94,7 @@ func (e *Endpoint) listen(l config.Listener) error {
 		e.local[l.Transport] = c.LocalAddr().(*net.UDPAddr).AddrPort()
 		e.socks = append(e.socks, c)
 		serving := &announced{PacketConn: c, reading: make(chan struct{})}
-		e.wg.Go(func() { _ = e.tp.ServeUDP(serving) })
+		e.serve.Go(func() { _ = e.tp.ServeUDP(serving) })
 		<-serving.reading // a request before that would open a socket of its own
 		return nil
 	}
@@ -101,7 +105,7 @@ func (e *Endpoint) listen(l config.Listener) error {
 	e.local[l.Transport] = c.Addr().(*net.TCPAddr).AddrPort()
 	c = netutil.LimitListener(c, maximumConnections)
 	e.socks = append(e.socks, c)
-	e.wg.Go(func() { _ = e.tp.ServeTCP(c) })
+	e.serve.Go(func() { _ = e.tp.ServeTCP(c) })
 	return nil
 }
 
@@ -110,6 +114,11 @@ func (e *Endpoint) Local(transport string) netip.AddrPort { return e.local[trans
 
 // request sorts requests: a transaction for an ACK is no transaction.
 func (e *Endpoint) request(req *sip.Request, tx *sip.ServerTx, handle Handler) {
+	if !e.enter() {
+		tx.Terminate()
+		return
+	}
+	defer e.work.Done()
 	if req.From() == nil || req.To() == nil || req.CallID() == nil || req.CSeq() == nil || req.Via() == nil {
 		_ = tx.Respond(sip.NewResponseFromRequest(req, 400, "Bad Request", nil))
 		return
@@ -120,7 +129,7 @@ func (e *Endpoint) request(req *sip.Request, tx *sip.ServerTx, handle Handler) {
 		return
 	}
 	if req.IsInvite() {
-		e.wg.Go(func() { // an ACK that has the branch of its INVITE, as some send it
+		e.background(func() { // an ACK that has the branch of its INVITE, as some send it
 			for {
 				select {
 				case ack := <-tx.Acks():
@@ -136,16 +145,52 @@ func (e *Endpoint) request(req *sip.Request, tx *sip.ServerTx, handle Handler) {
 	handle(e, req, tx)
 }
 
-// Close ends all transactions and closes all sockets.
+// enter begins work that Close waits for; false: the endpoint closes. A request that were sent without its socket would open
+// another one.
+func (e *Endpoint) enter() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closing {
+		return false
+	}
+	e.work.Add(1)
+	return true
+}
+
+// reads lets nothing in once the endpoint closes: sipgo would open a socket to answer what is read last.
+func (e *Endpoint) reads(_ sip.TransportReadProps, data []byte) ([]byte, error) {
+	select {
+	case <-e.closed:
+		return nil, nil
+	default:
+		return data, nil
+	}
+}
+
+// background runs f, unless the endpoint closes.
+func (e *Endpoint) background(f func()) {
+	if e.enter() {
+		go func() {
+			defer e.work.Done()
+			f()
+		}()
+	}
+}
+
+// Close ends all transactions, waits for their handlers and closes all sockets.
 func (e *Endpoint) Close() {
+	e.mu.Lock()
+	e.closing = true
+	e.mu.Unlock()
 	close(e.closed)
 	e.txl.Close()
+	e.work.Wait()
 	var errs error
 	for _, s := range e.socks {
 		errs = errors.Join(errs, s.Close())
 	}
 	_ = errors.Join(errs, e.tp.Close())
-	e.wg.Wait()
+	e.serve.Wait()
 }
 
 // Request makes a request that goes to dest by a transport of this endpoint.
@@ -181,6 +226,10 @@ func (e *Endpoint) Contact(transport, user string) *sip.ContactHeader {
 
 // Send begins a client transaction; ctx bounds the opening of a connection alone.
 func (e *Endpoint) Send(ctx context.Context, r *sip.Request) (*sip.ClientTx, error) {
+	if !e.enter() {
+		return nil, net.ErrClosed
+	}
+	defer e.work.Done()
 	return e.txl.Request(ctx, r)
 }
 
@@ -220,4 +269,10 @@ func (e *Endpoint) Do(ctx context.Context, r *sip.Request) (*sip.Response, error
 }
 
 // write sends an ACK.
-func (e *Endpoint) write(r *sip.Request) error { return e.tp.WriteMsg(r) }
+func (e *Endpoint) write(r *sip.Request) error {
+	if !e.enter() {
+		return net.ErrClosed
+	}
+	defer e.work.Done()
+	return e.tp.WriteMsg(r)
+}

@@ -310,7 +310,7 @@ func (l *Leg) ack(tx *sip.ClientTx, seq uint32, sdp []byte) {
 // Cancel gives the INVITE up: CANCEL, and BYE should it be answered all the same. It returns at once.
 func (o *Outgoing) Cancel() {
 	o.cancelled.Do(func() {
-		o.Leg.E.wg.Go(o.cancel)
+		o.Leg.E.background(o.cancel)
 	})
 }
 
@@ -441,7 +441,7 @@ func (l *Leg) Respond(req *sip.Request, tx *sip.ServerTx, code int, reason strin
 		return err
 	}
 	if l.Transport == "udp" {
-		l.E.wg.Go(func() { l.repeat(tx, res, acked) })
+		l.E.background(func() { l.repeat(tx, res, acked) })
 	}
 	return nil
 }
