@@ -129,6 +129,9 @@ func (c *call) dial(s settings, l *leg.Leg, media *dtmf.Session) error {
 func (c *call) moveTo(l *leg.Leg, r reoffer, media *dtmf.Session) error {
 	defer close(r.done)
 	l.Offered(r.req)
+	if remote, err := dtmf.ParseRemote(l.RemoteSDP()); err == nil || errors.Is(err, dtmf.ErrNoEvents) {
+		media.SetRemote(remote) // audio may come from another host from now on
+	}
 	wait := time.NewTimer(time.Second)
 	defer wait.Stop()
 	select {
@@ -156,7 +159,7 @@ func (c *call) moveMyself(l *leg.Leg) error {
 	if err != nil {
 		return err
 	}
-	if err := tell(c.a.ctx, l, phone); err != nil {
+	if err := c.tell(l, phone); err != nil {
 		c.revert(c.farLeg())
 		return err
 	}
@@ -164,9 +167,11 @@ func (c *call) moveMyself(l *leg.Leg) error {
 	return nil
 }
 
-// tell gives the PSTN leg the phone's description.
-func tell(ctx context.Context, l *leg.Leg, phone []byte) error {
-	ctx, done := context.WithTimeout(ctx, moveLimit)
+// tell gives the PSTN leg the phone's description. A PSTN that anchors media answers with the address that it has had; the phone
+// is told of another one.
+func (c *call) tell(l *leg.Leg, phone []byte) error {
+	before, _ := dtmf.ParseRemote(l.RemoteSDP())
+	ctx, done := context.WithTimeout(c.a.ctx, moveLimit)
 	defer done()
 	res, _, err := reinvite(ctx, l, phone)
 	if err == nil && !res.IsSuccess() {
@@ -175,7 +180,10 @@ func tell(ctx context.Context, l *leg.Leg, phone []byte) error {
 	if err != nil {
 		return fmt.Errorf("the PSTN did not take the phone's description: %w", err)
 	}
-	return nil
+	if after, _ := dtmf.ParseRemote(l.RemoteSDP()); after.Addr != before.Addr {
+		_, err = c.move(l.RemoteSDP())
+	}
+	return err
 }
 
 func (c *call) farLeg() *leg.Leg {
@@ -307,7 +315,7 @@ func (c *call) takeOver() error {
 	c.mu.Lock()
 	c.fb.committed = true
 	c.mu.Unlock()
-	err = tell(c.a.ctx, l, phone)
+	err = c.tell(l, phone)
 	c.mu.Lock()
 	gone := c.fb.leg == nil
 	if err == nil && !gone {

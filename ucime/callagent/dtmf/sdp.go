@@ -16,7 +16,10 @@ type Remote struct {
 	Event uint8 // payload type of telephone-event/8000
 }
 
-// ErrNoEvents says that the far end takes no RFC 4733 events.
+// noEvents is no payload type.
+const noEvents = 255
+
+// ErrNoEvents says that the far end takes no RFC 4733 events; the rest of the Remote is good.
 var ErrNoEvents = errors.New("the description has no telephone-event")
 
 // ParseRemote reads the first audio line of a description.
@@ -58,7 +61,7 @@ end:
 	case audio < 0:
 		return r, errors.New("the description has neither PCMU nor PCMA")
 	case event < 0:
-		return r, ErrNoEvents
+		return Remote{netip.AddrPortFrom(conn, uint16(port)), uint8(audio), noEvents}, ErrNoEvents
 	}
 	return Remote{netip.AddrPortFrom(conn, uint16(port)), uint8(audio), uint8(event)}, nil
 }
