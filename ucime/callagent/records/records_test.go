@@ -29,7 +29,7 @@ func TestRecordsStayUntilTaken(t *testing.T) {
 	if n, dropped := q.Counts(); n != 3 || dropped != 2 {
 		t.Errorf("%d wait, %d dropped", n, dropped)
 	}
-	got, mark := q.Take(2)
+	got, _ := q.Take(2)
 	if len(got) != 2 || got[0] != vcr(2) {
 		t.Fatalf("%+v", got)
 	}
@@ -42,7 +42,7 @@ func TestRecordsStayUntilTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The file of the full queue may still hold what was dropped; the newest are all there.
-	got, mark = q.Take(10)
+	got, mark := q.Take(10)
 	if got[len(got)-1] != vcr(4) {
 		t.Fatalf("%+v", got)
 	}
