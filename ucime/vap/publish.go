@@ -20,10 +20,10 @@ type publication struct {
 }
 
 type heldPage struct {
-	page
-	version   uint32
-	by        *conn
-	confirmed bool
+	with, without []span // merged
+	version       uint32
+	by            *conn
+	confirmed     bool
 }
 
 func (p *publication) disarm() {
@@ -34,18 +34,17 @@ func (p *publication) disarm() {
 }
 
 // collect is the set of all pages, with one of them replaced (or removed, nil).
-func (p *publication) collect(sub uint16, with *heldPage) *Numbers {
-	var patterns, exclude []Pattern
+func (p *publication) collect(sub uint16, by *heldPage) *Numbers {
+	var with, without []span
 	for n, pg := range p.pages {
-		if n == sub {
-			continue
+		if n != sub {
+			with, without = append(with, pg.with...), append(without, pg.without...)
 		}
-		patterns, exclude = append(patterns, pg.patterns...), append(exclude, pg.exclude...)
 	}
-	if with != nil {
-		patterns, exclude = append(patterns, with.patterns...), append(exclude, with.exclude...)
+	if by != nil {
+		with, without = append(with, by.with...), append(without, by.without...)
 	}
-	return NewNumbers(patterns, exclude)
+	return newNumbers(subtract(merge(with), merge(without)))
 }
 
 // noPage is no page's number.
@@ -53,6 +52,9 @@ const noPage = MaxPages
 
 // unique counts the numbers of all services, with one service's replaced.
 func (s *Server) unique(key Key, numbers *Numbers) uint64 {
+	if len(s.pubs) == 0 || len(s.pubs) == 1 && s.pubs[key] != nil {
+		return numbers.Count()
+	}
 	sets := []*Numbers{numbers}
 	for k, p := range s.pubs {
 		if k != key {
@@ -148,7 +150,7 @@ func (c *conn) publishPage(id identity, m *message) error {
 		return err
 	}
 	s, key := c.s, Key{c.user, id.id}
-	pg := &heldPage{page: content, version: m.u32(attrServiceVersion), by: c, confirmed: true}
+	pg := &heldPage{with: merge(spansOf(content.patterns)), without: merge(spansOf(content.exclude)), version: m.u32(attrServiceVersion), by: c, confirmed: true}
 	s.mu.Lock()
 	p := s.pubs[key]
 	if p == nil {
