@@ -3,7 +3,6 @@ package learn
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 )
@@ -124,11 +123,12 @@ type Engine struct {
 	waiting map[uint64]*waiting
 	last    map[Number]time.Time // start of the last call that is, or will be, validated
 	pools   map[PeerID]*Pool
+	dirty   dirty
 }
 
 // New makes an Engine that knows nothing.
 func New(cfg Config) *Engine {
-	return &Engine{cfg: cfg.withDefaults(), waiting: map[uint64]*waiting{}, last: map[Number]time.Time{}, pools: map[PeerID]*Pool{}}
+	return &Engine{cfg: cfg.withDefaults(), waiting: map[uint64]*waiting{}, last: map[Number]time.Time{}, pools: map[PeerID]*Pool{}, dirty: newDirty()}
 }
 
 // Add takes the VCR of a finished call, uploaded by a call agent of a service with a trust group. The error says why it will not be validated;
@@ -163,6 +163,7 @@ func (e *Engine) Add(now time.Time, service string, trust *TrustGroup, v VCR) (i
 	e.next++
 	e.waiting[e.next] = &waiting{Task: Task{ID: e.next, Service: service, VCR: v}, Due: now.Add(delay)}
 	e.Counters.Added++
+	e.dirty.vcrs[e.next] = true
 	return e.next, nil
 }
 
@@ -176,10 +177,12 @@ func (e *Engine) remember(n Number, start time.Time) {
 			}
 		}
 		delete(e.last, oldest)
+		e.dirty.numbers[oldest] = true
 		e.Counters.NumbersEvicted++
 	}
 	if start.After(e.last[n]) {
 		e.last[n] = start
+		e.dirty.numbers[n] = true
 	}
 }
 
@@ -191,6 +194,7 @@ func (e *Engine) Due(now time.Time, limit int) []Task {
 		case w.running:
 		case now.Sub(w.VCR.Stop) > e.cfg.Keep:
 			delete(e.waiting, id)
+			e.dirty.vcrs[id] = true
 			e.Counters.Expired++
 		case !w.Due.After(now):
 			due = append(due, w)
@@ -231,6 +235,7 @@ func (e *Engine) Report(now time.Time, id uint64, trust *TrustGroup, r Result) [
 	if !ok || !w.running || w.proven {
 		return nil
 	}
+	e.dirty.vcrs[id] = true
 	called := w.VCR.Called
 	switch r.Outcome {
 	case Unreachable:
@@ -299,6 +304,7 @@ func (e *Engine) Finish(now time.Time, id uint64, claimed bool) {
 		return
 	}
 	w.running = false
+	e.dirty.vcrs[id] = true
 	if !claimed {
 		e.Counters.Unclaimed++
 		delete(e.waiting, id)
@@ -309,47 +315,4 @@ func (e *Engine) Finish(now time.Time, id uint64, claimed bool) {
 		return
 	}
 	w.Due = now.Add(e.cfg.RetryAfter)
-}
-
-// State is all that an Engine knows but its counters and what is being validated at the moment, which begins anew.
-type State struct {
-	Next    uint64
-	Waiting []StateVCR
-	Last    map[Number]time.Time
-	Pools   map[PeerID]Pool
-}
-
-// StateVCR is a VCR that waits.
-type StateVCR struct {
-	Task
-	Due    time.Time
-	Tries  int
-	Proven bool // it was used up while it was being validated
-}
-
-// State gives a copy, in a fixed order.
-func (e *Engine) State() State {
-	s := State{Next: e.next, Last: maps.Clone(e.last), Pools: e.Pools()}
-	for _, w := range e.waiting {
-		s.Waiting = append(s.Waiting, StateVCR{w.Task, w.Due, w.Tries, w.proven || w.tried})
-	}
-	slices.SortFunc(s.Waiting, func(a, b StateVCR) int { return int(a.ID) - int(b.ID) })
-	return s
-}
-
-// Restore makes an Engine that knows what another one did.
-func Restore(cfg Config, s State) *Engine {
-	e := New(cfg)
-	e.next = s.Next
-	maps.Copy(e.last, s.Last)
-	for id, p := range s.Pools {
-		own := p.clone()
-		e.pools[id] = &own
-	}
-	for _, w := range s.Waiting {
-		if !w.Proven {
-			e.waiting[w.ID] = &waiting{Task: w.Task, Due: w.Due, Tries: w.Tries}
-		}
-	}
-	return e
 }

@@ -420,14 +420,20 @@ func TestBucketsAgainstTheHistory(t *testing.T) {
 // A restart changes nothing: an engine restored at any moment goes on as the one that was never stopped.
 func TestRestoreGoesOn(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(3, 3))
-	a, b := newWorld(t, Config{}), newWorld(t, Config{})
+	cfg := Config{MaxPeers: 2, MaxNumbers: 4, Keep: 2 * time.Hour}
+	a, b := newWorld(t, cfg), newWorld(t, cfg)
+	var stored State
 	for i := range 300 {
 		to, p, o, v := Number(fmt.Sprint("+", rnd.IntN(5))), peer(byte(rnd.IntN(3))), []Outcome{Succeeded, Succeeded, Succeeded, Failed, Refused}[rnd.IntN(5)], 8+4*rnd.IntN(2)
 		x, y := a.validates(to, p, o, v), b.validates(to, p, o, v)
 		if !reflect.DeepEqual(x, y) {
 			t.Fatalf("step %d: %v and %v", i, x, y)
 		}
-		b.e = Restore(Config{}, b.e.State())
+		stored.Apply(b.e.Changes())
+		if !reflect.DeepEqual(stored, b.e.State()) {
+			t.Fatalf("step %d: what was stored is\n%+v\nwant\n%+v", i, stored, b.e.State())
+		}
+		b.e = Restore(cfg, stored)
 		if !reflect.DeepEqual(a.e.State(), b.e.State()) {
 			t.Fatalf("step %d: the states differ", i)
 		}
@@ -437,7 +443,8 @@ func TestRestoreGoesOn(t *testing.T) {
 	id2, _ := b.e.Add(b.now, "s", nil, call("+78", b.now))
 	b.e.Due(b.now.Add(time.Hour), 10)
 	b.e.Report(b.now, id2, nil, Result{Peer: peer(1), Outcome: Succeeded, Value: 8, Numbers: []Number{"+78"}})
-	c := Restore(Config{}, b.e.State())
+	stored.Apply(b.e.Changes())
+	c := Restore(cfg, stored)
 	if due := c.Due(b.now.Add(time.Hour), 10); len(due) != 1 || due[0].ID != id {
 		t.Errorf("after a restart due is %+v", due)
 	}

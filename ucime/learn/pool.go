@@ -77,11 +77,14 @@ func (p *Pool) fail(n Number) (dropped int) {
 
 // pool finds or makes the pool of a peer.
 func (e *Engine) pool(now time.Time, peer PeerID) *Pool {
+	e.dirty.peers[peer] = true
 	p, ok := e.pools[peer]
 	if !ok {
 		if len(e.pools) >= e.cfg.MaxPeers {
 			e.Counters.PoolsEvicted++
-			delete(e.pools, e.unused())
+			unused := e.unused()
+			delete(e.pools, unused)
+			e.dirty.peers[unused] = true
 		}
 		p = &Pool{}
 		e.pools[peer] = p
