@@ -29,6 +29,15 @@ type PeerID [16]byte
 // String returns the 32 lower-case hexadecimal digits of p.
 func (p PeerID) String() string { return hex.EncodeToString(p[:]) }
 
+// MarshalText gives the form of String.
+func (p PeerID) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText reads it.
+func (p *PeerID) UnmarshalText(text []byte) (err error) {
+	*p, err = ParsePeerID(string(text))
+	return err
+}
+
 // ParsePeerID reads 32 hexadecimal digits of either case.
 func ParsePeerID(s string) (PeerID, error) {
 	var p PeerID
