@@ -89,7 +89,10 @@ func (k *talk) farReports(t T) {
 			MOS    float64 `json:"mos"`
 		} `json:"calls"`
 	}
-	k.s.Proxy.Show(t, "uc-ime quality", &worst)
+	Until(t, wait, "the call has been sampled", func() bool {
+		k.s.Proxy.Show(t, "uc-ime quality", &worst)
+		return len(worst.Calls) > 0 && worst.Calls[0].MOS > 0
+	})
 	if !seen || len(worst.Calls) != 1 || worst.Calls[0].CallID != k.caller.CallID || worst.Calls[0].Far != want.Loss || worst.Calls[0].MOS < 1 {
 		t.Errorf("call of %s: %v; quality %+v", k.caller.CallID, seen, worst)
 	}
