@@ -63,6 +63,7 @@ var libraries = map[string][]string{
 	"github.com/prometheus/client_golang": {"imeproxy/proxy/observe"},
 	"github.com/prometheus/common":        {"imeproxy/proxy/observe"},
 	"go.etcd.io/bbolt":                    {"imeproxy/ucime/store"},
+	"github.com/hashicorp/memberlist":     {"imeproxy/ucime/ring"},
 	"github.com/spf13/cobra":              {"imeproxy/cmd/imeproxy", "imeproxy/proxy/trust"},
 }
 
