@@ -18,7 +18,8 @@ import (
 const (
 	peerURI      = "urn:imeproxy:peer:"
 	bootstrapURI = "urn:imeproxy:bootstrap"
-	maxPeers     = 8 // peer IDs in a certificate: more do not fit into a member's description
+	maxPeers     = 8  // peer IDs that take part: more do not fit into a member's description
+	maxNamed     = 64 // peer IDs in a certificate
 )
 
 // Identity is what enrolment knows: our certificate, whom to believe, and which peer IDs a certificate names. It is asked
@@ -43,7 +44,8 @@ func PeerURI(p learn.PeerID) *url.URL {
 // BootstrapURI is the subjectAltName that makes a certificate one of a bootstrap server.
 func BootstrapURI() *url.URL { return &url.URL{Scheme: "urn", Opaque: bootstrapURI[4:]} }
 
-// PeerIDs returns the peer IDs that a certificate's URIs name, in ascending order: 1 to 8, no two alike.
+// PeerIDs returns the peer IDs that a certificate's URIs name, in ascending order: 1 to 64, no two alike. The ring uses the
+// first eight of them.
 func PeerIDs(c *x509.Certificate) ([]learn.PeerID, error) {
 	var ids []learn.PeerID
 	for _, u := range c.URIs {
@@ -57,7 +59,7 @@ func PeerIDs(c *x509.Certificate) ([]learn.PeerID, error) {
 		}
 		ids = append(ids, id)
 	}
-	return ids, checkPeers(sorted(ids))
+	return ids, checkPeers(sorted(ids), maxNamed)
 }
 
 // IsBootstrap says whether the certificate makes its holder a bootstrap server.
@@ -72,10 +74,10 @@ func sorted(ids []learn.PeerID) []learn.PeerID {
 	return ids
 }
 
-// checkPeers wants 1 to 8 ascending peer IDs.
-func checkPeers(ids []learn.PeerID) error {
-	if len(ids) == 0 || len(ids) > maxPeers {
-		return fmt.Errorf("%d peer IDs, 1 to %d may stand in a certificate", len(ids), maxPeers)
+// checkPeers wants 1 to `most` ascending peer IDs.
+func checkPeers(ids []learn.PeerID, most int) error {
+	if len(ids) == 0 || len(ids) > most {
+		return fmt.Errorf("%d peer IDs, want 1 to %d", len(ids), most)
 	}
 	for i := 1; i < len(ids); i++ {
 		if comparePeers(ids[i-1], ids[i]) >= 0 {
@@ -127,9 +129,10 @@ func describe(id Identity, leaf *x509.Certificate) (*party, error) {
 		return nil, fmt.Errorf("peer IDs of the certificate: %w", err)
 	}
 	ids = sorted(slices.Clone(ids))
-	if err := checkPeers(ids); err != nil {
+	if err := checkPeers(ids, maxNamed); err != nil {
 		return nil, err
 	}
+	ids = ids[:min(len(ids), maxPeers)]
 	if err := usableKey(leaf.PublicKey); err != nil {
 		return nil, err
 	}

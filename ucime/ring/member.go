@@ -55,7 +55,7 @@ func decodeAdmission(b []byte) (*admission, error) {
 	if err := r.end(); err != nil {
 		return nil, fmt.Errorf("admission: %w", err)
 	}
-	if err := checkPeers(a.peers); err != nil {
+	if err := checkPeers(a.peers, maxPeers); err != nil {
 		return nil, fmt.Errorf("admission: %w", err)
 	}
 	if a.expires.Sub(a.issued) > admissionLifetime {

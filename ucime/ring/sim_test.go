@@ -26,6 +26,7 @@ type simulation struct {
 	byName   map[learn.PeerID]*simNode
 	calls    [256]int // by type
 	bytes    [256]int
+	records  int // in STORE requests
 	mu       sync.Mutex
 }
 
@@ -119,6 +120,9 @@ func (s *simulation) caller(from *simNode) caller {
 		if to.Name != from.m.Name {
 			s.calls[kind]++
 			s.bytes[kind] += len(body) + len(answer) + 10
+			if kind == typeStore && len(answer) > 2 {
+				s.records += len(answer) - 2
+			}
 		}
 		s.mu.Unlock()
 		if code != CodeOK {

@@ -47,11 +47,14 @@ func TestPeerIDsOfACertificate(t *testing.T) {
 	if err != nil || len(got) != 3 || !slices.IsSortedFunc(got, comparePeers) {
 		t.Errorf("three peer IDs are read as %v, %v", got, err)
 	}
-	var nine []learn.PeerID
-	for i := range 9 {
-		nine = append(nine, peer("%d", i))
+	var many []learn.PeerID
+	for i := range 65 {
+		many = append(many, peer("%d", i))
 	}
-	for what, ids := range map[string][]learn.PeerID{"none": nil, "nine": nine, "one twice": {peer("x"), peer("x")}} {
+	if p := a.identity(t, false, many[:9]...).party(t); len(p.peers) != 8 || p.name != sorted(slices.Clone(many[:9]))[0] {
+		t.Errorf("of nine peer IDs %d take part", len(p.peers))
+	}
+	for what, ids := range map[string][]learn.PeerID{"none": nil, "65": many, "one twice": {peer("x"), peer("x")}} {
 		if got, err := PeerIDs(a.identity(t, false, ids...).cert.Leaf); err == nil {
 			t.Errorf("%s: %v", what, got)
 		}
