@@ -99,7 +99,12 @@ func TestPacketsAreScreened(t *testing.T) {
 	}
 	for _, bad := range [][]byte{
 		nil, squeezed, compound(ping, squeezed), crc(squeezed), crc(compound(squeezed)), compound(compound(ping)), crc(crc(ping)), compound(crc(ping)),
-		{mlEncrypt, 1}, {mlLabel, 1, 1}, {mlCompound, 9, 0}, {mlCompound}, {200}, compound(nil),
+		{mlEncrypt, 1},
+		{mlLabel, 1, 1},
+		{mlCompound, 9, 0},
+		{mlCompound},
+		{200},
+		compound(nil),
 	} {
 		if screen(bad, 0) == nil {
 			t.Errorf("% x passes", bad)
