@@ -153,7 +153,7 @@ func (r *reader) end() error {
 	return r.err
 }
 
-func put8(b, v []byte) []byte { return append(append(b, uint8(len(v))), v...) }
+func put8(b, v []byte) []byte  { return append(append(b, uint8(len(v))), v...) }
 func put16(b, v []byte) []byte { return append(binary.BigEndian.AppendUint16(b, uint16(len(v))), v...) }
 
 func putTime(b []byte, t time.Time) []byte {
