@@ -56,6 +56,7 @@ type Ring struct {
 
 	once     sync.Once
 	closeErr error
+	tell     sync.Mutex // one call of OnSettings at a time, the last with the newest
 
 	mu       sync.Mutex
 	joinErr  error // of the last try
@@ -335,6 +336,8 @@ func resolve(hostPort string) (netip.AddrPort, error) {
 
 // news acts on settings that changed: the banned lose their connections, and the settings are kept.
 func (r *Ring) news() {
+	r.tell.Lock()
+	defer r.tell.Unlock()
 	r.n.mu.Lock()
 	s := r.n.settings
 	r.n.mu.Unlock()

@@ -267,7 +267,7 @@ func TestRevokedAndForeignCertificatesStayOut(t *testing.T) {
 		r := b.start(id, nil)
 		before := boot.Status().HandshakesRefused
 		s := await(t, r, name, func(s Status) bool {
-			return strings.Contains(s.Reason, "remote error") && boot.Status().HandshakesRefused > before
+			return strings.Contains(s.Reason, "for admission: ") && boot.Status().HandshakesRefused > before
 		})
 		if s.Admitted || s.Health != Red || boot.Status().Members != 1 {
 			t.Errorf("%s: %+v", name, s)
