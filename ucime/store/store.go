@@ -91,6 +91,9 @@ func Open(path string, limits Limits) (*Store, error) {
 	return s, nil
 }
 
+// Path is the file.
+func (s *Store) Path() string { return s.db.Path() }
+
 // Close waits for transactions and closes the file.
 func (s *Store) Close() error { return s.db.Close() }
 

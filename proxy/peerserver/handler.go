@@ -1,0 +1,163 @@
+package peerserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"imeproxy/ucime/learn"
+	"imeproxy/ucime/store"
+	"imeproxy/ucime/vap"
+)
+
+// handler is what stands behind the call agents' side.
+type handler struct{ s *Server }
+
+// serviceName is a service's name in the store: its user may have any characters but NUL.
+func serviceName(k vap.Key) string { return k.Service.String() + " " + k.User }
+
+func (s *Server) keyOf(name string) (vap.Key, bool) {
+	id, user, ok := strings.Cut(name, " ")
+	if !ok {
+		return vap.Key{}, false
+	}
+	service, err := vap.ParseServiceID(id)
+	return vap.Key{User: user, Service: service}, err == nil
+}
+
+// group is the trust group of a service; of one that is not published now it is nil, and its routes wait for the call agent, which asks its own.
+func (s *Server) group(service string) *learn.TrustGroup {
+	key, ok := s.keyOf(service)
+	if !ok {
+		return nil
+	}
+	p, ok := s.services[key]
+	if !ok {
+		return nil
+	}
+	t := p.Service.Trust
+	return &learn.TrustGroup{Trusted: t.Trusted, Domains: t.Domains, Prefixes: t.Prefixes}
+}
+
+func (h handler) Published(_ context.Context, p vap.Publication) error {
+	h.s.change(func(all map[vap.Key]vap.Publication) { all[p.Key] = p })
+	return nil
+}
+
+func (h handler) Unpublished(_ context.Context, key vap.Key) {
+	h.s.change(func(all map[vap.Key]vap.Publication) { delete(all, key) })
+}
+
+func (s *Server) change(f func(map[vap.Key]vap.Publication)) {
+	s.mu.Lock()
+	f(s.services)
+	all := slices.Collect(maps.Values(s.services))
+	s.mu.Unlock()
+	if s.cfg.Publish != nil {
+		s.cfg.Publish(all)
+	}
+}
+
+// StoreVCRs takes uploaded records.
+func (h handler) StoreVCRs(_ context.Context, key vap.Key, vcrs []learn.VCR) error {
+	s := h.s
+	var in, out []store.Upload
+	for _, v := range vcrs {
+		u := store.Upload{Service: serviceName(key), VCR: v}
+		if v.Role == learn.Terminating {
+			in = append(in, u)
+		} else {
+			out = append(out, u)
+		}
+	}
+	if len(in) > 0 {
+		added, evicted, err := s.cfg.Store.AddIncoming(s.cfg.Now(), in)
+		if err != nil {
+			return err
+		}
+		for _, id := range evicted {
+			s.index.Remove(id)
+		}
+		for _, x := range added {
+			if _, _, err := s.index.Add(x.ID, x.VCR); err != nil {
+				return err
+			}
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return s.outgoing(out)
+}
+
+// outgoing gives records of calls that went out to the engine, those that are new.
+func (s *Server) outgoing(all []store.Upload) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seen, err := s.cfg.Store.Uploaded(all)
+	if err != nil {
+		return err
+	}
+	now := s.cfg.Now()
+	var fresh []store.Upload
+	var full error
+	for i, u := range all {
+		if seen[i] {
+			continue
+		}
+		if _, err := s.engine.Add(now, u.Service, s.group(u.Service), u.VCR); errors.Is(err, learn.ErrPending) {
+			full = fmt.Errorf("%w; the call agent keeps its record", err)
+			break
+		} else if err != nil {
+			s.cfg.Log.Info("a call is not validated", "why", err)
+		}
+		fresh = append(fresh, u)
+	}
+	if err := s.save(now, nil, fresh...); err != nil {
+		return err
+	}
+	s.wake()
+	return full
+}
+
+// Pending gives the notifications that wait for a service.
+func (h handler) Pending(_ context.Context, key vap.Key, after uint64, limit int) ([]vap.Notification, error) {
+	notices, err := h.s.cfg.Store.Pending(serviceName(key), after, limit)
+	if err != nil {
+		return nil, err
+	}
+	var out []vap.Notification
+	for _, n := range notices {
+		x := vap.Notification{Service: key.Service, ID: n.ID, Reason: n.Reason}
+		if n.Withdrawn {
+			x.Withdrawn = []learn.Number{n.Route.Number}
+		} else {
+			x.Routes = []learn.Route{n.Route}
+		}
+		out = append(out, x)
+	}
+	return out, nil
+}
+
+// Settle ends a notification.
+func (h handler) Settle(_ context.Context, key vap.Key, id uint64, accepted bool) error {
+	return h.s.cfg.Store.Settle(serviceName(key), id, accepted)
+}
+
+// trust is the called side's trust: of the service that publishes the number.
+type trust struct{ s *Server }
+
+// Trusted says whether a domain may have routes to a number; nobody may to one that no call agent publishes.
+func (t trust) Trusted(domain string, called learn.Number) bool {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	for _, p := range t.s.services {
+		if p.Numbers.Contains(called) {
+			return p.Service.Trust.Allows(domain, called)
+		}
+	}
+	return false
+}
