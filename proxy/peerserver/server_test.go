@@ -23,6 +23,7 @@ import (
 	"imeproxy/ucime/enroll"
 	"imeproxy/ucime/learn"
 	"imeproxy/ucime/pvp"
+	"imeproxy/ucime/ring"
 	"imeproxy/ucime/store"
 	"imeproxy/ucime/ticket"
 	"imeproxy/ucime/vap"
@@ -71,10 +72,10 @@ type identity struct {
 	roots *x509.CertPool
 }
 
-func (a *authority) member(t *testing.T, id learn.PeerID) *identity {
+func (a *authority) member(t *testing.T, id learn.PeerID, more ...*url.URL) *identity {
 	t.Helper()
 	cert, key, der := a.issue(t, &x509.Certificate{
-		Subject: pkix.Name{CommonName: "member"}, KeyUsage: x509.KeyUsageDigitalSignature, URIs: []*url.URL{{Scheme: "urn", Opaque: "imeproxy:peer:" + id.String()}},
+		Subject: pkix.Name{CommonName: "member"}, KeyUsage: x509.KeyUsageDigitalSignature, URIs: append([]*url.URL{ring.PeerURI(id)}, more...),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 	})
 	roots := x509.NewCertPool()
@@ -123,7 +124,7 @@ type enterprise struct {
 	learned chan learn.Route
 }
 
-func newEnterprise(t *testing.T, a *authority, dir *claims, n byte, name string, patterns ...vap.Pattern) *enterprise {
+func newEnterprise(t *testing.T, a *authority, dir *claims, boot string, n byte, name string, patterns ...vap.Pattern) *enterprise {
 	t.Helper()
 	e := &enterprise{t: t, name: name, id: learn.PeerID{n}, key: ticket.DeriveKey("password"+name, n), service: vap.ServiceID{n}, learned: make(chan learn.Route, 100)}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -144,6 +145,9 @@ func newEnterprise(t *testing.T, a *authority, dir *claims, n byte, name string,
 		},
 	}
 	path := filepath.Join(t.TempDir(), "ime.db")
+	if boot != "" {
+		e.joins(boot)
+	}
 	e.start(path, ln)
 	t.Cleanup(func() { e.stop() })
 	e.agent(patterns)
@@ -263,9 +267,9 @@ func (e *enterprise) validated(n uint64) {
 func TestRouteIsLearnedAndLiarIsNot(t *testing.T) {
 	a, dir := newAuthority(t), &claims{all: map[learn.Number][]Claim{}}
 	// The liar publishes first, so that it is asked first.
-	liar := newEnterprise(t, a, dir, 3, "liar.example", "+1408555111X")
-	alice := newEnterprise(t, a, dir, 1, "a.example", "+1310555010X")
-	bob := newEnterprise(t, a, dir, 2, "b.example", "+1408555111X")
+	liar := newEnterprise(t, a, dir, "", 3, "liar.example", "+1408555111X")
+	alice := newEnterprise(t, a, dir, "", 1, "a.example", "+1310555010X")
+	bob := newEnterprise(t, a, dir, "", 2, "b.example", "+1408555111X")
 	eventually(t, "all numbers are published", func() bool {
 		x, _ := dir.Lookup(t.Context(), "+14085551112")
 		y, _ := dir.Lookup(t.Context(), "+13105550100")
@@ -349,9 +353,70 @@ func restart(t *testing.T, e *enterprise) {
 
 func TestNumbersOfNobodyAreTrustedToNobody(t *testing.T) {
 	a, dir := newAuthority(t), &claims{all: map[learn.Number][]Claim{}}
-	e := newEnterprise(t, a, dir, 1, "a.example", "+1310555010X")
+	e := newEnterprise(t, a, dir, "", 1, "a.example", "+1310555010X")
 	eventually(t, "the numbers are published", func() bool { return trust{e.server}.Trusted("b.example", "+13105550105") })
 	if (trust{e.server}).Trusted("b.example", "+13105550200") {
 		t.Error("a number that no call agent publishes is given away")
+	}
+}
+
+// joins makes the enterprise's peer server a member of a ring, which takes the place of the directory.
+func (e *enterprise) joins(bootstrap string) {
+	e.t.Helper()
+	r, err := ring.New(ring.Config{Identity: e.cfg.Identity, Listen: "127.0.0.1:0", Validator: e.validator.Addr().String(), Bootstraps: []string{bootstrap}, Log: e.cfg.Log})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.t.Cleanup(func() { _ = r.Close() })
+	eventually(e.t, "the ring's settings have come", func() bool { _, ok := r.Settings(); return ok })
+	var mu sync.Mutex
+	var published []learn.Number
+	e.cfg.Directory = Ring{r}
+	e.cfg.Publish = func(all []vap.Publication) {
+		mu.Lock()
+		defer mu.Unlock()
+		var err error
+		if published, err = (Ring{r}).Publish(published, all); err != nil {
+			e.t.Error(err)
+		}
+	}
+}
+
+// The same with a ring of four real members: numbers are published by the call agents, claimed in the ring, found there, and proven.
+func TestRouteIsLearnedThroughTheRing(t *testing.T) {
+	a := newAuthority(t)
+	settings := ring.DefaultSettings()
+	settings.HashCost = 10
+	boot, err := ring.New(ring.Config{
+		Identity: a.member(t, learn.PeerID{9}, ring.BootstrapURI()), Listen: "127.0.0.1:0", Validator: "127.0.0.1:1", Bootstrap: true, Settings: &settings,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer boot.Close()
+	at := boot.Addr().String()
+	alice := newEnterprise(t, a, nil, at, 1, "a.example", "+1310555010X")
+	bob := newEnterprise(t, a, nil, at, 2, "b.example", "+1408555111X")
+	liar := newEnterprise(t, a, nil, at, 3, "liar.example", "+1408555111X")
+	eventually(t, "both claims of a number are found", func() bool {
+		c, err := alice.cfg.Directory.Lookup(t.Context(), "+14085551113")
+		return err == nil && len(c) == 2
+	})
+	began := time.Now().Add(-3 * time.Hour)
+	for i, n := range []learn.Number{"+14085551112", "+14085551113", "+14085551112", "+14085551113"} {
+		alice.call(bob, n, began.Add(time.Duration(i)*10*time.Minute))
+		alice.validated(uint64(i + 1))
+	}
+	select {
+	case r := <-alice.learned:
+		if r.Domain != "b.example" || r.Peer != bob.id {
+			t.Errorf("learned %+v", r)
+		}
+	case <-time.After(20 * time.Second):
+		c, pools := alice.server.Learning()
+		t.Fatalf("nothing is learned: %+v, %+v", c, pools)
+	}
+	if _, pools := alice.server.Learning(); pools[liar.id].Default.Value != 0 {
+		t.Errorf("the liar has %+v", pools[liar.id])
 	}
 }
