@@ -23,7 +23,14 @@ import (
 	"imeproxy/ucime/ticket"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(
+		m,
+		// sipgo 1.7.2 dials a UDP socket for a request to a host that it has no connection to. One that is dialled while the endpoint closes is in no
+		// list of the library, and its reader stays: seen in about one of four runs of all tests, never while an endpoint serves.
+		goleak.IgnoreAnyFunction("github.com/emiago/sipgo/sip.(*TransportUDP).readListenerConnection"),
+	)
+}
 
 const wait = 10 * time.Second
 
