@@ -23,7 +23,7 @@ func (n *node) learnSettings(raw []byte, from *party) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.settings != nil && s.Sequence <= n.settings.Sequence {
+	if !s.newer(n.settings) {
 		return errStale
 	}
 	boot, ok := n.trusted[s.Bootstrap]

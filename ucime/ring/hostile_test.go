@@ -484,6 +484,37 @@ func TestOldAndForgedSettingsAreRefused(t *testing.T) {
 	}
 }
 
+// Two bootstrap servers change the settings in one second, neither knowing of the other's change: all end with the same.
+func TestChangesOfOneSecondEndAlike(t *testing.T) {
+	a := newAuthority(t)
+	var c clock
+	c.t = epoch
+	kept := cheapSettings()
+	var boots []*node
+	for i := range 2 {
+		n, err := newNode(a.identity(t, true, peer("boot%d", i)), "", 1, 10, c.now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := n.govern(kept); err != nil {
+			t.Fatal(err)
+		}
+		boots = append(boots, n)
+	}
+	for i, n := range boots {
+		n.trustParty(boots[1-i].self)
+	}
+	first, second := slices.Clone(boots[0].raw), slices.Clone(boots[1].raw)
+	boots[0].learnSettings(second, boots[1].self)
+	boots[1].learnSettings(first, boots[0].self)
+	if !slices.Equal(boots[0].raw, boots[1].raw) {
+		t.Error("the two keep their own")
+	}
+	if got, want := boots[0].settings.Bootstrap.String(), max(boots[0].self.name.String(), boots[1].self.name.String()); got != want {
+		t.Errorf("settings of %s are in force, want those of %s", got, want)
+	}
+}
+
 func TestHealthFollowsTheBootstrapServers(t *testing.T) {
 	a := newAuthority(t)
 	var c clock

@@ -222,6 +222,7 @@ func TestBootstrapServersRule(t *testing.T) {
 	if s := await(t, good, "what fits is placed", placed(5)); !s.OverQuota || s.QuotaUsed != 7 {
 		t.Errorf("over quota: %+v", s)
 	}
+	await(t, boot, "settings spread", func(s Status) bool { return s.MOTD == "maintenance on Sunday" })
 	if err := boot.Change(func(s *Settings) { s.StorageQuota = 9; s.RequiredVersion = 0 }); err != nil {
 		t.Fatal(err)
 	}

@@ -122,6 +122,12 @@ func decodeSettings(b []byte) (*Settings, error) {
 	return s, nil
 }
 
+// newer says whether s replaces old. Two bootstrap servers may change settings in one second without knowing of each other: the
+// higher name counts, everywhere, or the ring would stay of two minds.
+func (s *Settings) newer(old *Settings) bool {
+	return old == nil || s.Sequence > old.Sequence || s.Sequence == old.Sequence && comparePeers(s.Bootstrap, old.Bootstrap) > 0
+}
+
 // bans says whether one of the peer IDs is banned, and with it the certificate that names it.
 func (s *Settings) bans(peers []learn.PeerID) bool {
 	return s != nil && slices.ContainsFunc(peers, func(p learn.PeerID) bool { return slices.Contains(s.Banned, p) })
