@@ -127,7 +127,7 @@ func TestLyingHolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := owner.store.read(sec.hash, s.clock.now())
-	s.clock.add(13 * time.Hour)
+	s.clock.add(14 * time.Hour) // a refresh comes after 10.8 to 13.2 hours
 	s.settle() // refreshed: `first` is old now
 	now := s.clock.now()
 
