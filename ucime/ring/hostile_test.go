@@ -128,7 +128,7 @@ func TestLyingHolder(t *testing.T) {
 	}
 	first := owner.store.read(sec.hash, s.clock.now())
 	s.clock.add(14 * time.Hour) // a refresh comes after 10.8 to 13.2 hours
-	s.settle() // refreshed: `first` is old now
+	s.settle()                  // refreshed: `first` is old now
 	now := s.clock.now()
 
 	foreign := newAuthority(t).identity(t, false, owner.p.peers[0])
