@@ -14,10 +14,13 @@
 //
 // # Rules
 //
-//   - Two VCRs of one called number that are less than [Config.Interval] apart are never both validated (an hour).
+//   - Two VCRs of one called number that are less than [Config.Interval] apart are never both validated (an hour). One that began before
+//     the last one of its number is not validated at all.
 //   - A VCR waits for a random time before it is validated, so that the far side's record has arrived and that the time of the
 //     call does not show in the time of the validation.
-//   - A VCR proves once: with one peer, and never again.
+//   - A VCR proves once: with one peer, and never again. No peer is asked twice for it unless it was not reached; as long as one that
+//     claims the number was not reached, or not asked, it is tried again ([Config.Tries]), whatever others have answered.
+//   - The called number is learned, and no other that the peer names: nothing was proven of those.
 //   - A success goes to the number's own bucket of the peer's pool, if there is one, else to the default bucket, and adds 12 (with
 //     the caller's number) or 8. A bucket that reaches the threshold (24, `bucketentropy`) is emptied, and its routes are learned.
 //     With "reaches", three results of 8 or two of 12 are needed: the guide's default of three.
@@ -29,5 +32,5 @@
 //
 // [Config.MaxPending] VCRs (the latest is refused), [Config.MaxPeers] pools (the one that is unused longest gives way, those with
 // number buckets last), 64 number buckets a pool and 32 results a bucket (the oldest gives way), [Config.MaxNumbers] called numbers
-// remembered. Each has a counter. An Engine is not safe for concurrent use.
+// remembered (the oldest gives way; when that is within the interval, the VCR is refused). Each has a counter. An Engine is not safe for concurrent use.
 package learn

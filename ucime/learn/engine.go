@@ -24,7 +24,13 @@ type Config struct {
 	MaxNumbers         int           // called numbers whose last validated call is remembered: 100,000
 	// Random gives a number from 0 up to n, n not included.
 	Random func(n int64) int64
+	// Ready says whether calls of a service may be validated now: those of others wait, for the trust group of a service that has not been published
+	// since the start is not known. Nil: all may.
+	Ready func(service string) bool
 }
+
+// maxAhead is how far a call's start may be ahead of our clock. What was remembered from further ahead comes of a clock that has been set back.
+const maxAhead = time.Hour
 
 func (c Config) withDefaults() Config {
 	def := func(v *int, d int) {
@@ -73,6 +79,8 @@ type Task struct {
 	ID      uint64
 	Service string
 	VCR     VCR
+	// Asked are the peers that have been asked for this call: no peer is asked twice, unless it was not reached.
+	Asked []PeerID
 }
 
 // Outcome of a validation with one peer.
@@ -96,6 +104,7 @@ type Result struct {
 	Numbers []Number
 	URIs    []string
 	Ticket  string
+	Until   time.Time // end of the ticket; zero: not known
 }
 
 // Learned is a route for the call agents of a service.
@@ -111,7 +120,7 @@ type waiting struct {
 	Tries   int
 	running bool
 	proven  bool // by one peer: it proves nothing more
-	tried   bool // by a peer that was reached
+	again   bool // a peer that claims the number has not been reached, or not been asked yet
 }
 
 // Engine is the state machine. It is not safe for concurrent use.
@@ -137,7 +146,7 @@ func (e *Engine) Add(now time.Time, service string, trust *TrustGroup, v VCR) (i
 	switch {
 	case v.Role == Terminating:
 		return 0, ErrNotOurs
-	case v.Role != Originating || !v.Called.Valid() || v.Caller != "" && !v.Caller.Valid() || v.Stop.Before(v.Start) || v.Start.After(now.Add(time.Hour)):
+	case v.Role != Originating || !v.Called.Valid() || v.Caller != "" && !v.Caller.Valid() || v.Stop.Before(v.Start) || v.Start.After(now.Add(maxAhead)):
 		e.Counters.Invalid++
 		return 0, ErrInvalid
 	case !trust.AllowsNumber(v.Called):
@@ -145,30 +154,34 @@ func (e *Engine) Add(now time.Time, service string, trust *TrustGroup, v VCR) (i
 		e.Counters.ValidationsBlocked++
 		return 0, fmt.Errorf("%w: %s", ErrUntrusted, v.Called)
 	}
-	if last, ok := e.last[v.Called]; ok && v.Start.Sub(last).Abs() < e.cfg.Interval {
+	// A call that began before the last one is refused however long before: the one before that is not remembered.
+	if last, ok := e.last[v.Called]; ok && !last.After(now.Add(maxAhead)) && v.Start.Before(last.Add(e.cfg.Interval)) {
 		e.Counters.TooSoon++
 		e.Counters.ValidationsBlocked++
 		return 0, ErrTooSoon
 	}
-	if len(e.waiting) >= e.cfg.MaxPending {
+	if len(e.waiting) >= e.cfg.MaxPending || !e.remember(now, v.Called, v.Start) {
 		e.Counters.Refused++
 		e.Counters.ValidationsBlocked++
 		return 0, ErrPending
 	}
-	e.remember(v.Called, v.Start)
-	delay := e.cfg.DelayMin
-	if spread := int64(e.cfg.DelayMax - e.cfg.DelayMin); spread > 0 && e.cfg.Random != nil {
-		delay += time.Duration(e.cfg.Random(spread))
-	}
 	e.next++
-	e.waiting[e.next] = &waiting{Task: Task{ID: e.next, Service: service, VCR: v}, Due: now.Add(delay)}
+	e.waiting[e.next] = &waiting{Task: Task{ID: e.next, Service: service, VCR: v}, Due: now.Add(e.delay())}
 	e.Counters.Added++
 	e.dirty.vcrs[e.next] = true
 	return e.next, nil
 }
 
-// remember keeps the start of a number's call. The oldest gives way, which by then is long past the interval.
-func (e *Engine) remember(n Number, start time.Time) {
+func (e *Engine) delay() time.Duration {
+	d := e.cfg.DelayMin
+	if spread := int64(e.cfg.DelayMax - e.cfg.DelayMin); spread > 0 && e.cfg.Random != nil {
+		d += time.Duration(e.cfg.Random(spread))
+	}
+	return d
+}
+
+// remember keeps the start of a number's call. The oldest gives way; false: all are within the interval, and to forget one would break the rule.
+func (e *Engine) remember(now time.Time, n Number, start time.Time) bool {
 	if _, ok := e.last[n]; !ok && len(e.last) >= e.cfg.MaxNumbers {
 		var oldest Number
 		for m, t := range e.last {
@@ -176,14 +189,16 @@ func (e *Engine) remember(n Number, start time.Time) {
 				oldest = m
 			}
 		}
+		if e.last[oldest].After(now.Add(-e.cfg.Interval)) {
+			return false
+		}
 		delete(e.last, oldest)
 		e.dirty.numbers[oldest] = true
 		e.Counters.NumbersEvicted++
 	}
-	if start.After(e.last[n]) {
-		e.last[n] = start
-		e.dirty.numbers[n] = true
-	}
+	e.last[n] = start
+	e.dirty.numbers[n] = true
+	return true
 }
 
 // Due gives the VCRs to be validated now, at most limit, those that wait longest first. Each must be ended by Finish.
@@ -196,8 +211,12 @@ func (e *Engine) Due(now time.Time, limit int) []Task {
 			delete(e.waiting, id)
 			e.dirty.vcrs[id] = true
 			e.Counters.Expired++
+		case e.cfg.Ready != nil && !e.cfg.Ready(w.Service):
 		case !w.Due.After(now):
 			due = append(due, w)
+		case w.Due.Sub(now) > max(e.cfg.DelayMax, e.cfg.RetryAfter): // the clock was set back
+			w.Due = now.Add(e.delay())
+			e.dirty.vcrs[id] = true
 		}
 	}
 	slices.SortFunc(due, func(a, b *waiting) int {
@@ -208,9 +227,11 @@ func (e *Engine) Due(now time.Time, limit int) []Task {
 	})
 	var out []Task
 	for _, w := range due[:min(limit, len(due))] {
-		w.running = true
+		w.running, w.again = true, false
 		e.Counters.ValidationAttempts++
-		out = append(out, w.Task)
+		t := w.Task
+		t.Asked = slices.Clone(t.Asked)
+		out = append(out, t)
 	}
 	return out
 }
@@ -218,7 +239,7 @@ func (e *Engine) Due(now time.Time, limit int) []Task {
 // Next is when Due has something again; zero: nothing waits.
 func (e *Engine) Next() (at time.Time) {
 	for _, w := range e.waiting {
-		if !w.running && (at.IsZero() || w.Due.Before(at)) {
+		if !w.running && (at.IsZero() || w.Due.Before(at)) && (e.cfg.Ready == nil || e.cfg.Ready(w.Service)) {
 			at = w.Due
 		}
 	}
@@ -227,6 +248,31 @@ func (e *Engine) Next() (at time.Time) {
 
 // Pending is how many VCRs wait or are being validated.
 func (e *Engine) Pending() int { return len(e.waiting) }
+
+// Ask notes that a peer is going to be asked, to be stored before it is: who has had its guesses, or has used up its own record of the
+// call, is not asked again after a crash. False: it has been asked before, or the call proves nothing more.
+func (e *Engine) Ask(id uint64, peer PeerID) bool {
+	w, ok := e.waiting[id]
+	if !ok || !w.running || w.proven || slices.Contains(w.Asked, peer) {
+		return false
+	}
+	w.Asked = append(w.Asked, peer)
+	e.dirty.vcrs[id] = true
+	return true
+}
+
+// Again says that some peer which claims the number of a task has not had its say: unless another proves the call, it is tried again.
+func (e *Engine) Again(id uint64) {
+	if w, ok := e.waiting[id]; ok && w.running {
+		w.again = true
+	}
+}
+
+// Boxed says whether a number is in the penalty box of a peer.
+func (e *Engine) Boxed(peer PeerID, n Number) bool {
+	p, ok := e.pools[peer]
+	return ok && p.Numbers[n] != nil
+}
 
 // Report takes the outcome with one peer and gives the routes that are learned by it. What comes behind a success of the same VCR, or for one
 // that has ended, changes nothing: a VCR proves once.
@@ -240,10 +286,14 @@ func (e *Engine) Report(now time.Time, id uint64, trust *TrustGroup, r Result) [
 	switch r.Outcome {
 	case Unreachable:
 		e.Counters.Unreachable++
+		w.Asked = slices.DeleteFunc(w.Asked, func(p PeerID) bool { return p == r.Peer })
+		w.again = true
 		return nil
 	case Failed:
 		e.Counters.Failed++
-		w.tried = true
+		if !slices.Contains(w.Asked, r.Peer) {
+			w.Asked = append(w.Asked, r.Peer)
+		}
 		e.Counters.BucketsEvicted += uint64(e.pool(now, r.Peer).fail(called))
 		return nil
 	case Refused:
@@ -259,25 +309,27 @@ func (e *Engine) Report(now time.Time, id uint64, trust *TrustGroup, r Result) [
 		e.Counters.RefusedByPeer++
 		return nil
 	}
-	var routes []Route
-	for _, n := range r.Numbers {
-		if n.Valid() && trust.Allows(r.Domain, n) {
-			routes = append(routes, Route{Number: n, Domain: r.Domain, URIs: r.URIs, Ticket: r.Ticket, Peer: r.Peer, Learned: now, Expires: now.Add(RouteLife)})
-		}
-	}
-	if len(routes) == 0 {
+	// The peer may name more numbers than the called one. Nothing is proven of those: whoever owns one number would be given any other.
+	if !trust.Allows(r.Domain, called) {
 		e.Counters.Untrusted++
 		e.Counters.ValidationsBlocked++
 		return nil
 	}
+	route := Route{Number: called, Domain: r.Domain, URIs: r.URIs, Ticket: r.Ticket, Peer: r.Peer, Learned: now, Expires: now.Add(RouteLife)}
+	if !r.Until.IsZero() && r.Until.Before(route.Expires) {
+		route.Expires = r.Until
+	}
 	e.Counters.Succeeded++
-	released, dropped := e.pool(now, r.Peer).add(called, Validated{Service: w.Service, Value: r.Value, Routes: routes}, e.cfg.Threshold)
+	released, dropped := e.pool(now, r.Peer).add(called, Validated{Service: w.Service, Value: r.Value, Routes: []Route{route}}, e.cfg.Threshold)
 	e.Counters.ResultsEvicted += uint64(dropped)
 	if released == nil {
 		return nil
 	}
 	e.Counters.Released++
-	out := latest(released)
+	// What has waited in a bucket may have ended there, or the service may trust its domain no more.
+	out := slices.DeleteFunc(latest(released), func(l Learned) bool {
+		return !l.Route.Expires.After(now) || l.Service == w.Service && !trust.Allows(l.Route.Domain, l.Route.Number)
+	})
 	e.Counters.Learned += uint64(len(out))
 	return out
 }
@@ -297,7 +349,8 @@ func latest(results []Validated) (out []Learned) {
 	return out
 }
 
-// Finish ends a task. claimed says that some peer claimed the number. A VCR that no peer was reached for is tried again later.
+// Finish ends a task. claimed says that some peer claimed the number. A VCR that nobody has proven is tried again later, a bounded number of
+// times, when a peer that claims the number was not reached or not asked, or when none was.
 func (e *Engine) Finish(now time.Time, id uint64, claimed bool) {
 	w, ok := e.waiting[id]
 	if !ok || !w.running {
@@ -310,7 +363,7 @@ func (e *Engine) Finish(now time.Time, id uint64, claimed bool) {
 		delete(e.waiting, id)
 		return
 	}
-	if w.Tries++; w.proven || w.tried || w.Tries >= e.cfg.Tries {
+	if w.Tries++; w.proven || !w.again && len(w.Asked) > 0 || w.Tries >= e.cfg.Tries {
 		delete(e.waiting, id)
 		return
 	}

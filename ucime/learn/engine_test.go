@@ -438,7 +438,7 @@ func TestRestoreGoesOn(t *testing.T) {
 			t.Fatalf("step %d: the states differ", i)
 		}
 	}
-	// One that was being validated is validated again; one that has proven is not.
+	// One that was being validated is validated again; one that has proven is not, and nothing of it stays in the store.
 	id, _ := b.e.Add(b.now, "s", nil, call("+77", b.now))
 	id2, _ := b.e.Add(b.now, "s", nil, call("+78", b.now))
 	b.e.Due(b.now.Add(time.Hour), 10)
@@ -447,5 +447,8 @@ func TestRestoreGoesOn(t *testing.T) {
 	c := Restore(cfg, stored)
 	if due := c.Due(b.now.Add(time.Hour), 10); len(due) != 1 || due[0].ID != id {
 		t.Errorf("after a restart due is %+v", due)
+	}
+	if stored.Apply(c.Changes()); !reflect.DeepEqual(stored, c.State()) {
+		t.Errorf("what is stored after a restart is\n%+v\nwant\n%+v", stored, c.State())
 	}
 }

@@ -42,14 +42,22 @@ func Restore(cfg Config, s State) *Engine {
 		e.pools[id] = &own
 	}
 	for _, w := range s.Waiting {
-		if !w.Proven {
-			e.waiting[w.ID] = &waiting{Task: w.Task, Due: w.Due, Tries: w.Tries}
+		if w.Proven {
+			e.dirty.vcrs[w.ID] = true // used up when the process ended: the store is to forget it too
+			continue
 		}
+		e.waiting[w.ID] = &waiting{Task: w.Task, Due: w.Due, Tries: w.Tries}
 	}
 	return e
 }
 
-func (w *waiting) state() StateVCR { return StateVCR{w.Task, w.Due, w.Tries, w.proven || w.tried} }
+func (w *waiting) state() StateVCR {
+	s := StateVCR{w.Task, w.Due, w.Tries, w.proven}
+	if s.Asked = slices.Clone(w.Asked); len(s.Asked) == 0 {
+		s.Asked = nil
+	}
+	return s
+}
 
 // Changes are what has become different in an Engine since they were asked for last. What is gone stands in the second of each pair.
 type Changes struct {
@@ -104,6 +112,28 @@ func (e *Engine) Changes() Changes {
 	}
 	e.dirty = newDirty()
 	return c
+}
+
+// Unstored takes back changes that could not be stored: they are among the next ones.
+func (e *Engine) Unstored(c Changes) {
+	for _, w := range c.Waiting {
+		e.dirty.vcrs[w.ID] = true
+	}
+	for _, id := range c.Ended {
+		e.dirty.vcrs[id] = true
+	}
+	for n := range c.Last {
+		e.dirty.numbers[n] = true
+	}
+	for _, n := range c.Former {
+		e.dirty.numbers[n] = true
+	}
+	for id := range c.Pools {
+		e.dirty.peers[id] = true
+	}
+	for _, id := range c.NoPools {
+		e.dirty.peers[id] = true
+	}
 }
 
 // Apply brings changes into a state.
