@@ -26,7 +26,8 @@ func (r Ring) Lookup(ctx context.Context, number learn.Number) ([]Claim, error) 
 	return out, nil
 }
 
-// Publish makes the numbers of all services, and no others of published, ours in the ring. published is what was published last; it returns what is now.
+// Publish makes the numbers of all services, and no others of published, ours in the ring. published is what was published last; it returns what is now, also when
+// the quota has no room for all: the ring takes up the rest as soon as it has.
 func (r Ring) Publish(published []learn.Number, all []vap.Publication) ([]learn.Number, error) {
 	var now []learn.Number
 	for _, p := range all {
@@ -44,7 +45,7 @@ func (r Ring) Publish(published []learn.Number, all []vap.Publication) ([]learn.
 		r.Unpublish(gone)
 	}
 	if err := r.Ring.Publish(now); err != nil {
-		return published, fmt.Errorf("publish %d numbers in the ring: %w", len(now), err)
+		return now, fmt.Errorf("publish %d numbers in the ring: %w", len(now), err)
 	}
 	return now, nil
 }

@@ -13,6 +13,6 @@
 //
 // # Limits
 //
-// [Config.Workers] validations at a time, [MaxClaims] claimants of a number (more are not asked), and those of the rooms. A
-// Server may be used by several goroutines.
+// [Config.Workers] validations at a time, [MaxClaims] claimants of a number in one try (the others in the next), 10,000 routes that wait
+// for a store which fails, and those of the rooms. A Server may be used by several goroutines.
 package peerserver

@@ -7,8 +7,10 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"imeproxy/ucime/learn"
+	"imeproxy/ucime/pvp"
 	"imeproxy/ucime/store"
 	"imeproxy/ucime/vap"
 )
@@ -28,18 +30,18 @@ func (s *Server) keyOf(name string) (vap.Key, bool) {
 	return vap.Key{User: user, Service: service}, err == nil
 }
 
-// group is the trust group of a service; of one that is not published now it is nil, and its routes wait for the call agent, which asks its own.
-func (s *Server) group(service string) *learn.TrustGroup {
+// group is the trust group of a service; false: the service is not published now, and what it trusts is not known. The caller holds mu.
+func (s *Server) group(service string) (*learn.TrustGroup, bool) {
 	key, ok := s.keyOf(service)
 	if !ok {
-		return nil
+		return nil, false
 	}
 	p, ok := s.services[key]
 	if !ok {
-		return nil
+		return nil, false
 	}
 	t := p.Service.Trust
-	return &learn.TrustGroup{Trusted: t.Trusted, Domains: t.Domains, Prefixes: t.Prefixes}
+	return &learn.TrustGroup{Trusted: t.Trusted, Domains: t.Domains, Prefixes: t.Prefixes}, true
 }
 
 func (h handler) Published(_ context.Context, p vap.Publication) error {
@@ -59,6 +61,7 @@ func (s *Server) change(f func(map[vap.Key]vap.Publication)) {
 	if s.cfg.Publish != nil {
 		s.cfg.Publish(all)
 	}
+	s.wake() // calls may have waited for their service
 }
 
 // StoreVCRs takes uploaded records.
@@ -68,6 +71,10 @@ func (h handler) StoreVCRs(_ context.Context, key vap.Key, vcrs []learn.VCR) err
 	for _, v := range vcrs {
 		u := store.Upload{Service: serviceName(key), VCR: v}
 		if v.Role == learn.Terminating {
+			if err := s.keeps(v); err != nil {
+				s.cfg.Log.Info("the record of a call that came in is not kept", "why", err)
+				continue
+			}
 			in = append(in, u)
 		} else {
 			out = append(out, u)
@@ -82,15 +89,25 @@ func (h handler) StoreVCRs(_ context.Context, key vap.Key, vcrs []learn.VCR) err
 			s.index.Remove(id)
 		}
 		for _, x := range added {
-			if _, _, err := s.index.Add(x.ID, x.VCR); err != nil {
-				return err
-			}
+			s.provable(x)
 		}
 	}
 	if len(out) == 0 {
 		return nil
 	}
 	return s.outgoing(out)
+}
+
+// keeps says why a record of a call that came in is of no use to anybody, nil where it is. One of the far future would never be old.
+func (s *Server) keeps(v learn.VCR) error {
+	now := s.cfg.Now()
+	switch {
+	case v.Stop.After(now.Add(time.Hour)):
+		return errors.New("the call has not ended yet: the clock of the call agent is wrong")
+	case v.Stop.Before(now.Add(-s.cfg.KeepVCRs)):
+		return errors.New("the call is too old")
+	}
+	return pvp.Usable(v, pvp.WithoutCaller)
 }
 
 // outgoing gives records of calls that went out to the engine, those that are new.
@@ -108,7 +125,8 @@ func (s *Server) outgoing(all []store.Upload) error {
 		if seen[i] {
 			continue
 		}
-		if _, err := s.engine.Add(now, u.Service, s.group(u.Service), u.VCR); errors.Is(err, learn.ErrPending) {
+		group, _ := s.group(u.Service)
+		if _, err := s.engine.Add(now, u.Service, group, u.VCR); errors.Is(err, learn.ErrPending) {
 			full = fmt.Errorf("%w; the call agent keeps its record", err)
 			break
 		} else if err != nil {
@@ -147,17 +165,21 @@ func (h handler) Settle(_ context.Context, key vap.Key, id uint64, accepted bool
 	return h.s.cfg.Store.Settle(serviceName(key), id, accepted)
 }
 
-// trust is the called side's trust: of the service that publishes the number.
+// trust is the called side's trust: of the services that publish the number.
 type trust struct{ s *Server }
 
-// Trusted says whether a domain may have routes to a number; nobody may to one that no call agent publishes.
+// Trusted says whether a domain may have routes to a number; nobody may to one that no call agent publishes. Where several services publish it, each may refuse.
 func (t trust) Trusted(domain string, called learn.Number) bool {
 	t.s.mu.Lock()
 	defer t.s.mu.Unlock()
+	published := false
 	for _, p := range t.s.services {
 		if p.Numbers.Contains(called) {
-			return p.Service.Trust.Allows(domain, called)
+			if !p.Service.Trust.Allows(domain, called) {
+				return false
+			}
+			published = true
 		}
 	}
-	return false
+	return published
 }

@@ -7,17 +7,22 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
 	"imeproxy/ucime/learn"
 	"imeproxy/ucime/pvp"
 	"imeproxy/ucime/store"
+	"imeproxy/ucime/ticket"
 	"imeproxy/ucime/vap"
 )
 
-// MaxClaims is how many claimants of a number are asked.
+// MaxClaims is how many claimants of a number are asked in one try of a call; the others in the next.
 const MaxClaims = 8
+
+// maxUnsaved is how many learned routes wait for a store that fails; more are forgotten.
+const maxUnsaved = 10_000
 
 // Claim says that a peer claims a number, and where its validator is.
 type Claim struct {
@@ -63,9 +68,12 @@ type Server struct {
 	kick      chan struct{}
 	slots     chan struct{}
 
+	own map[learn.PeerID]bool
+
 	mu       sync.Mutex // guards what follows
 	engine   *learn.Engine
 	services map[vap.Key]vap.Publication
+	unsaved  []learn.Learned // routes that the store has failed to take
 }
 
 // New reads the store and makes a Server; Run starts it.
@@ -92,20 +100,20 @@ func New(cfg Config) (*Server, error) {
 		cfg.Incoming = 100_000
 	}
 	s := &Server{
-		cfg: cfg, counters: &pvp.Counters{}, kick: make(chan struct{}, 1), slots: make(chan struct{}, cfg.Workers), services: map[vap.Key]vap.Publication{},
+		own: ownPeers(cfg), cfg: cfg, counters: &pvp.Counters{}, kick: make(chan struct{}, 1), slots: make(chan struct{}, cfg.Workers), services: map[vap.Key]vap.Publication{},
 	}
 	state, err := cfg.Store.State()
 	if err != nil {
 		return nil, fmt.Errorf("peer server: %w", err)
 	}
-	s.engine = learn.Restore(cfg.Learn, state)
+	s.cfg.Learn.Ready = func(service string) bool { _, ok := s.group(service); return ok }
+	s.engine = learn.Restore(s.cfg.Learn, state)
 	s.index = pvp.NewIndex(cfg.Incoming, s.proven)
 	if err := cfg.Store.EachIncoming(func(in store.Incoming) error {
-		if in.Proven {
-			return nil
+		if !in.Proven {
+			s.provable(in)
 		}
-		_, _, err := s.index.Add(in.ID, in.VCR)
-		return err
+		return nil
 	}); err != nil {
 		return nil, fmt.Errorf("peer server: %w", err)
 	}
@@ -123,6 +131,28 @@ func New(cfg Config) (*Server, error) {
 		cfg.Log.Warn("call agents publish more numbers than the quota allows", "quota", q)
 	}})
 	return s, nil
+}
+
+// ownPeers are all peer IDs that our certificate names: the ring publishes our numbers under each of them.
+func ownPeers(cfg Config) map[learn.PeerID]bool {
+	own := map[learn.PeerID]bool{cfg.Own: true}
+	c, err := cfg.Identity.Certificate()
+	if err != nil || c.Leaf == nil {
+		return own
+	}
+	ids, _ := cfg.Identity.PeerIDs(c.Leaf)
+	for _, id := range ids {
+		own[id] = true
+	}
+	return own
+}
+
+// provable lets others prove a call that came in. One that nobody can prove, or that is older than all of a full index, only takes up
+// room in the store until it is old: it must keep neither the others out nor the server from starting.
+func (s *Server) provable(in store.Incoming) {
+	if _, _, err := s.index.Add(in.ID, in.VCR); err != nil {
+		s.cfg.Log.Info("a call that came in cannot be proven by others", "record", in.ID, "why", err)
+	}
 }
 
 // VAP is the call agents' side: its instances are set by Apply.
@@ -218,29 +248,83 @@ func (s *Server) wake() {
 
 // validate asks those who claim the number.
 func (s *Server) validate(ctx context.Context, task learn.Task) {
+	s.mu.Lock()
+	trust, _ := s.group(task.Service) // the service may go while this goes on; its rules count on
+	s.mu.Unlock()
 	claims, err := s.cfg.Directory.Lookup(ctx, task.VCR.Called)
 	if err != nil {
 		s.cfg.Log.Warn("no look-up of who claims a called number", "err", err)
 		s.finish(task, true) // nobody was reached: it is tried again
 		return
 	}
-	claimed := false
-	for _, c := range claims[:min(len(claims), MaxClaims)] {
-		if c.Peer == s.cfg.Own {
+	claims = s.rank(task, claims)
+	asked := 0
+	for _, c := range claims {
+		if slices.Contains(task.Asked, c.Peer) {
 			continue
 		}
+		if asked == MaxClaims || ctx.Err() != nil {
+			s.mu.Lock()
+			s.engine.Again(task.ID)
+			s.mu.Unlock()
+			break
+		}
+		if !s.ask(task, c.Peer) {
+			break
+		}
+		asked++
 		r := s.client.Validate(ctx, c.Addr, c.Peer, task.VCR, pvp.WithCaller, pvp.WithoutCaller)
 		if errors.Is(r.Err, pvp.ErrUnusable) {
 			break
 		}
-		claimed = true
 		s.cfg.Log.Info("validation ended", "peer", c.Peer.String(), "outcome", r.Outcome.String(), "value", r.Value(), "err", r.Err)
-		s.report(task, c.Peer, r)
+		s.report(task, trust, c.Peer, r)
 		if r.Outcome == pvp.Success || r.Outcome == pvp.Refused {
 			break // a call proves once
 		}
 	}
-	s.finish(task, claimed)
+	s.finish(task, len(claims) > 0)
+}
+
+// rank gives each claimant once, without ourselves, in the order in which they are asked: by chance, so that nobody is first because of
+// its name, and last those that have failed for this number before, so that a crowd of liars keeps the owner out no longer than it takes to try them.
+func (s *Server) rank(task learn.Task, claims []Claim) []Claim {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seen := map[learn.PeerID]bool{}
+	var first, last []Claim
+	for _, c := range claims {
+		switch {
+		case s.own[c.Peer] || seen[c.Peer]:
+		case s.engine.Boxed(c.Peer, task.VCR.Called):
+			last = append(last, c)
+		default:
+			first = append(first, c)
+		}
+		seen[c.Peer] = true
+	}
+	for _, list := range [][]Claim{first, last} {
+		for i := len(list) - 1; i > 0; i-- {
+			j := s.cfg.Learn.Random(int64(i + 1))
+			list[i], list[j] = list[j], list[i]
+		}
+	}
+	return append(first, last...)
+}
+
+// ask stores that a peer is going to be asked; false: it must not be.
+func (s *Server) ask(task learn.Task, peer learn.PeerID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.engine.Ask(task.ID, peer) {
+		return false
+	}
+	if err := s.save(s.cfg.Now(), nil); err != nil {
+		s.engine.Report(s.cfg.Now(), task.ID, nil, learn.Result{Peer: peer, Outcome: learn.Unreachable})
+		s.cfg.Log.Error("nobody is asked for a call while the store fails", "err", err)
+		return false
+	}
+	return true
 }
 
 var outcomes = map[pvp.Outcome]learn.Outcome{
@@ -248,7 +332,7 @@ var outcomes = map[pvp.Outcome]learn.Outcome{
 }
 
 // report brings a result into the pools and stores what that has changed.
-func (s *Server) report(task learn.Task, peer learn.PeerID, r pvp.Result) {
+func (s *Server) report(task learn.Task, trust *learn.TrustGroup, peer learn.PeerID, r pvp.Result) {
 	out := learn.Result{Peer: peer, Outcome: outcomes[r.Outcome], Value: r.Value()}
 	if r.Grant != nil {
 		out.Domain, out.Numbers, out.URIs, out.Ticket = r.Grant.Domain, r.Grant.Numbers, r.Grant.Routes, r.Grant.Ticket
@@ -256,16 +340,15 @@ func (s *Server) report(task learn.Task, peer learn.PeerID, r pvp.Result) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.cfg.Now()
-	released := s.engine.Report(now, task.ID, s.group(task.Service), out)
-	if err := s.save(now, released); err != nil {
-		s.cfg.Log.Error("what was learned is not stored and is forgotten", "err", err)
-		return
+	if t, err := ticket.Decode(out.Ticket); err == nil && t.NotAfter < uint64(now.Add(learn.RouteLife).Unix()) {
+		out.Until = time.Unix(int64(t.NotAfter), 0)
 	}
+	released := s.engine.Report(now, task.ID, trust, out)
 	for _, l := range released {
 		s.cfg.Log.Info("route learned", "number", string(l.Route.Number), "domain", l.Route.Domain, "peer", l.Route.Peer.String())
-		if key, ok := s.keyOf(l.Service); ok {
-			s.vap.Wake(key)
-		}
+	}
+	if err := s.save(now, released); err != nil {
+		s.cfg.Log.Error("what was learned is not stored yet", "err", err)
 	}
 }
 
@@ -275,25 +358,53 @@ func (s *Server) finish(task learn.Task, claimed bool) {
 	now := s.cfg.Now()
 	s.engine.Finish(now, task.ID, claimed)
 	if err := s.save(now, nil); err != nil {
-		s.cfg.Log.Error("the end of a validation is not stored: it is done again", "err", err)
+		s.cfg.Log.Error("the end of a validation is not stored yet", "err", err)
 	}
 }
 
-// save stores what the engine has changed. When that fails the engine goes back to what is stored: what it holds must never be ahead
-// of the disk. The caller holds mu.
+// save stores what the engine has changed, and tells call agents of the routes. What cannot be stored now is stored with the next change: an engine that went
+// back to what the disk has would forget failures, and would validate again what other peers have used up. The caller holds mu.
 func (s *Server) save(now time.Time, released []learn.Learned, uploads ...store.Upload) error {
-	_, err := s.cfg.Store.Apply(now, s.engine.Changes(), released, uploads...)
-	if err == nil {
-		return nil
+	changes, routes := s.engine.Changes(), append(s.unsaved, released...)
+	s.unsaved = nil
+	_, err := s.cfg.Store.Apply(now, changes, routes, uploads...)
+	if errors.Is(err, store.ErrFull) && len(routes) > 0 {
+		routes, err = s.saveApart(now, changes, routes, uploads)
 	}
-	state, rerr := s.cfg.Store.State()
-	if rerr != nil {
-		return errors.Join(err, rerr)
+	if err != nil {
+		s.engine.Unstored(changes)
+		if s.unsaved = routes; len(routes) > maxUnsaved {
+			s.unsaved = routes[len(routes)-maxUnsaved:]
+			s.cfg.Log.Error("learned routes are forgotten: the store has failed for too long", "routes", len(routes)-maxUnsaved)
+		}
+		return err
 	}
-	counters := s.engine.Counters
-	s.engine = learn.Restore(s.cfg.Learn, state)
-	s.engine.Counters = counters
-	return err
+	for _, l := range routes {
+		if key, ok := s.keyOf(l.Service); ok {
+			s.vap.Wake(key)
+		}
+	}
+	return nil
+}
+
+// saveApart stores changes when the table of routes is full, and then each route that has room. It returns the routes that are stored, or when it fails those that are to be.
+func (s *Server) saveApart(now time.Time, changes learn.Changes, routes []learn.Learned, uploads []store.Upload) (stored []learn.Learned, err error) {
+	if _, err := s.cfg.Store.Apply(now, changes, nil, uploads...); err != nil {
+		return routes, err
+	}
+	for i, l := range routes {
+		_, err := s.cfg.Store.Apply(now, learn.Changes{}, []learn.Learned{l})
+		switch {
+		case err == nil:
+			stored = append(stored, l)
+		case errors.Is(err, store.ErrFull):
+			s.cfg.Log.Error("a learned route is forgotten", "number", string(l.Route.Number), "why", err)
+		default:
+			s.unsaved = append(s.unsaved, routes[i:]...)
+			return stored, nil // the changes are stored
+		}
+	}
+	return stored, nil
 }
 
 // proven stores that a VCR was proven.
@@ -305,16 +416,11 @@ func (s *Server) proven(id uint64, by learn.PeerID) error {
 	return err
 }
 
-// expire removes what is old, once an hour.
+// expire removes what is old, at the start and once an hour.
 func (s *Server) expire(ctx context.Context) {
 	tick := time.NewTicker(time.Hour)
 	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	for ctx.Err() == nil {
 		now := s.cfg.Now()
 		s.index.Expire(now.Add(-s.cfg.KeepVCRs))
 		vcrs, routes, err := s.cfg.Store.Expire(now, now.Add(-s.cfg.KeepVCRs))
@@ -327,6 +433,10 @@ func (s *Server) expire(ctx context.Context) {
 			for _, p := range s.vap.Publications() {
 				s.vap.Wake(p.Key)
 			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
 		}
 	}
 }

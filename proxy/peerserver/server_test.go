@@ -124,6 +124,9 @@ type enterprise struct {
 	learned chan learn.Route
 }
 
+// inOrder keeps claimants in the order in which the directory names them.
+func inOrder(n int64) int64 { return n - 1 }
+
 func newEnterprise(t *testing.T, a *authority, dir *claims, boot string, n byte, name string, patterns ...vap.Pattern) *enterprise {
 	t.Helper()
 	e := &enterprise{t: t, name: name, id: learn.PeerID{n}, key: ticket.DeriveKey("password"+name, n), service: vap.ServiceID{n}, learned: make(chan learn.Route, 100)}
@@ -135,7 +138,7 @@ func newEnterprise(t *testing.T, a *authority, dir *claims, boot string, n byte,
 	e.cfg = Config{
 		Identity: a.member(t, e.id), Own: e.id, Domain: name, Directory: dir, Quota: 1000, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Issuer: &pvp.TicketIssuer{Key: e.key, Domain: name, Routes: []string{"sip:" + name + ":5061"}},
-		Learn:  learn.Config{DelayMin: time.Millisecond, DelayMax: 2 * time.Millisecond, Interval: time.Second},
+		Learn:  learn.Config{DelayMin: time.Millisecond, DelayMax: 2 * time.Millisecond, Interval: time.Second, Random: inOrder},
 		Publish: func(all []vap.Publication) {
 			for _, p := range all {
 				for n := range p.Numbers.All() {
