@@ -15,13 +15,16 @@ FUZZTIME ?= 20s
 
 MEDIA_ROUNDS ?= 5
 
-.PHONY: help build install test deps deps-lab lint demo demo-clean bench bench-media fuzz clean
+.PHONY: help build deb install test deps deps-lab lint demo demo-clean bench bench-media fuzz clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 build: ## bin/imeproxy
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.commit=$(COMMIT)' -o bin/imeproxy ./cmd/imeproxy
+
+deb: build ## build/deb/imeproxy_VERSION_ARCH.deb
+	@GO=$(GO) image/deb/build
 
 install: build ## the binary, its user and its systemd service, as root; DESTDIR is honoured
 	install -D -m 755 bin/imeproxy $(DESTDIR)/usr/local/bin/imeproxy

@@ -61,6 +61,11 @@ func openState(path string) (*stateDir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
+	var owner unix.Stat_t
+	if os.Geteuid() == 0 && unix.Stat(path, &owner) == nil {
+		// Root tidies up for a daemon that is another user, which must be able to take this lock afterwards.
+		_ = f.Chown(int(owner.Uid), int(owner.Gid))
+	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		_ = f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {

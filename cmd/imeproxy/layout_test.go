@@ -46,6 +46,7 @@ var rooms = map[string][]string{
 	"imeproxy/proxy":                {"imeproxy/sipalg/...", "imeproxy/sipalg", "imeproxy/mediaterm", "imeproxy/tlsproxy", "imeproxy/mapping", "imeproxy/mapping/service", "imeproxy/fallback", "imeproxy/ucime/ticket", "imeproxy/proxy/capture", "imeproxy/proxy/config", "imeproxy/proxy/disk", "imeproxy/proxy/remote", "imeproxy/proxy/observe", "imeproxy/proxy/trace", "imeproxy/proxy/vqreport"},
 	"imeproxy/proxy/peerserver":     {"imeproxy/ucime/..."},
 	"imeproxy/cmd/imeproxy":         {"imeproxy/proxy", "imeproxy/proxy/...", "imeproxy/ucime/..."},
+	"imeproxy/image":                {},
 	"imeproxy/testbed":              {},
 	"imeproxy/testbed/...":          {"imeproxy/testbed", "imeproxy/testbed/..."},
 }

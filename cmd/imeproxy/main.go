@@ -77,7 +77,7 @@ func newRootCommand() *cobra.Command {
 		Version:      versionText(),
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
-	root.AddCommand(newRunCommand(), newCheckCommand(), newShellCommand(), newTicketCommand(), newLicenseCommand(), newEnrollServerCommand(), trust.NewCommand(), newCallAgentCommand(), newVersionCommand())
+	root.AddCommand(newRunCommand(), newCheckCommand(), newShellCommand(), newTicketCommand(), newLicenseCommand(), newEnrollServerCommand(), trust.NewCommand(), newCallAgentCommand(), newCleanupCommand(), newVersionCommand())
 	return root
 }
 
