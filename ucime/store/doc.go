@@ -13,10 +13,11 @@
 //
 // Buckets of keys with JSON values: `engine` and below it `vcr`, `last`, `pool`; `incoming` (VCRs of calls that came in, by ID) and
 // `incoming-seen` (their hash, so that a record that is uploaded again is stored once); `outgoing-seen` the same for calls that went
-// out; `route` (service, NUL, number) and `notice` (service, NUL, ID). The key `form` of bucket `meta` is 1; another one is refused.
+// out; `route` (service, NUL, number), `notice` (service, NUL, ID), and `ended` (the notice that waits of a route's end, by service, NUL, number). The key `form` of bucket `meta` is 1; another one is refused.
 //
 // # Limits
 //
-// 200,000 incoming VCRs and as many hashes (the oldest gives way), 200,000 routes and 400,000 notices (refused beyond: [ErrFull]). The file
+// 200,000 incoming VCRs and as many hashes for each direction (the oldest give way), 200,000 routes and 400,000 notices (refused beyond:
+// [ErrFull]; a route that ends by itself does so without a notice then). The file
 // is locked: a second process waits a second and fails. A Store may be used by several goroutines; writers go one after the other.
 package store

@@ -1,10 +1,12 @@
 package store
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -36,11 +38,11 @@ type Incoming struct {
 }
 
 // sizes are those of the tables, so that no write has to count.
-type sizes struct{ incoming, routes, notices int }
+type sizes struct{ incoming, routes, notices, seen, outgoing int }
 
 func (s *Store) count(tx *bolt.Tx) error {
 	n := func(b []byte) int { return tx.Bucket(b).Stats().KeyN }
-	s.sizes = sizes{n(bIncoming), n(bRoute), n(bNotice)}
+	s.sizes = sizes{n(bIncoming), n(bRoute), n(bNotice), n(bIncomingSeen), n(bOutgoing)}
 	return nil
 }
 
@@ -94,7 +96,7 @@ func (s *Store) AddIncoming(now time.Time, all []Upload) (added []Incoming, evic
 			if err := put(b, id(n), in); err != nil {
 				return err
 			}
-			if err := seen.Put(h, stamp(now)); err != nil {
+			if err := s.remember(seen, &after.seen, h, now); err != nil {
 				return err
 			}
 			after.incoming++
@@ -161,8 +163,8 @@ func (s *Store) Expire(now, before time.Time) (vcrs, routes int, err error) {
 		}
 		vcrs = len(old)
 		after.incoming -= vcrs
-		for _, b := range [][]byte{bIncomingSeen, bOutgoing} {
-			if err := forget(tx.Bucket(b), now.Add(-s.limits.Seen)); err != nil {
+		for b, size := range map[string]*int{string(bIncomingSeen): &after.seen, string(bOutgoing): &after.outgoing} {
+			if err := forget(tx.Bucket([]byte(b)), now.Add(-s.limits.Seen), size); err != nil {
 				return err
 			}
 		}
@@ -176,8 +178,33 @@ func (s *Store) Expire(now, before time.Time) (vcrs, routes int, err error) {
 	return vcrs, routes, nil
 }
 
+// remember keeps a hash. When there are too many the oldest tenth goes at once: to find the oldest, all have to be read.
+func (s *Store) remember(b *bolt.Bucket, size *int, hash []byte, now time.Time) error {
+	if b.Get(hash) == nil {
+		if *size >= s.limits.Hashes {
+			type old struct{ stamp, hash []byte }
+			var all []old
+			if err := b.ForEach(func(k, v []byte) error {
+				all = append(all, old{bytes.Clone(v), bytes.Clone(k)})
+				return nil
+			}); err != nil {
+				return err
+			}
+			slices.SortFunc(all, func(x, y old) int { return bytes.Compare(x.stamp, y.stamp) })
+			for _, o := range all[:len(all)/10+1] {
+				if err := b.Delete(o.hash); err != nil {
+					return err
+				}
+				*size--
+			}
+		}
+		*size++
+	}
+	return b.Put(hash, stamp(now))
+}
+
 // forget removes hashes with a stamp before a time.
-func forget(b *bolt.Bucket, before time.Time) error {
+func forget(b *bolt.Bucket, before time.Time, size *int) error {
 	var old [][]byte
 	if err := b.ForEach(func(k, v []byte) error {
 		if len(v) != 8 || int64(binary.BigEndian.Uint64(v)) < before.Unix() {
@@ -192,5 +219,6 @@ func forget(b *bolt.Bucket, before time.Time) error {
 			return err
 		}
 	}
+	*size -= len(old)
 	return nil
 }

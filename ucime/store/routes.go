@@ -2,7 +2,9 @@ package store
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -38,7 +40,8 @@ func key(service string, rest []byte) []byte {
 	return append(append([]byte(service), 0), rest...)
 }
 
-// addRoute stores a route and its notice. A notice of an older route to the number is void: the new one takes its place.
+// addRoute stores a route and its notice. A notice of an older route to the number, or of its end, is void: the new one takes its place. Brought again after
+// the new one it would take the route away.
 func (s *Store) addRoute(tx *bolt.Tx, l learn.Learned, n *sizes) (uint64, error) {
 	routes := tx.Bucket(bRoute)
 	at := key(l.Service, []byte(l.Route.Number))
@@ -54,6 +57,14 @@ func (s *Store) addRoute(tx *bolt.Tx, l learn.Learned, n *sizes) (uint64, error)
 		return 0, fmt.Errorf("%w: %d routes", ErrFull, n.routes)
 	} else {
 		n.routes++
+	}
+	if ended := tx.Bucket(bEnded).Get(at); ended != nil {
+		if err := s.dropNotice(tx, l.Service, binary.BigEndian.Uint64(ended), n); err != nil {
+			return 0, err
+		}
+		if err := tx.Bucket(bEnded).Delete(at); err != nil {
+			return 0, err
+		}
 	}
 	notice, err := s.addNotice(tx, l.Service, Notice{Route: l.Route}, n)
 	if err != nil {
@@ -116,10 +127,10 @@ func (s *Store) Settle(service string, notice uint64, accepted bool) error {
 		if err := s.dropNotice(tx, service, notice, after); err != nil {
 			return err
 		}
-		if v.Withdrawn {
-			return nil
-		}
 		at := key(service, []byte(v.Route.Number))
+		if v.Withdrawn {
+			return tx.Bucket(bEnded).Delete(at)
+		}
 		var r storedRoute
 		if data := tx.Bucket(bRoute).Get(at); data == nil {
 			return nil
@@ -155,7 +166,7 @@ func (s *Store) Routes(service string) (out []Route, err error) {
 // Withdraw ends the route of a service to a number and tells the call agent why. False: there is none.
 func (s *Store) Withdraw(service string, number learn.Number, reason string) (found bool, err error) {
 	err = s.update(func(tx *bolt.Tx, after *sizes) error {
-		found, err = s.endRoute(tx, key(service, []byte(number)), reason, after)
+		found, err = s.endRoute(tx, key(service, []byte(number)), reason, true, after)
 		return err
 	})
 	if err != nil {
@@ -164,7 +175,8 @@ func (s *Store) Withdraw(service string, number learn.Number, reason string) (fo
 	return found, nil
 }
 
-func (s *Store) endRoute(tx *bolt.Tx, at []byte, reason string, n *sizes) (bool, error) {
+// endRoute ends a route. must: not unless there is room for the notice.
+func (s *Store) endRoute(tx *bolt.Tx, at []byte, reason string, must bool, n *sizes) (bool, error) {
 	data := tx.Bucket(bRoute).Get(at)
 	if data == nil {
 		return false, nil
@@ -177,14 +189,20 @@ func (s *Store) endRoute(tx *bolt.Tx, at []byte, reason string, n *sizes) (bool,
 	if err := s.dropNotice(tx, service, r.Notice, n); err != nil {
 		return false, err
 	}
-	if _, err := s.addNotice(tx, service, Notice{Route: learn.Route{Number: r.Route.Number}, Withdrawn: true, Reason: reason}, n); err != nil {
+	notice, err := s.addNotice(tx, service, Notice{Route: learn.Route{Number: r.Route.Number}, Withdrawn: true, Reason: reason}, n)
+	if err == nil {
+		err = tx.Bucket(bEnded).Put(at, id(notice))
+	} else if !must && errors.Is(err, ErrFull) {
+		err = nil
+	}
+	if err != nil {
 		return false, err
 	}
 	n.routes--
 	return true, tx.Bucket(bRoute).Delete(at)
 }
 
-// endRoutes ends the routes whose time has come.
+// endRoutes ends the routes whose time has come. Without room for notices it does so too, or nothing old would ever go: call agents know when a route ends.
 func (s *Store) endRoutes(tx *bolt.Tx, now time.Time, n *sizes) (ended int, err error) {
 	var old [][]byte
 	if err := each(tx, bRoute, func(k []byte, r storedRoute) error {
@@ -196,7 +214,7 @@ func (s *Store) endRoutes(tx *bolt.Tx, now time.Time, n *sizes) (ended int, err 
 		return 0, err
 	}
 	for _, at := range old {
-		if _, err := s.endRoute(tx, at, "expired", n); err != nil {
+		if _, err := s.endRoute(tx, at, "expired", false, n); err != nil {
 			return 0, err
 		}
 	}

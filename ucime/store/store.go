@@ -23,7 +23,7 @@ const form = "1"
 var (
 	bMeta, bVCR, bLast, bPool           = []byte("meta"), []byte("engine-vcr"), []byte("engine-last"), []byte("engine-pool")
 	bIncoming, bIncomingSeen, bOutgoing = []byte("incoming"), []byte("incoming-seen"), []byte("outgoing-seen")
-	bRoute, bNotice                     = []byte("route"), []byte("notice")
+	bRoute, bNotice, bEnded             = []byte("route"), []byte("notice"), []byte("ended")
 	kForm, kNext                        = []byte("form"), []byte("next")
 )
 
@@ -32,6 +32,7 @@ type Limits struct {
 	Incoming int // VCRs of calls that came in: 200,000
 	Routes   int // 200,000
 	Notices  int // 400,000
+	Hashes   int // of uploaded VCRs, for each direction: 200,000
 	// Seen is how long the hash of an uploaded VCR is kept: 4 days.
 	Seen time.Duration
 }
@@ -40,7 +41,7 @@ func (l Limits) withDefaults() Limits {
 	for _, x := range []struct {
 		v *int
 		d int
-	}{{&l.Incoming, 200_000}, {&l.Routes, 200_000}, {&l.Notices, 400_000}} {
+	}{{&l.Incoming, 200_000}, {&l.Routes, 200_000}, {&l.Notices, 400_000}, {&l.Hashes, 200_000}} {
 		if *x.v == 0 {
 			*x.v = x.d
 		}
@@ -70,7 +71,7 @@ func Open(path string, limits Limits) (*Store, error) {
 	}
 	s := &Store{db: db, limits: limits.withDefaults()}
 	err = db.Update(func(tx *bolt.Tx) error {
-		for _, b := range [][]byte{bMeta, bVCR, bLast, bPool, bIncoming, bIncomingSeen, bOutgoing, bRoute, bNotice} {
+		for _, b := range [][]byte{bMeta, bVCR, bLast, bPool, bIncoming, bIncomingSeen, bOutgoing, bRoute, bNotice, bEnded} {
 			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
 				return err
 			}
@@ -177,7 +178,7 @@ func (s *Store) Apply(now time.Time, c learn.Changes, released []learn.Learned, 
 			errs = append(errs, pool.Delete([]byte(p.String())))
 		}
 		for _, u := range seen {
-			errs = append(errs, tx.Bucket(bOutgoing).Put(u.hash(), stamp(now)))
+			errs = append(errs, s.remember(tx.Bucket(bOutgoing), &after.outgoing, u.hash(), now))
 		}
 		if err := errors.Join(errs...); err != nil {
 			return err
