@@ -23,6 +23,9 @@ func TestACallWithARouteGoesByIP(t *testing.T) {
 	if !has(s.req, ticketHeader, ticket) || !has(s.req, sensitivityHeader, "sensitivity=3") {
 		t.Errorf("%s", s.req)
 	}
+	if id := s.req.CallID().Value(); strings.Contains(id, w.imeAt.Addr().String()) {
+		t.Errorf("Call-ID %s tells an inside address", id)
+	}
 	if u := s.req.Recipient.String(); u != "sip:"+other+"@b.example" {
 		t.Errorf("Request-URI %s", u)
 	}

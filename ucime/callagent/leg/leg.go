@@ -56,10 +56,11 @@ func newSession() uint64 {
 	return binary.BigEndian.Uint64(b[:]) >> 2
 }
 
-// Calling makes the leg of a call that begins here.
+// Calling makes the leg of a call that begins here. Its Call-ID names no host: it passes the proxy unchanged, and no inside
+// address may leave.
 func (e *Endpoint) Calling(transport, dest string, uri sip.Uri, from, to Party) *Leg {
 	return &Leg{
-		E: e, Transport: transport, dest: dest, CallID: sip.GenerateTagN(24) + "@" + e.local[transport].Addr().String(), LocalTag: sip.GenerateTagN(16),
+		E: e, Transport: transport, dest: dest, CallID: sip.GenerateTagN(24), LocalTag: sip.GenerateTagN(16),
 		local: from.URI, localName: from.Name, remote: to.URI, remoteName: to.Name, target: uri, cseq: 100, sdpID: newSession(),
 	}
 }
