@@ -192,6 +192,23 @@ func startKamailio(t T, l *Lab, h *Host, name, file string) *Process {
 	return p
 }
 
+// startRTPengine runs rtpengine and returns when it serves: Kamailio looks for it once at its start.
+func startRTPengine(t T, l *Lab, h *Host, name string, interfaces ...string) *Process {
+	t.Helper()
+	args := append([]string{
+		"rtpengine", "--config-file=none", "--foreground",
+		"--listen-ng=127.0.0.1:2223", "--table=-1", "--port-min=16384", "--port-max=32767", "--num-threads=1",
+		"--log-stderr", "--log-level=5",
+	}, interfaces...)
+	p, err := h.Start(name, StartOptions{}, args...)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	l.track(p)
+	awaitListening(t, p, h, "-Hlun", 2223)
+	return p
+}
+
 // writeTemplate fills a template into a file.
 func writeTemplate(t T, path string, tmpl *template.Template, data any) {
 	t.Helper()
@@ -312,21 +329,9 @@ func newForeignEdge(l *Lab, e *Enterprise) *ForeignEdge {
 // Start starts both programs and returns when they serve.
 func (f *ForeignEdge) Start(t T) {
 	t.Helper()
-	p, err := f.e.EdgeHost.Start("rtpengine-"+f.e.Letter, StartOptions{}, "rtpengine", "--config-file=none", "--foreground",
-		fmt.Sprintf("--interface=inside/%s", f.e.MediaIn), fmt.Sprintf("--interface=outside/%s", f.e.MediaOut),
-		"--listen-ng=127.0.0.1:2223", "--table=-1", "--port-min=16384", "--port-max=32767", "--num-threads=1",
-		"--log-stderr", "--log-level=5")
-	if err != nil {
-		t.Fatalf("%v", err)
-	}
-	f.rtpe = p
-	f.lab.track(p)
+	f.rtpe = startRTPengine(t, f.lab, f.e.EdgeHost, "rtpengine-"+f.e.Letter,
+		fmt.Sprintf("--interface=inside/%s", f.e.MediaIn), fmt.Sprintf("--interface=outside/%s", f.e.MediaOut))
 	f.lab.onClose(f.Stop)
-	// Kamailio looks for rtpengine once at its start.
-	Until(t, 20*time.Second, "rtpengine listens", func() bool {
-		out, err := f.e.EdgeHost.Run("ss", "-Hlun", "sport", "=", ":2223")
-		return err == nil && strings.Contains(out, ":2223")
-	})
 	f.kam = startKamailio(t, f.lab, f.e.EdgeHost, "edge-"+f.e.Letter, f.file)
 	Until(t, 20*time.Second, "the foreign edge listens", func() bool {
 		out, err := f.e.EdgeHost.Run("ss", "-Hltn", "sport", "=", fmt.Sprintf(":%d", TrunkPort))

@@ -47,6 +47,8 @@ type Options struct {
 	// Direct leaves everything out that stands between edge A and the two ends of its calls: phone and call agent are one host at the end
 	// of the inside cable, enterprise B is one at the end of the outside one. For measurements.
 	Direct bool
+	// PSTN adds a telephone network, and to either enterprise a PBX and `imeproxy callagent`. Nothing of it runs before JoinPSTN.
+	PSTN bool
 	// NoStart makes the network and the files but starts no program; use the
 	// Start methods of the parts.
 	NoStart bool
@@ -63,6 +65,8 @@ type Side struct {
 	ManualAnswer bool
 	// Config may change the generated configuration of the proxy.
 	Config func(text string) string
+	// AgentConfig may change the generated configuration of `imeproxy callagent`.
+	AgentConfig func(text string) string
 	// Cert may change what the edge's certificate is made of.
 	Cert func(*CertSpec)
 	// Confined runs the proxy with the capabilities of image/imeproxy.service alone, and as another user where this machine
@@ -80,6 +84,8 @@ type Enterprise struct {
 	Inside    netip.Prefix // network of phones and call agent
 	PhoneIP   netip.Addr
 	UCMIP     netip.Addr // real address of the call agent
+	PBXIP     netip.Addr // of the PBX; with Options.PSTN
+	PSTNIP    netip.Addr // of the PSTN's gateway inside; with Options.PSTN
 	InsideIP  netip.Addr // the edge's
 	MediaIn   netip.Addr // media termination inside
 	Outside   netip.Prefix
@@ -90,13 +96,18 @@ type Enterprise struct {
 
 	TicketPassword string
 	TicketEpoch    int
+	// FallbackNumber is what the far call agent dials when a call falls back.
+	FallbackNumber string
 
 	PhoneHost, UCMHost, EdgeHost *Host
+	PBXHost                      *Host // with Options.PSTN
 
 	Phone *Phone
 	UCM   *CallAgent
 	Proxy *Proxy       // nil unless its edge is EdgeImeproxy
 	Edge  *ForeignEdge // nil unless its edge is EdgeForeign
+	PBX   *PBX         // nil without Options.PSTN
+	Agent *IMEAgent    // nil without Options.PSTN
 
 	// CertFile, KeyFile and P12File hold the edge's identity, passphrase P12Pass.
 	CertFile, KeyFile, P12File string
@@ -125,6 +136,9 @@ type Lab struct {
 	Outsider *Host
 	// OutsiderIP is its address.
 	OutsiderIP netip.Addr
+	// PSTN is the telephone network; nil without Options.PSTN.
+	PSTN     *PSTN
+	PSTNHost *Host
 
 	opts   Options
 	prefix string
@@ -219,7 +233,7 @@ func (l *Lab) enterprises() (a, b *Enterprise) {
 		return &Enterprise{
 			Letter: letter, Domain: letter + ".example", Number: number,
 			Inside:  netip.PrefixFrom(in, 24),
-			PhoneIP: host(in, 21), UCMIP: host(in, 30), InsideIP: host(in, 1), MediaIn: host(in, 3),
+			PhoneIP: host(in, 21), UCMIP: host(in, 30), PBXIP: host(in, 20), PSTNIP: host(in, 40), InsideIP: host(in, 1), MediaIn: host(in, 3),
 			Outside: out, OutsideIP: host(out.Masked().Addr(), 1), Mapped: host(out.Masked().Addr(), 3),
 			MediaOut: host(out.Masked().Addr(), 4), Gateway: host(out.Masked().Addr(), 30),
 			TicketPassword: password, TicketEpoch: 1,
@@ -229,6 +243,7 @@ func (l *Lab) enterprises() (a, b *Enterprise) {
 	a = mk("a", "192.168.10.0", "209.165.200.224/27", "+14085551111", "ticket-password-of-A", l.opts.A, 440)
 	b = mk("b", "192.168.20.0", "209.165.201.0/27", "+14085551212", "ticket-password-of-B", l.opts.B, 880)
 	a.far, b.far = b, a
+	a.FallbackNumber, b.FallbackNumber = "+14085550100", "+14085550200"
 	return a, b
 }
 
@@ -261,6 +276,9 @@ func (l *Lab) parts() {
 		}
 		e.UCM = newCallAgent(l, e)
 		e.Phone = newPhone(l, e)
+	}
+	if l.opts.PSTN {
+		l.telephony()
 	}
 }
 

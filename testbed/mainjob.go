@@ -19,7 +19,9 @@ import (
 type Report struct {
 	// Calls holds an entry for each call and direction of its sound.
 	Calls []CallReport `json:"calls"`
-	OK    bool         `json:"ok"`
+	// Fallback tells of the call that moved to the PSTN; nil when the lab has none.
+	Fallback *FallbackReport `json:"fallback,omitempty"`
+	OK       bool            `json:"ok"`
 	// Problems says in words why OK is false.
 	Problems []string `json:"problems,omitempty"`
 }

@@ -90,6 +90,11 @@ func (l *Lab) network() error {
 			return err
 		}
 	}
+	if l.opts.PSTN {
+		if err := l.wirePSTN(); err != nil {
+			return err
+		}
+	}
 	l.OutsiderIP = netip.MustParseAddr("198.51.100.10")
 	if err := wire(l.Outsider, "eth0", l.Internet.Host, "eo"); err != nil {
 		return err
@@ -172,6 +177,34 @@ func (l *Lab) wireEnterprise(e *Enterprise) error {
 		return nil
 	}
 	return l.addressEdge(e)
+}
+
+// wirePSTN adds the PBXs and the PSTN's gateways to the inside networks. The PSTN forwards no packet from one to the other.
+func (l *Lab) wirePSTN() (err error) {
+	if l.PSTNHost, err = l.newHost("pstn"); err != nil {
+		return err
+	}
+	for _, e := range l.Enterprises() {
+		if e.PBXHost, err = l.newHost("pbx-" + e.Letter); err != nil {
+			return err
+		}
+		for _, c := range []struct {
+			h            *Host
+			ifName, port string
+			addr         netip.Addr
+		}{{e.PBXHost, "eth0", "x" + e.Letter, e.PBXIP}, {l.PSTNHost, "t" + e.Letter, "s" + e.Letter, e.PSTNIP}} {
+			if err := wire(c.h, c.ifName, l.lan, c.port); err != nil {
+				return err
+			}
+			if err := l.lan.ip("link set " + c.port + " master br-" + e.Letter); err != nil {
+				return err
+			}
+			if err := c.h.ip(fmt.Sprintf("addr add %s/%d dev %s", c.addr, e.Inside.Bits(), c.ifName)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // addressEdge sets up an edge that is not the appliance. With plain routers

@@ -19,8 +19,9 @@ type Packet struct {
 }
 
 const (
-	protoTCP = 6
-	protoUDP = 17
+	protoICMP = 1
+	protoTCP  = 6
+	protoUDP  = 17
 )
 
 // errNotPcap is returned for other files.
@@ -167,6 +168,32 @@ func (s RTPStream) Audio() Audio {
 			a.Samples = append(a.Samples, make([]int16, need)...)
 		}
 		copy(a.Samples[at:], pcm)
+	}
+	return a
+}
+
+// Heard is what a phone with a short buffer plays of the G.711 mu-law that reaches its address, of whatever streams: each packet
+// at its arrival, or behind the one before where that is at most 60 ms more. What does not come is silence.
+func Heard(packets []Packet, phone netip.Addr) Audio {
+	a := Audio{Rate: 8000}
+	const buffer = 60 * 8 // samples
+	var begin time.Time
+	for _, p := range packets {
+		m, ok := parseRTP(p)
+		if !ok || m.Type != 0 || m.Dst.Addr() != phone {
+			continue
+		}
+		if begin.IsZero() {
+			begin = p.Time
+		}
+		at, pcm := int(p.Time.Sub(begin).Milliseconds())*8, DecodeULaw(m.Body)
+		switch late := at - len(a.Samples); {
+		case late < -buffer:
+			continue // the buffer is full
+		case late > len(pcm):
+			a.Samples = append(a.Samples, make([]int16, late)...)
+		}
+		a.Samples = append(a.Samples, pcm...)
 	}
 	return a
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -97,6 +98,15 @@ func newPhone(l *Lab, e *Enterprise) *Phone {
 	writeTemplate(l.T, filepath.Join(p.dir, "config"), phoneConfig, map[string]any{
 		"IP": e.PhoneIP, "Tone": e.side.Tone, "Modules": baresipModules(),
 	})
+	writeFile(l.T, filepath.Join(p.dir, "contacts"), "")
+	p.account(l.T, e.UCMIP)
+	return p
+}
+
+// account writes who the phone is and where its calls go; it reads that when it starts.
+func (p *Phone) account(t T, server netip.Addr) {
+	t.Helper()
+	e := p.e
 	codec, answer := e.side.Codec, ";answermode=auto"
 	if codec == "" {
 		codec = "PCMU/8000/1"
@@ -104,14 +114,8 @@ func newPhone(l *Lab, e *Enterprise) *Phone {
 	if e.side.ManualAnswer {
 		answer = ""
 	}
-	account := fmt.Sprintf("<sip:%s@%s;transport=tcp>;outbound=\"sip:%s:5060;transport=tcp\";regint=0;audio_codecs=%s;ptime=20%s\n",
-		e.Number, e.Domain, e.UCMIP, codec, answer)
-	for name, text := range map[string]string{"accounts": account, "contacts": ""} {
-		if err := os.WriteFile(filepath.Join(p.dir, name), []byte(text), 0o644); err != nil {
-			l.T.Fatalf("%v", err)
-		}
-	}
-	return p
+	writeFile(t, filepath.Join(p.dir, "accounts"), fmt.Sprintf("<sip:%s@%s;transport=tcp>;outbound=\"sip:%s:5060;transport=tcp\";regint=0;audio_codecs=%s;ptime=20%s\n",
+		e.Number, e.Domain, server, codec, answer))
 }
 
 // baresipModules is where Debian keeps them; other systems may differ.

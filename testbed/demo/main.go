@@ -1,5 +1,6 @@
 // Command demo shows imeproxy's main job on one machine: two enterprises with
-// real phones call each other. It prints a timeline, writes a report and ends
+// real phones call each other, and a call whose way over the Internet turns bad
+// moves to the telephone network. It prints a timeline, writes a report and ends
 // with status 1 when something was not as it must be.
 package main
 
@@ -59,12 +60,16 @@ func run(out string, keep, clean bool, edgeA, edgeB string) int {
 	report := testbed.Report{Problems: []string{"the lab did not come up; see above"}}
 	var stands *testbed.Lab
 	t.Do(func() {
+		telephony := a == testbed.EdgeImeproxy && b == testbed.EdgeImeproxy
 		lab := testbed.Start(t, testbed.Options{
-			Name: labName, Keep: keep, Dir: filepath.Join(out, "lab"),
-			A: testbed.Side{Edge: a}, B: testbed.Side{Edge: b},
+			Name: labName, Keep: keep, Dir: filepath.Join(out, "lab"), PSTN: telephony,
+			A: testbed.Side{Edge: a, Config: testbed.FastFallback}, B: testbed.Side{Edge: b, Config: testbed.FastFallback},
 		})
 		introduce(t, lab)
 		report = testbed.MainJob(t, lab, testbed.MainJobOptions{Say: t.Logf})
+		if telephony {
+			lastAct(t, lab, &report)
+		}
 		stands = lab
 	})
 	status := finish(t, out, report)
@@ -83,12 +88,24 @@ func introduce(t *testbed.Console, l *testbed.Lab) {
 	}
 }
 
+// lastAct adds a telephone network and lets a call fall back to it.
+func lastAct(t *testbed.Console, l *testbed.Lab, report *testbed.Report) {
+	l.JoinPSTN(t)
+	t.Logf("Last act: each enterprise now has a PBX without IME client (Kamailio), imeproxy callagent, and a trunk to a telephone network (Kamailio, rtpengine)")
+	fallback, problems := testbed.FallbackJob(t, l, t.Logf)
+	report.Fallback, report.Problems = &fallback, append(report.Problems, problems...)
+	report.OK = len(report.Problems) == 0
+}
+
 // explainKept says how to look around.
 func explainKept(l *testbed.Lab) {
 	fmt.Println("\nThe lab stands. Look around, for example:")
 	for _, e := range l.Enterprises() {
 		if e.Proxy != nil {
 			fmt.Printf("  bin/imeproxy shell --control %s -c \"show uc-ime signaling-sessions\"\n", e.Proxy.Control)
+		}
+		if e.Agent != nil {
+			fmt.Printf("  bin/imeproxy callagent show counters --control %s\n", e.Agent.Control)
 		}
 	}
 	fmt.Printf("  ip netns exec %s ip address\n", l.A.EdgeHost.NS)
