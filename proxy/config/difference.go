@@ -31,6 +31,9 @@ func Difference(from, to *Config) []string {
 	if from.UCIME != nil && to.UCIME != nil && from.UCIME.TicketPassword != to.UCIME.TicketPassword && from.UCIME.TicketEpoch == to.UCIME.TicketEpoch {
 		out = append(out, "  the ticket password is another one")
 	}
+	if peerPasswordsDiffer(from.PeerServer, to.PeerServer) {
+		out = append(out, "  a password of the peer-server is another one")
+	}
 	return out
 }
 

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"math/bits"
 	"net/netip"
+	"net/url"
 	"path"
 	"regexp"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -53,6 +55,11 @@ func defineKinds(t *keyword.Tree[command]) {
 	define("LOGINPASSWORD", "WORD", passwordOf(8, 72))
 	define("KEY", "BASE64", checkKey)
 	define("FBS", "FILE.fbs", checkFBS)
+	define("PEERHOST", "A.B.C.D|NAME", checkPeerHost)
+	define("HTTPSURL", "URL", checkURL("https"))
+	define("WEBURL", "URL", checkURL("https", "http"))
+	define("PEMFILE", "FILE.pem", checkPEMFile)
+	define("VAPPASSWORD", "WORD", passwordOf(8, 128))
 	define("MODULUS", "<2048-8192>", checkModulus)
 	t.Define("PORT", keyword.Kind{Label: "<1-65535>", Check: checkPort, Suggest: portNames})
 	t.Define("TLSVERSION", keyword.Kind{Label: "WORD", Check: checkTLSVersion, Suggest: func() []string { return []string{"tlsv1.2", "tlsv1.3"} }})
@@ -234,6 +241,34 @@ func checkFBS(w string) error {
 	}
 	if path.Ext(w) != ".fbs" || path.Base(w) == ".fbs" || strings.Contains(w, "..") {
 		return errors.New("the name of a file that ends in .fbs is expected")
+	}
+	return nil
+}
+
+// checkPeerHost takes the address or the name of a host.
+func checkPeerHost(w string) error {
+	if dotted.MatchString(w) {
+		return checkHost(w)
+	}
+	return checkDomain(w)
+}
+
+func checkURL(schemes ...string) func(string) error {
+	return func(w string) error {
+		u, err := url.Parse(w)
+		if err != nil || !slices.Contains(schemes, u.Scheme) || u.Hostname() == "" || u.User != nil || len(w) > 1024 {
+			return fmt.Errorf("a URL is expected, such as %s://host.example:8443, without user and password", schemes[0])
+		}
+		return nil
+	}
+}
+
+func checkPEMFile(w string) error {
+	if err := nameUpTo(255)(w); err != nil {
+		return err
+	}
+	if path.Ext(w) != ".pem" || path.Base(w) == ".pem" || strings.Contains(w, "..") {
+		return errors.New("the name of a file that ends in .pem is expected")
 	}
 	return nil
 }

@@ -43,12 +43,12 @@ func (m *mode) prepare(words []keyword.Word) []keyword.Word {
 }
 
 type allModes struct {
-	global, intf, object, objectGroup, serviceGroup, media, ime, trustpoint, tls, classMap, policyMap, policyClass *mode
+	global, intf, object, objectGroup, serviceGroup, media, ime, peer, trustpoint, tls, classMap, policyMap, policyClass *mode
 }
 
 // list is every mode, the outermost first.
 func (a *allModes) list() []*mode {
-	return []*mode{a.global, a.intf, a.object, a.objectGroup, a.serviceGroup, a.media, a.ime, a.trustpoint, a.tls, a.classMap, a.policyMap, a.policyClass}
+	return []*mode{a.global, a.intf, a.object, a.objectGroup, a.serviceGroup, a.media, a.ime, a.peer, a.trustpoint, a.tls, a.classMap, a.policyMap, a.policyClass}
 }
 
 var (
@@ -60,13 +60,14 @@ var (
 func modes() *allModes {
 	buildModes.Do(func() {
 		builtModes = &allModes{
-			global:       newMode("configuration", "config", systemCommands, interfaceGlobals, objectGlobals, groupGlobals, serviceGlobals, accessCommands, cryptoGlobals, tlsGlobals, imeGlobals, policyGlobals, sshGlobals),
+			global:       newMode("configuration", "config", systemCommands, interfaceGlobals, objectGlobals, groupGlobals, serviceGlobals, accessCommands, cryptoGlobals, tlsGlobals, imeGlobals, peerGlobals, policyGlobals, sshGlobals),
 			intf:         newMode("interface", "config-if", interfaceCommands),
 			object:       newMode("object network", "config-network-object", objectCommands),
 			objectGroup:  newMode("object-group network", "config-network-object-group", groupCommands),
 			serviceGroup: newMode("object-group service", "config-service-object-group", serviceCommands),
 			media:        newMode("media-termination", "config-media-termination", mediaCommands),
 			ime:          newMode("uc-ime", "config-uc-ime", imeCommands),
+			peer:         newMode("peer-server", "config-peer-server", peerCommands),
 			trustpoint:   newMode("crypto ca trustpoint", "config-ca-trustpoint", trustpointCommands),
 			tls:          newMode("tls-proxy", "config-tlsp", tlsCommands),
 			classMap:     newMode("class-map", "config-cmap", classMapCommands),
@@ -155,6 +156,7 @@ func (p *parser) enterMistaken() {
 		{"object network", all.object},
 		{"media-termination", all.media},
 		{"uc-ime", all.ime},
+		{"peer-server", all.peer},
 		{"crypto ca trustpoint", all.trustpoint},
 		{"tls-proxy", all.tls},
 		{"class-map", all.classMap},
@@ -189,7 +191,7 @@ func (p *parser) enterMistaken() {
 
 func (p *parser) throwAway() {
 	p.intf, p.obj, p.mta = &Interface{Where: Places{}}, &NetworkObject{Where: Places{}}, &MediaTermination{Where: Places{}}
-	p.ime, p.tp, p.tls = newUCIME("", Pos{}), &Trustpoint{Where: Places{}}, &TLSProxy{Where: Places{}}
+	p.ime, p.peer, p.tp, p.tls = newUCIME("", Pos{}), newPeerServer(Pos{}), &Trustpoint{Where: Places{}}, &TLSProxy{Where: Places{}}
 	p.cmap, p.class = &ClassMap{Where: Places{}}, &PolicyClass{}
 	if p.pmap == nil {
 		p.pmap = &PolicyMap{}

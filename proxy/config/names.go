@@ -37,6 +37,10 @@ func (c *Config) names(first, argument string) []string {
 			return namesOf(c.Interfaces, func(x *Interface) string { return x.Name })
 		}
 		return namesOf(c.Interfaces, func(x *Interface) string { return x.Nameif })
+	case "host":
+		if c.PeerServer != nil {
+			return namesOf(c.PeerServer.Bootstraps, func(x BootstrapHost) string { return x.Host })
+		}
 	case "name":
 		return c.ownNames(first)
 	}
@@ -60,6 +64,14 @@ func (c *Config) ownNames(first string) []string {
 		return c.names(first, "policy")
 	case "username":
 		return namesOf(c.Users, func(x *User) string { return x.Name })
+	case "vapserver":
+		if c.PeerServer != nil {
+			return namesOf(c.PeerServer.VAPServers, func(x *VAPServer) string { return x.Name })
+		}
+	case "vapuser":
+		if c.PeerServer != nil {
+			return namesOf(c.PeerServer.VAPUsers, func(x *VAPUser) string { return x.Name })
+		}
 	case "uc-ime":
 		if c.UCIME != nil {
 			return []string{c.UCIME.Name}

@@ -93,6 +93,7 @@ type parser struct {
 	services *ServiceGroup
 	mta      *MediaTermination
 	ime      *UCIME
+	peer     *PeerServer
 	tp       *Trustpoint
 	tls      *TLSProxy
 	cmap     *ClassMap

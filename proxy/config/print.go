@@ -63,6 +63,7 @@ var sections = []section{
 	{[]string{"ssl"}, writeSSL},
 	{[]string{"media-termination"}, writeMedia},
 	{[]string{"uc-ime"}, writeUCIME},
+	{[]string{"peer-server"}, writePeerServer},
 	{[]string{"class-map"}, writeClassMaps},
 	{[]string{"policy-map"}, writePolicyMaps},
 	{[]string{"service-policy"}, writeServicePolicies},

@@ -11,6 +11,7 @@ type Resolved struct {
 	Inside, Outside *Interface
 	UCIME           *UCIME // nil: no proxy, the box only forwards
 	Media           *MediaTermination
+	PeerServer      *ResolvedPeerServer // nil: none
 	// MappingListen and MappingOutside are the interfaces of the mapping service, nil without one.
 	MappingListen, MappingOutside *Interface
 	// MediaAddresses are those of Media with the interface that each belongs to.
@@ -124,6 +125,7 @@ func (c *Config) Resolve() (*Resolved, Diagnostics) {
 	k.callAgents()
 	k.media()
 	k.proxy()
+	k.peerServer()
 	k.policies()
 	k.ssh()
 	k.found.sort()

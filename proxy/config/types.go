@@ -27,6 +27,7 @@ type Config struct {
 	AccessGroups                       []AccessGroup
 	MediaTerminations                  []*MediaTermination
 	UCIME                              *UCIME        // nil: none
+	PeerServer                         *PeerServer   // nil: none
 	MappingIdle                        time.Duration // timeout uc-ime-mapping; 0: DefaultMappingIdle
 	Trustpoints                        []*Trustpoint
 	CryptoActions                      []CryptoAction // in the order of the text
