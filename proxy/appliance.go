@@ -21,6 +21,7 @@ import (
 	"imeproxy/proxy/config"
 	"imeproxy/proxy/disk"
 	"imeproxy/proxy/observe"
+	"imeproxy/proxy/peerserver"
 	"imeproxy/proxy/trace"
 	"imeproxy/proxy/vqreport"
 	"imeproxy/sipalg"
@@ -82,7 +83,9 @@ type Appliance struct {
 	capture *capture.Store
 	disk    *disk.Disk
 
-	mappings      *service.Service // guarded by applying; nil: none
+	peers         peers
+	shownPeer     atomic.Pointer[peerserver.Node] // nil: none
+	mappings      *service.Service                // guarded by applying; nil: none
 	shownMappings atomic.Pointer[service.Service]
 	listen        []*listener
 }
@@ -97,6 +100,7 @@ func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 	a := &Appliance{opt: opt, log: limitedLog(opt.Log, opt.Now), now: opt.Now, started: opt.Now(), sessions: newSessions(), calls: newCalls()}
 	a.ctx, a.cancel = context.WithCancel(ctx)
 	a.quality, a.reports = newQuality(a), vqreport.New(a.log)
+	a.peers.webhooks = peerserver.NewWebhooks(a.log)
 	a.capture = capture.NewStore(opt.StateDir, &a.trace, a.log)
 	var undo []func()
 	defer func() {
@@ -173,10 +177,12 @@ func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 	if err = a.serveMetrics(opt.Metrics); err != nil {
 		return nil, err
 	}
+	a.startPeer(p)
 	a.serveListeners(a.listen, nil)
 	a.quality.loadTable(p)
 	a.wg.Go(a.quality.run)
 	a.wg.Go(func() { a.reports.Run(a.ctx) })
+	a.wg.Go(func() { a.peers.webhooks.Run(a.ctx) })
 	a.wg.Go(a.tellDenials)
 	a.wg.Go(a.sweep)
 	return a, nil
@@ -279,9 +285,9 @@ func (a *Appliance) Stop(ctx context.Context, drain time.Duration) error {
 	a.wg.Wait()
 	a.applying.Lock()
 	defer a.applying.Unlock()
-	var err error
+	err := a.closePeer()
 	if t := a.term.Load(); t != nil {
-		err = t.Close()
+		err = errors.Join(err, t.Close())
 	}
 	for _, f := range a.former {
 		err = errors.Join(err, f.term.Close())

@@ -76,6 +76,7 @@ func (p *plan) spec(listen []*listener) mapping.Spec {
 	for _, x := range p.SSH {
 		s.Open = append(s.Open, mapping.OpenPort{Link: x.On.Name, Proto: "tcp", Src: x.From, Addr: x.On.Address.Addr(), Port: p.cfg.SSH.ListenPort()})
 	}
+	s.Open = append(s.Open, p.peerPorts()...)
 	s.Media = p.mediaRanges()
 	p.mappingSpec(&s)
 	return s

@@ -22,6 +22,9 @@ func (a *Appliance) live() observe.Live {
 	l := observe.Live{Quality: s, Calls: map[string]int{
 		fallback.Good.String(): s.Monitored - s.Suspect - s.Notified, fallback.Suspect.String(): s.Suspect, fallback.Notified.String(): s.Notified,
 	}}
+	if n := a.shownPeer.Load(); n != nil {
+		l.Peer = perf(n.Status(), a.now())
+	}
 	if t := a.term.Load(); t != nil {
 		l.Streams = t.Counters().Streams
 	}

@@ -221,6 +221,13 @@ func (p *plan) trustpoints() []string {
 			out = append(out, c.insideTrustpoint())
 		}
 	}
+	if p.PeerServer != nil {
+		for _, v := range p.PeerServer.VAPServers {
+			if v.Encrypted {
+				out = append(out, v.Trustpoint)
+			}
+		}
+	}
 	slices.Sort(out)
 	return slices.Compact(out)
 }

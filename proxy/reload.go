@@ -48,7 +48,7 @@ func (a *Appliance) Reload(cfg *config.Config) error {
 		return err
 	}
 	back := func(err error) error {
-		err = errors.Join(err, a.kernel.Update(a.spec(old, a.listen, a.former)), a.applyMappings(old))
+		err = errors.Join(err, a.kernel.Update(a.spec(old, a.listen, a.former)), a.applyMappings(old), a.reloadPeer(p, old))
 		closeFresh(listen)
 		return err
 	}
@@ -58,6 +58,9 @@ func (a *Appliance) Reload(cfg *config.Config) error {
 		}
 	}
 	if err := a.applyMappings(p); err != nil {
+		return back(err)
+	}
+	if err := a.reloadPeer(old, p); err != nil {
 		return back(err)
 	}
 	switch {

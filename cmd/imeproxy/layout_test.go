@@ -43,7 +43,7 @@ var rooms = map[string][]string{
 	"imeproxy/proxy/revision":       {"imeproxy/proxy/config"},
 	"imeproxy/proxy/sshd":           {"imeproxy/proxy/config", "imeproxy/proxy/disk", "imeproxy/proxy/revision", "imeproxy/proxy/shell"},
 	"imeproxy/proxy/trust":          {"imeproxy/tlsproxy"},
-	"imeproxy/proxy":                {"imeproxy/sipalg/...", "imeproxy/sipalg", "imeproxy/mediaterm", "imeproxy/tlsproxy", "imeproxy/mapping", "imeproxy/mapping/service", "imeproxy/fallback", "imeproxy/ucime/ticket", "imeproxy/proxy/capture", "imeproxy/proxy/config", "imeproxy/proxy/disk", "imeproxy/proxy/remote", "imeproxy/proxy/observe", "imeproxy/proxy/trace", "imeproxy/proxy/vqreport"},
+	"imeproxy/proxy":                {"imeproxy/sipalg/...", "imeproxy/sipalg", "imeproxy/mediaterm", "imeproxy/tlsproxy", "imeproxy/mapping", "imeproxy/mapping/service", "imeproxy/fallback", "imeproxy/ucime/...", "imeproxy/proxy/peerserver", "imeproxy/proxy/capture", "imeproxy/proxy/config", "imeproxy/proxy/disk", "imeproxy/proxy/remote", "imeproxy/proxy/observe", "imeproxy/proxy/trace", "imeproxy/proxy/vqreport"},
 	"imeproxy/proxy/peerserver":     {"imeproxy/ucime/..."},
 	"imeproxy/cmd/imeproxy":         {"imeproxy/proxy", "imeproxy/proxy/...", "imeproxy/ucime/..."},
 	"imeproxy/image":                {},

@@ -30,6 +30,7 @@ type Live struct {
 	Calls   map[string]int // whose quality is watched, by state: "good", "suspect", "notified"
 	Streams int
 	Quality FallbackStatistics
+	Peer    []PerfObject // of the peer server; none where there is none
 }
 
 var directions = []string{"inbound", "outbound"}
@@ -136,6 +137,7 @@ func (b *bridge) Collect(out chan<- prometheus.Metric) {
 	for result, n := range map[string]uint64{"accepted": l.Quality.Accepted, "deferred": l.Quality.Deferred, "failed": l.Quality.Failed} {
 		out <- prometheus.MustNewConstMetric(answers, prometheus.CounterValue, float64(n), result)
 	}
+	peerMetrics(out, l.Peer)
 	reports, r := prometheus.NewDesc("imeproxy_quality_reports_total", "Reports to the collector (RFC 6035) by what came of them.", []string{"result"}, nil), l.Quality.Reports
 	for result, n := range map[string]uint64{"published": r.Published, "refused": r.Refused, "unanswered": r.Unanswered, "dropped": r.Dropped} {
 		out <- prometheus.MustNewConstMetric(reports, prometheus.CounterValue, float64(n), result)

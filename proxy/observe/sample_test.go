@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"maps"
 	"net/netip"
 	"time"
 )
@@ -104,6 +105,12 @@ func sampleCertificates() Certificates {
 
 // layouts are all views with data, and each with none.
 func layouts() map[string]View {
+	all := applianceLayouts()
+	maps.Copy(all, peerLayouts())
+	return all
+}
+
+func applianceLayouts() map[string]View {
 	return map[string]View{
 		"signaling_sessions":       sampleSignaling(),
 		"signaling_sessions_empty": SignalingSessions{},

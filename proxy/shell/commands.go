@@ -41,6 +41,11 @@ var keywordHelp = map[string]string{
 	"dir":            "Files of disk0:",
 	"crypto":         "Keys and certificates",
 	"ca":             "Certification authorities and identities",
+	"ime":            "The peer server",
+	"perf":           "Counters of the peer server",
+	"utils":          "What is done by hand",
+	"set":            "Change a setting of the peer server",
+	"add":            "Add something to the peer server",
 }
 
 // snapshot makes a command of a getter.
@@ -131,6 +136,9 @@ func commands(b Backend, now func() time.Time) []entry {
 			},
 		},
 	}
+	if p, ok := b.(PeerServer); ok {
+		list = append(list, imeShow(p)...)
+	}
 	list = append(list, packetTracer(b)...)
 	list = append(list, entry{usage: "show tech-support", help: "All of the above at once, for whoever helps", run: techSupport(list)})
 	if c, ok := b.(TicketTester); ok {
@@ -203,7 +211,7 @@ func techSupport(list []entry) action {
 				continue
 			}
 			v, err := c.run(s, nil)
-			a := supported{Command: strings.TrimSuffix(strings.TrimSuffix(c.usage, " [SECTION]"), " [NAME]"), Answer: v}
+			a := supported{Command: strings.TrimSpace(strings.SplitN(c.usage, "[", 2)[0]), Answer: v}
 			if err != nil {
 				a.Answer, a.Error = nil, err.Error()
 			}

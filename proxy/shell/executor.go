@@ -77,6 +77,12 @@ func newExecutor(b Backend, k Keeper, now func() time.Time) *executor {
 		x.commands = append(x.commands, x.debugCommands(t.Trace())...)
 		x.commands = append(x.commands, x.captureCommands(t.Captures())...)
 	}
+	if p, ok := b.(PeerServer); ok {
+		x.commands = append(x.commands, imeCommands(p)...)
+		if k != nil {
+			x.commands = append(x.commands, x.imeSettings()...)
+		}
+	}
 	if h, ok := b.(Shunner); ok {
 		x.commands = append(x.commands, shunCommands(h)...)
 	}
