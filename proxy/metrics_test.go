@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"imeproxy/proxy/observe"
+	"imeproxy/proxy/peerserver"
 )
 
 // The reference page names every metric with its help text, and no other; 8 s of a call count once, by who called.
@@ -23,7 +24,12 @@ func TestMetricsDocumented(t *testing.T) {
 	if a.counters, err = newCounters(); err != nil {
 		t.Fatal(err)
 	}
-	if a.metrics, err = observe.NewMetrics(a.counters, a.live); err != nil {
+	withPeer := func() observe.Live {
+		l := a.live()
+		l.Peer = perf(peerserver.Status{}, time.Now())
+		return l
+	}
+	if a.metrics, err = observe.NewMetrics(a.counters, withPeer); err != nil {
 		t.Fatal(err)
 	}
 	x, err := a.Metrics()

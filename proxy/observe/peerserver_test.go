@@ -90,8 +90,10 @@ func TestPeerMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	objects := append(peerSample().Perf, PerfObject{Name: "IME Server System Performance", Counters: []PerfCounter{
-		{Name: "QueueSignalsPresent 2-Normal", Help: "q", Value: 5, Gauge: true}, {Name: "QueueSignalsProcessed Total", Help: "q", Value: 9, Gauge: true},
-		{Name: "TerminatingVCRs", Help: "v", Value: 2, Gauge: true}, {Name: "BlockedValidationOrigTLSLimit", Help: "b", Value: 1},
+		{Name: "QueueSignalsPresent 2-Normal", Help: "q", Value: 5, Gauge: true},
+		{Name: "QueueSignalsProcessed Total", Help: "q", Value: 9, Gauge: true},
+		{Name: "TerminatingVCRs", Help: "v", Value: 2, Gauge: true},
+		{Name: "BlockedValidationOrigTLSLimit", Help: "b", Value: 1},
 	}})
 	m, err := NewMetrics(counters, func() Live { return Live{Peer: objects} })
 	if err != nil {
