@@ -2,6 +2,7 @@ package pvp
 
 import (
 	"container/list"
+	"slices"
 	"sync"
 
 	"imeproxy/ucime/learn"
@@ -68,6 +69,22 @@ func (b *budget) spend(id uint64, peer learn.PeerID) bool {
 	}
 	s.peers = append(s.peers, peerGuesses{peer, 1})
 	s.total++
+	return true
+}
+
+// left reports whether peer may run against VCR id, and counts a refusal. It charges nothing.
+func (b *budget) left(id uint64, peer learn.PeerID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e := b.m[id]
+	if e == nil {
+		return true
+	}
+	s := e.Value.(*spent)
+	if s.total >= b.total || slices.ContainsFunc(s.peers, func(p peerGuesses) bool { return p.peer == peer && p.n >= b.perPeer }) {
+		b.refused++
+		return false
+	}
 	return true
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/cloudflare/circl/group"
@@ -100,10 +101,73 @@ type Client struct {
 	running counted[learn.PeerID]
 	slots   chan struct{}
 	workers chan struct{}
+	clocks  clocks
 }
 
 // shifts are the supposed differences of the clocks, in Units, in the order in which they are tried.
 var shifts = [...]int{0, -1, 1}
+
+// try is one run: which difference of the clocks is supposed, and which page of the called number's calls is asked for.
+type try struct {
+	method Method
+	shift  int
+	page   uint8
+}
+
+// tries are the runs of a validation, three for each method, so that a liar has no more guesses for a busy number than for any other. The difference of the clocks by which
+// the peer has proven before goes with all pages. Where it is not known and two methods are tried, the first one has the pages and the second
+// the differences; a method alone has the differences, until the peer has proven once.
+func tries(methods []Method, known int, ok bool) (out []try) {
+	for i, m := range methods {
+		if ok && i == 0 || len(methods) > 1 && i == 0 {
+			for page := range uint8(pages) {
+				out = append(out, try{m, known, page})
+			}
+			continue
+		}
+		out = append(out, try{m, known, 0})
+		for _, s := range shifts {
+			if s != known {
+				out = append(out, try{m, s, 0})
+			}
+		}
+	}
+	return out
+}
+
+// clocks remembers by which difference each peer has proven last.
+type clocks struct {
+	mu  sync.Mutex // guards m
+	cap int
+	m   map[learn.PeerID]int
+}
+
+func (c *clocks) known(peer learn.PeerID) (shift int, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	shift, ok = c.m[peer]
+	return shift, ok
+}
+
+// note keeps what a validation has shown: a peer that has failed has perhaps set its clock. At the cap some other peer is forgotten.
+func (c *clocks) note(peer learn.PeerID, proven bool, shift int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !proven {
+		delete(c.m, peer)
+		return
+	}
+	if _, ok := c.m[peer]; !ok && len(c.m) >= c.cap {
+		for other := range c.m {
+			delete(c.m, other)
+			break
+		}
+	}
+	if c.m == nil {
+		c.m = map[learn.PeerID]int{}
+	}
+	c.m[peer] = shift
+}
 
 // NewClient checks the configuration.
 func NewClient(c ClientConfig) (*Client, error) {
@@ -128,7 +192,7 @@ func NewClient(c ClientConfig) (*Client, error) {
 	}
 	return &Client{
 		ClientConfig: c, tls: tlsConfig(c.Identity, c.Now),
-		slots: make(chan struct{}, c.Limits.Originating), workers: make(chan struct{}, c.Limits.Workers),
+		slots: make(chan struct{}, c.Limits.Originating), workers: make(chan struct{}, c.Limits.Workers), clocks: clocks{cap: c.Limits.TableEntries},
 	}, nil
 }
 
@@ -264,25 +328,29 @@ func (a *attempt) validate(ctx context.Context, methods []Method) Result {
 	if err != nil {
 		return a.failed(err)
 	}
-	for _, m := range methods {
-		for _, shift := range shifts {
-			r, matched := a.run(ctx, m, shift, exporter)
-			if matched || r.Err != nil {
-				return r
-			}
+	known, ok := a.client.clocks.known(a.peer)
+	for _, t := range tries(methods, known, ok) {
+		r, matched := a.run(ctx, t, exporter)
+		if matched {
+			a.client.clocks.note(a.peer, true, t.shift)
+			return r
+		}
+		if r.Err != nil {
+			return r
 		}
 	}
+	a.client.clocks.note(a.peer, false, 0)
 	_ = a.conn.SetWriteDeadline(time.Now().Add(a.client.Limits.Frame))
 	_ = a.conn.CloseWrite()
 	return a.failed(errNoMatch)
 }
 
 // run tries one password. It returns an empty result where the peer did not have it.
-func (a *attempt) run(ctx context.Context, m Method, shift int, exporter []byte) (r Result, matched bool) {
-	st := &start{method: m, selector: Selector(a.vcr.Called), originator: a.client.Own, terminator: a.peer}
+func (a *attempt) run(ctx context.Context, t try, exporter []byte) (r Result, matched bool) {
+	st := &start{method: t.method, page: t.page, selector: Selector(a.vcr.Called), originator: a.client.Own, terminator: a.peer}
 	sid := sessionID(exporter, a.runs)
 	a.runs++
-	sh := newShare(originatorPassword(m, a.vcr, shift), st.ci(), sid)
+	sh := newShare(originatorPassword(t.method, a.vcr, t.shift), st.ci(), sid)
 	st.public = sh.public
 	if err := a.deadline(); err != nil {
 		return a.failed(err), false
@@ -316,7 +384,7 @@ func (a *attempt) run(ctx context.Context, m Method, shift int, exporter []byte)
 	if at < 0 {
 		return Result{}, false
 	}
-	return a.finish(m, st, uint8(at), keys), true
+	return a.finish(t.method, st, uint8(at), keys), true
 }
 
 // decodePoints decodes all points before any is used: a malformed OFFER must not be a way to guess without failing.

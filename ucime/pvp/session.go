@@ -18,8 +18,10 @@ const (
 	maxRuns = 6
 	// maxCandidates are the VCRs that one OFFER answers for.
 	maxCandidates = slots / passwordsPerVCR
+	// pages are how many times that many an originator can ask for, one after the other.
+	pages = 3
 	// lookAt is how many VCRs are looked at to find candidates that have guesses left.
-	lookAt = 4 * maxCandidates
+	lookAt = 4 * maxCandidates * pages
 )
 
 // session is one validation on the called side.
@@ -33,6 +35,13 @@ type session struct {
 	runs   int
 	proven bool
 	last   *offered
+	// eligible are the VCRs of the selector as they were at the first run of a method, so that pages neither overlap nor leave one out when a new call ends.
+	eligible map[eligibleKey][]Candidate
+}
+
+type eligibleKey struct {
+	method   Method
+	selector uint16
 }
 
 // offered is what has to be kept of an OFFER for its FINISH.
@@ -125,11 +134,10 @@ func (v *session) offer(st *start, sid []byte) *[slots]slot {
 		passwords[i] = decoyPassword(st.method)
 	}
 	n := 0
-	for _, c := range v.server.Records.Candidates(st.selector, lookAt) {
-		if n == slots {
-			break
-		}
-		if Usable(c.VCR, st.method) != nil || !v.server.budget.spend(c.ID, v.peer) {
+	all := v.candidates(st)
+	from := min(int(st.page)*maxCandidates, len(all))
+	for _, c := range all[from:min(from+maxCandidates, len(all))] {
+		if !v.server.budget.spend(c.ID, v.peer) {
 			continue
 		}
 		o.charged = append(o.charged, c.ID)
@@ -158,6 +166,28 @@ func (v *session) offer(st *start, sid []byte) *[slots]slot {
 		out[i] = slot{sh.public, [shortTag]byte(tag[:])}
 	}
 	return &out
+}
+
+// candidates are the VCRs that all pages of a method may answer for, the newest first.
+func (v *session) candidates(st *start) []Candidate {
+	key := eligibleKey{st.method, st.selector}
+	list, ok := v.eligible[key]
+	if ok {
+		return list
+	}
+	for _, c := range v.server.Records.Candidates(st.selector, lookAt) {
+		if len(list) == pages*maxCandidates {
+			break
+		}
+		if Usable(c.VCR, st.method) == nil && v.server.budget.left(c.ID, v.peer) {
+			list = append(list, c)
+		}
+	}
+	if v.eligible == nil {
+		v.eligible = map[eligibleKey][]Candidate{}
+	}
+	v.eligible[key] = list
+	return list
 }
 
 // finish checks the originator's proof, marks the VCR and answers.

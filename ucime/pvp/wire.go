@@ -96,6 +96,7 @@ func writeFrame(w io.Writer, kind byte, body []byte) error {
 // start is what the originator opens a run with.
 type start struct {
 	method                 Method
+	page                   uint8 // which of the called number's calls: 0 for the newest ones
 	selector               uint16
 	originator, terminator learn.PeerID
 	public                 [pointSize]byte
@@ -104,7 +105,7 @@ type start struct {
 // ada is the associated data of the originator's share.
 func (s *start) ada() []byte {
 	b := make([]byte, 0, startSize)
-	b = append(b, protocolVersion, byte(s.method))
+	b = append(b, protocolVersion, byte(s.method)|s.page<<4)
 	b = binary.BigEndian.AppendUint16(b, s.selector)
 	b = append(b, s.originator[:]...)
 	return append(b, s.terminator[:]...)
@@ -118,11 +119,11 @@ func (s *start) ci() []byte {
 func (s *start) encode() []byte { return append(s.ada(), s.public[:]...) }
 
 func decodeStart(b []byte) (*start, error) {
-	if len(b) != startSize || b[0] != protocolVersion || Method(b[1]).Value() == 0 {
+	if len(b) != startSize || b[0] != protocolVersion || Method(b[1]&0x0f).Value() == 0 || b[1]>>4 >= pages {
 		return nil, fmt.Errorf("%w: START", errFrame)
 	}
 	return &start{
-		method: Method(b[1]), selector: binary.BigEndian.Uint16(b[2:]),
+		method: Method(b[1] & 0x0f), page: b[1] >> 4, selector: binary.BigEndian.Uint16(b[2:]),
 		originator: learn.PeerID(b[4:20]), terminator: learn.PeerID(b[20:36]), public: [pointSize]byte(b[36:]),
 	}, nil
 }
