@@ -60,7 +60,8 @@ type Client struct {
 	session  *session // nil: not registered
 	changed  chan struct{}
 	leaving  bool // Unregister was called
-	lastErr  string
+	lastErr  error
+	quota    Quota
 	services map[ServiceID]ServiceState
 	count    ClientCounters
 }
@@ -74,6 +75,12 @@ type offer struct {
 
 // ErrUnregistered is what Run returns after Unregister.
 var ErrUnregistered = errors.New("unregistered")
+
+// ErrTLS says that there was no TLS session, because of the server's certificate or otherwise.
+var ErrTLS = errors.New("no TLS session")
+
+// ErrStranger says that the server took the proof of the password and could not prove that it knows it too.
+var ErrStranger = errors.New("not registered: the server does not know the password")
 
 // NewClient checks the configuration, and derives the user's key, which takes a moment.
 func NewClient(cfg ClientConfig) (*Client, error) {
@@ -128,7 +135,7 @@ func (c *Client) Run(ctx context.Context) error {
 		err := c.once(ctx)
 		c.mu.Lock()
 		leaving := c.leaving
-		c.lastErr = err.Error()
+		c.lastErr = err
 		c.signal()
 		c.mu.Unlock()
 		switch {
@@ -301,6 +308,13 @@ func (c *Client) wait(ctx context.Context, ready func() bool) (*session, error) 
 	}
 }
 
+// Changed gives a channel that is closed when what Registration tells has changed, counters excepted. Ask for it before Registration.
+func (c *Client) Changed() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changed
+}
+
 // WaitRegistered waits until the client is registered.
 func (c *Client) WaitRegistered(ctx context.Context) error {
 	_, err := c.wait(ctx, func() bool { return c.session != nil })
@@ -329,6 +343,7 @@ type ServiceState struct {
 	Numbers   uint64 // that the server has taken
 	Complete  bool   // the service and all its numbers are as offered, and its routes are subscribed to
 	Err       string // why not, when the server refused something
+	Code      Code   // of that refusal, 0: none
 }
 
 // ClientCounters count since the client was made (guide table 38).
@@ -348,6 +363,8 @@ type Registration struct {
 	Since      time.Time
 	Sent, Rcvd uint64 // messages of this connection
 	LastError  string // why the last connection ended or failed
+	Cause      error  // the same
+	Quota      Quota  // of the server, as the last answer to a Publish of this connection told it
 	Services   map[ServiceID]ServiceState
 	Counters   ClientCounters
 }
@@ -356,8 +373,12 @@ type Registration struct {
 func (c *Client) Registration() Registration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r := Registration{LastError: c.lastErr, Services: map[ServiceID]ServiceState{}, Counters: c.count}
+	r := Registration{Cause: c.lastErr, Services: map[ServiceID]ServiceState{}, Counters: c.count}
+	if c.lastErr != nil {
+		r.LastError = c.lastErr.Error()
+	}
 	if s := c.session; s != nil {
+		r.Quota = c.quota
 		r.Registered, r.Handle, r.Since, r.Sent, r.Rcvd = true, s.handle, s.since, s.sent.Load(), s.rcvd.Load()
 	}
 	for id, st := range c.services {

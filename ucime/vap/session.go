@@ -50,7 +50,7 @@ func (s *session) run() error {
 	s.subscribed, s.revoked, s.state = map[ServiceID]bool{}, map[ServiceID]int{}, map[ServiceID]*published{}
 	s.since = c.clock.Now()
 	c.mu.Lock()
-	c.session, c.services, c.lastErr = s, map[ServiceID]ServiceState{}, ""
+	c.session, c.services, c.lastErr, c.quota = s, map[ServiceID]ServiceState{}, nil, Quota{}
 	c.count.Registrations++
 	c.signal()
 	c.mu.Unlock()
@@ -74,7 +74,7 @@ func (s *session) register(r *bufio.Reader) error {
 	defer s.clock.After(answerTime, s.close)()
 	if t, ok := s.nc.(*tls.Conn); ok {
 		if err := t.HandshakeContext(s.ctx); err != nil {
-			return fmt.Errorf("no TLS session: %w", err)
+			return fmt.Errorf("%w: %w", ErrTLS, err)
 		}
 	}
 	first := s.registration()
@@ -97,7 +97,7 @@ func (s *session) register(r *bufio.Reader) error {
 		if a.class == Failure {
 			return fmt.Errorf("not registered: %w", a.err())
 		}
-		return errors.New("not registered: the server does not know the password")
+		return ErrStranger
 	}
 	if a.class == Failure {
 		return fmt.Errorf("not registered: %w", a.err())
@@ -362,7 +362,7 @@ func (s *session) report(id ServiceID, o *offer, err error) {
 	}
 	state := ServiceState{Published: st.document != nil, Numbers: NewNumbers(patterns, exclude).Count(), Complete: err == nil}
 	if err != nil {
-		state.Err = err.Error()
+		state.Err, state.Code = err.Error(), codeOf(err)
 	}
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
@@ -450,7 +450,11 @@ func (s *session) put(st *published, what string, id identity, have *[]byte, wan
 	}
 	st.version++
 	m := s.request(Publish).put(attrIdentity, id.bytes()).put(attrServiceVersion, binary.BigEndian.AppendUint32(nil, st.version)).put(attrServiceData, want)
-	if _, err := s.call(m); err != nil {
+	a, err := s.call(m)
+	if a != nil {
+		s.told(a)
+	}
+	if err != nil {
 		if never(err) {
 			st.refused[what] = want
 		}
@@ -459,6 +463,17 @@ func (s *session) put(st *published, what string, id identity, have *[]byte, wan
 	delete(st.refused, what)
 	*have = want
 	return nil
+}
+
+// told takes the quota out of an answer.
+func (s *session) told(a *message) {
+	v := a.get(attrQuota)
+	if v == nil {
+		return
+	}
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.c.quota = Quota{binary.BigEndian.Uint32(v), binary.BigEndian.Uint32(v[4:])}
 }
 
 func (s *session) subscribe(st *published, id ServiceID) error {
