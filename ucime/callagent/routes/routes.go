@@ -1,14 +1,10 @@
 package routes
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,37 +26,36 @@ const (
 // Route is a learned route and whether it may be used.
 type Route struct {
 	learn.Route
-	Enabled bool `json:"enabled"`
+	Enabled bool   `json:"enabled"`
+	Source  string `json:"source,omitempty"` // the peer server that told of it, "" for an administrator
 }
 
 // Table holds the routes.
 type Table struct {
-	file string
-	now  func() time.Time
+	now     func() time.Time
+	writing sync.Mutex // one change at a time, its way to the disk included
+	disk    journal    // guarded by writing
 
-	mu      sync.RWMutex
-	routes  map[learn.Number]Route
-	refused uint64 // for want of room
+	mu      sync.RWMutex           // never held across a write to the disk
+	routes  map[learn.Number]Route // changed with both locks held, so that one of them is enough to read it
+	refused uint64                 // for want of room
 }
 
 // Open reads the table of a state directory; there need be none yet.
 func Open(dir string, now func() time.Time) (*Table, error) {
-	t := &Table{file: filepath.Join(dir, "routes.json"), now: now, routes: make(map[learn.Number]Route)}
-	text, err := os.ReadFile(t.file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return t, nil
-	}
-	var all []Route
-	if err == nil {
-		err = json.Unmarshal(text, &all)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("learned routes: %s: %w", t.file, err)
-	}
-	for _, r := range all[:min(len(all), Maximum)] {
-		t.routes[r.Number] = r
+	t := &Table{now: now, routes: make(map[learn.Number]Route)}
+	var err error
+	if t.disk, err = openJournal(dir, t.routes); err != nil {
+		return nil, fmt.Errorf("learned routes: %w", err)
 	}
 	return t, nil
+}
+
+// Close ends the use of the table; its files stay.
+func (t *Table) Close() error {
+	t.writing.Lock()
+	defer t.writing.Unlock()
+	return t.disk.log.Close()
 }
 
 // Lookup is the route of a number that may be used now.
@@ -96,7 +91,45 @@ func (t *Table) Counts() (routes, domains int, refused uint64) {
 var ErrFull = fmt.Errorf("the table holds %d routes, which is its limit", Maximum)
 
 // Learn adds a route or replaces the one of its number, whose being disabled it keeps. A zero Learned is now, a zero Expires a year later.
-func (t *Table) Learn(r learn.Route) error {
+func (t *Table) Learn(r learn.Route) error { return t.Apply("", []learn.Route{r}, nil) }
+
+// Apply learns routes from a peer server, and removes those of other numbers: those that this server has told of, and those of servers that
+// are not among known. All of it is on the disk when it returns nil, and nothing counts when it does not.
+func (t *Table) Apply(source string, routes []learn.Route, withdrawn []learn.Number, known ...string) error {
+	routes = slices.Clone(routes)
+	for i := range routes {
+		var err error
+		if routes[i], err = t.Complete(routes[i]); err != nil {
+			return err
+		}
+	}
+	return t.change(func() ([]entry, error) {
+		var out []entry
+		fresh := 0
+		for _, r := range routes {
+			old, there := t.routes[r.Number]
+			if !there {
+				fresh++
+			}
+			out = append(out, entry{r.Number, &Route{r, !there || old.Enabled, source}})
+		}
+		if fresh > 0 && len(t.routes)+fresh > Maximum {
+			t.mu.Lock()
+			t.refused += uint64(fresh)
+			t.mu.Unlock()
+			return nil, ErrFull
+		}
+		for _, n := range withdrawn {
+			if r, there := t.routes[n]; there && (r.Source == source || r.Source != "" && !slices.Contains(known, r.Source)) {
+				out = append(out, entry{n, nil})
+			}
+		}
+		return out, nil
+	})
+}
+
+// Complete checks a route and fills what it leaves out.
+func (t *Table) Complete(r learn.Route) (learn.Route, error) {
 	if r.Learned.IsZero() {
 		r.Learned = t.now().UTC().Truncate(time.Second)
 	}
@@ -104,18 +137,7 @@ func (t *Table) Learn(r learn.Route) error {
 		r.Expires = r.Learned.Add(lifetime)
 	}
 	r.Domain = strings.ToLower(r.Domain)
-	if err := check(r); err != nil {
-		return err
-	}
-	return t.change(func() error {
-		old, known := t.routes[r.Number]
-		if !known && len(t.routes) >= Maximum {
-			t.refused++
-			return ErrFull
-		}
-		t.routes[r.Number] = Route{r, !known || old.Enabled}
-		return nil
-	})
+	return r, check(r)
 }
 
 func check(r learn.Route) error {
@@ -146,10 +168,11 @@ func check(r learn.Route) error {
 	return nil
 }
 
-// Target is the host and the port of a URI `sip:HOST[:PORT]`; the port is 5060 where there is none.
+// Target is where a request for a URI `sip:[USER@]HOST[:PORT]` goes: its host, or what its maddr parameter says (RFC 3261 section 19.1.1);
+// the port is 5060 where there is none.
 func Target(uri string) (host string, port uint16, err error) {
 	rest, ok := strings.CutPrefix(uri, "sip:")
-	rest, _, _ = strings.Cut(rest, ";")
+	rest, params, _ := strings.Cut(rest, ";")
 	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
 		rest = rest[i+1:]
 	}
@@ -158,8 +181,13 @@ func Target(uri string) (host string, port uint16, err error) {
 		host, text, split = net.SplitHostPort(rest)
 	}
 	n, bad := strconv.ParseUint(text, 10, 16)
+	for p := range strings.SplitSeq(params, ";") {
+		if name, value, _ := strings.Cut(p, "="); strings.EqualFold(name, "maddr") {
+			host = value
+		}
+	}
 	if !ok || split != nil || bad != nil || n == 0 || host == "" || len(host) > 253 || strings.ContainsAny(host, " <>\"\r\n\t/:") {
-		return "", 0, fmt.Errorf("%q: want sip:HOST[:PORT]", uri)
+		return "", 0, fmt.Errorf("%q: want sip:[USER@]HOST[:PORT][;maddr=HOST]", uri)
 	}
 	return host, uint16(n), nil
 }
@@ -179,66 +207,40 @@ func (t *Table) Expire(n learn.Number) error {
 
 // Forget removes a route.
 func (t *Table) Forget(n learn.Number) error {
-	return t.change(func() error {
+	return t.change(func() ([]entry, error) {
 		if _, ok := t.routes[n]; !ok {
-			return ErrUnknown
+			return nil, ErrUnknown
 		}
-		delete(t.routes, n)
-		return nil
+		return []entry{{n, nil}}, nil
 	})
 }
 
 func (t *Table) update(n learn.Number, f func(*Route)) error {
-	return t.change(func() error {
+	return t.change(func() ([]entry, error) {
 		r, ok := t.routes[n]
 		if !ok {
-			return ErrUnknown
+			return nil, ErrUnknown
 		}
 		f(&r)
-		t.routes[n] = r
-		return nil
+		return []entry{{n, &r}}, nil
 	})
 }
 
-// change makes a change and saves it; what cannot be saved is not done.
-func (t *Table) change(f func() error) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	before := maps.Clone(t.routes)
-	if err := f(); err != nil {
+// change plans a change and makes it; what cannot be saved is not done.
+func (t *Table) change(plan func() ([]entry, error)) error {
+	t.writing.Lock()
+	defer t.writing.Unlock()
+	entries, err := plan()
+	if err != nil || len(entries) == 0 {
 		return err
 	}
-	if err := t.save(); err != nil {
-		t.routes = before
+	if err := t.disk.add(entries, t.routes); err != nil {
 		return fmt.Errorf("learned routes: %w", err)
 	}
+	t.mu.Lock()
+	for _, e := range entries {
+		e.apply(t.routes)
+	}
+	t.mu.Unlock()
 	return nil
-}
-
-func (t *Table) save() error {
-	all := slices.SortedFunc(maps.Values(t.routes), func(a, b Route) int { return strings.Compare(string(a.Number), string(b.Number)) })
-	text, err := json.MarshalIndent(all, "", " ")
-	if err != nil {
-		return err
-	}
-	return Replace(t.file, append(text, '\n'))
-}
-
-// Replace writes a file whole or not at all; it is readable for its owner alone.
-func Replace(file string, text []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), file)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-	}
-	return err
 }
