@@ -30,7 +30,7 @@ func newAgentShowCommand() *cobra.Command {
 	ask := agentFlags(cmd)
 	for what, short := range map[string]string{
 		"counters": "Show the counters of the guide's tables 38 and 39, and others", "calls": "Show the calls", "alerts": "Show alerts",
-		"service": "Show the service", "vcrs": "Show the voice call records that wait for the peer server",
+		"service": "Show the service", "servers": "Show the connections to the peer servers", "vcrs": "Show the voice call records that wait for the peer server",
 	} {
 		cmd.AddCommand(&cobra.Command{Use: what, Short: short, Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error { return ask("show", what) }})
 	}

@@ -18,24 +18,17 @@ import (
 	"imeproxy/ucime/callagent/mapclient"
 	"imeproxy/ucime/callagent/records"
 	"imeproxy/ucime/callagent/routes"
+	"imeproxy/ucime/callagent/uplink"
 	"imeproxy/ucime/learn"
+	"imeproxy/ucime/vap"
 )
-
-// Routes is where called numbers' routes come from.
-type Routes interface {
-	// Lookup is the route of a number that may be used now.
-	Lookup(learn.Number) (learn.Route, bool)
-	// Learn adds a route or replaces the one of its number.
-	Learn(learn.Route) error
-	// Forget removes a route.
-	Forget(learn.Number) error
-}
 
 // Options of an agent.
 type Options struct {
 	Config *config.Config
 	Log    *slog.Logger
 	Now    func() time.Time // nil is time.Now
+	Peer   vap.Clock        // of the connections to peer servers; the zero Clock is the machine's
 }
 
 // settings are what a reload replaces.
@@ -51,6 +44,7 @@ type Agent struct {
 	counters Counters
 	routes   *routes.Table
 	records  *records.Queue
+	link     *uplink.Link // to the peer servers
 	pbx, ime *leg.Endpoint
 	pstn     []*leg.Endpoint // as in the configuration
 	ctx      context.Context // ends with the agent
@@ -92,8 +86,9 @@ func Start(o Options) (*Agent, error) {
 	if a.records, err = records.Open(cfg.StateDir, cfg.VCRQueue); err != nil {
 		return nil, err
 	}
+	a.link = uplink.New(uplink.Options{Log: o.Log, Records: a.records, Store: a.store, Alert: a.linkAlert, Clock: o.Peer})
 	a.apply(cfg)
-	if err := a.listen(cfg); err != nil {
+	if err := errors.Join(a.link.Apply(cfg), a.listen(cfg)); err != nil {
 		a.Close()
 		return nil, err
 	}
@@ -156,7 +151,11 @@ func (a *Agent) Reload(cfg *config.Config) error {
 	if fixed(now) != fixed(cfg) {
 		return errors.New("listeners, number of PSTN trunks, state-directory, control, metrics and vcr-queue cannot change while the call agent runs: restart it")
 	}
+	if err := a.link.Apply(cfg); err != nil {
+		return err
+	}
 	a.apply(cfg)
+	a.checkService()
 	return nil
 }
 
@@ -166,19 +165,42 @@ func (a *Agent) settings() settings {
 	return a.set
 }
 
-// Routes is the table of learned routes.
-func (a *Agent) Routes() Routes { return a.routes }
-
-// Records is the queue of voice call records, for the peer server.
+// Records is the queue of voice call records.
 func (a *Agent) Records() *records.Queue { return a.records }
 
-// Learn takes a route from the peer server or an administrator; one that is not trusted is refused and counted.
+// Learn takes a route from an administrator; one that is not trusted is refused and counted.
 func (a *Agent) Learn(r learn.Route) error {
 	if !a.settings().plan.Trusted(r.Domain, r.Number) {
 		a.counters.RoutesRejected.Add(1)
 		return fmt.Errorf("%s of %s is not trusted", r.Number, r.Domain)
 	}
 	return a.routes.Learn(r)
+}
+
+// store takes what a peer server tells; when it returns nil that is on the disk. What is not trusted, or is no route, is refused for good.
+func (a *Agent) store(server string, all []learn.Route, withdrawn []learn.Number) (refused int, err error) {
+	s := a.settings()
+	var known []string
+	for name := range s.cfg.Servers {
+		known = append(known, name)
+	}
+	var keep []learn.Route
+	for _, r := range all {
+		log := a.log.With("ime-server", server, "number", r.Number, "domain", r.Domain)
+		if !s.plan.Trusted(r.Domain, r.Number) {
+			a.counters.RoutesRejected.Add(1)
+			log.Warn("route rejected: it is not trusted")
+			continue
+		}
+		r, err := a.routes.Complete(r)
+		if err != nil {
+			a.counters.RoutesUnusable.Add(1)
+			log.Error("route refused", "err", err)
+			continue
+		}
+		keep = append(keep, r)
+	}
+	return len(all) - len(keep), a.routes.Apply(server, keep, withdrawn, known...)
 }
 
 // Close ends all calls, within two seconds, and closes all sockets.
@@ -198,6 +220,7 @@ func (a *Agent) Close() {
 	wg.Wait()
 	a.stop()
 	a.wg.Wait()
+	a.link.Close()
 	for _, e := range append([]*leg.Endpoint{a.pbx, a.ime}, a.pstn...) {
 		if e != nil {
 			e.Close()
@@ -206,7 +229,7 @@ func (a *Agent) Close() {
 	if firewall != nil {
 		firewall.Close()
 	}
-	_ = a.records.Close() // every record was synced when it was written
+	_ = errors.Join(a.records.Close(), a.routes.Close()) // all that they hold was synced when it was written
 }
 
 // from reports whether a request comes from a trunk's peer.

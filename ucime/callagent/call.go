@@ -450,7 +450,8 @@ func (c *call) hangUp(but *leg.Leg, limit time.Duration) {
 }
 
 // record writes the record of a finished PSTN call. Without +E.164 numbers there is none, nor for own numbers that are not
-// enrolled, nor for calls that came to the PSTN by falling back.
+// enrolled, nor for calls that came to the PSTN by falling back. A call to one of several aliases is recorded for each of them: the
+// calling side knows the number that its user dialled, and the PSTN may have told us another one (guide table 6).
 func (c *call) record(stop time.Time) {
 	c.mu.Lock()
 	v := learn.VCR{Role: c.role, Called: c.to, Caller: c.from, Start: c.answered, Stop: stop}
@@ -460,16 +461,24 @@ func (c *call) record(stop time.Time) {
 	if !ok {
 		return
 	}
-	if _, enrolled := c.a.settings().plan.Enrolled(own); !enrolled {
+	group, enrolled := c.a.settings().plan.Enrolled(own)
+	if !enrolled {
 		return
 	}
 	v.Start, v.Stop = v.Start.UTC().Truncate(time.Millisecond), v.Stop.UTC().Truncate(time.Millisecond)
-	if err := c.a.records.Put(v); err != nil {
-		c.a.counters.VCRsLost.Add(1)
-		c.a.log.Error("voice call record not kept", "err", err)
-		return
+	called := []string{string(v.Called)}
+	if group.Aliases && c.role == learn.Terminating {
+		called = group.Patterns
 	}
-	c.a.counters.VCRsWritten.Add(1)
+	for _, n := range called {
+		v.Called = learn.Number(n)
+		if err := c.a.records.Put(v); err != nil {
+			c.a.counters.VCRsLost.Add(1)
+			c.a.log.Error("voice call record not kept", "err", err)
+			continue
+		}
+		c.a.counters.VCRsWritten.Add(1)
+	}
 }
 
 // uri is a number at a place.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"imeproxy/ucime/callagent/uplink"
 	"imeproxy/ucime/learn"
 )
 
@@ -106,7 +108,7 @@ func Ask(path string, r Request) (string, error) {
 }
 
 // errUsage lists the commands.
-var errUsage = errors.New("want show counters|calls|alerts|service|vcrs, routes list, routes add NUMBER DOMAIN TICKET URI..., or routes enable|disable|expire|delete NUMBER")
+var errUsage = errors.New("want show counters|calls|alerts|service|servers|vcrs, routes list, routes add NUMBER DOMAIN TICKET URI..., or routes enable|disable|expire|delete NUMBER")
 
 // Command does a command of the control socket.
 func (a *Agent) Command(args []string, asJSON bool) (string, error) {
@@ -128,6 +130,8 @@ func (a *Agent) Command(args []string, asJSON bool) (string, error) {
 		return a.showAlerts(asJSON)
 	case word == "show service" && len(rest) == 0:
 		return a.showService(asJSON)
+	case word == "show servers" && len(rest) == 0:
+		return a.showServers(asJSON)
 	case word == "show vcrs" && len(rest) == 0:
 		return a.showVCRs(asJSON)
 	case word == "routes list" && len(rest) == 0:
@@ -157,7 +161,8 @@ func (a *Agent) table(v any, asJSON bool, print func(io.Writer)) (string, error)
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
 	print(w)
-	return b.String(), w.Flush()
+	err := w.Flush() // before the text is looked at
+	return b.String(), err
 }
 
 // CallView is a call as it is shown.
@@ -240,8 +245,32 @@ func (a *Agent) showService(asJSON bool) (string, error) {
 	return a.table(s, asJSON, func(w io.Writer) {
 		fmt.Fprintf(w, "Service\t%s\nDomain\t%s\nActivated\t%v\nTrust group\t%s\nExclusion group\t%s\nFirewall\t%s\nEnrolled groups\t%s\n",
 			s.Name, s.Domain, s.Activated, cmp.Or(s.TrustGroup, "none"), cmp.Or(s.ExclusionGroup, "none"), cmp.Or(s.Firewall, "none, the proxy is in line"), strings.Join(s.EnrolledGroups, ", "))
+		fmt.Fprintf(w, "VServiceId\t%s\nPrimary server\t%s\nSecondary server\t%s\n", uplink.IDOf(s), cmp.Or(s.Primary, "none"), cmp.Or(s.Secondary, "none"))
 		for _, e := range s.External {
 			fmt.Fprintf(w, "External address\t%s\n", net.JoinHostPort(e.Host, strconv.Itoa(e.Port)))
+		}
+	})
+}
+
+// showServers is the client's side of the guide's `show ime vapstatus summary`.
+func (a *Agent) showServers(asJSON bool) (string, error) {
+	all := a.link.Status()
+	return a.table(all, asJSON, func(w io.Writer) {
+		for _, s := range all {
+			state := "not registered"
+			if s.Registered {
+				state = fmt.Sprintf("registered since %s, client handle %d", s.Since.UTC().Format(time.RFC3339), s.Handle)
+			}
+			fmt.Fprintf(w, "%s server\t%s\nAddress\t%s\nSecurity mode\t%s\nApplication user\t%s\nState\t%s\nPackets sent, received\t%d, %d\n",
+				s.Role, s.Name, s.Address, s.Mode, s.User, state, s.Sent, s.Received)
+			fmt.Fprintf(w, "VServiceId\t%s\nService published\t%v\nNumbers published\t%d, all of them %v\n", s.Service, s.Published, s.Numbers, s.Complete)
+			if s.Quota != nil {
+				fmt.Fprintf(w, "Quota\t%d of %d numbers\n", s.Quota.Current, s.Quota.Target)
+			}
+			fmt.Fprintf(w, "Upload requests\t%d\nRoutes received\t%d\n", s.Requests, s.Routes)
+			if why := cmp.Or(s.Refusal, s.LastError); why != "" {
+				fmt.Fprintf(w, "Why not\t%s\n", why)
+			}
 		}
 	})
 }
@@ -282,7 +311,7 @@ func (a *Agent) WriteMetrics(w io.Writer) error {
 	}
 	a.mu.Lock()
 	b.WriteString("# HELP imeproxy_callagent_alert_active Whether an alert stands.\n# TYPE imeproxy_callagent_alert_active gauge\n")
-	for _, name := range []string{"IMEQualityAlert", "InsufficientFallbackIdentifiers"} {
+	for _, name := range slices.Sorted(maps.Keys(kinds)) {
 		v := 0
 		if al := a.alerts[name]; al != nil && al.Active {
 			v = 1

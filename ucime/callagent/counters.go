@@ -2,7 +2,6 @@ package callagent
 
 import (
 	"sync/atomic"
-	"time"
 )
 
 // Counters are those of the guide's tables 38 and 39, and what this call agent counts besides.
@@ -15,7 +14,7 @@ type Counters struct {
 	FallbackCallsSuccessful atomic.Uint64
 	IMESetupsFailed         atomic.Uint64 // had a route and went to the PSTN
 	RoutesRejected          atomic.Uint64 // not trusted
-	VCRUploadRequests       atomic.Uint64 // records taken by the peer server
+	RoutesUnusable          atomic.Uint64 // from a peer server: no ticket for that number, and the like
 	VCRsWritten             atomic.Uint64
 	VCRsLost                atomic.Uint64 // could not be written
 	PSTNCallsPlaced         atomic.Uint64
@@ -44,6 +43,7 @@ func (a *Agent) Samples() []Sample {
 	c := &a.counters
 	routes, domains, full := a.routes.Counts()
 	waiting, dropped := a.records.Counts()
+	link := a.link.Counts()
 	n := func(v *atomic.Uint64) uint64 { return v.Load() }
 	a.mu.Lock()
 	active, queued := uint64(len(a.calls)), uint64(len(a.queue))
@@ -59,12 +59,17 @@ func (a *Agent) Samples() []Sample {
 		{"IMESetupsFailed", n(&c.IMESetupsFailed), false, "ime_setups_failed", "Calls that had a route and went to the PSTN."},
 		{"RoutesLearned", uint64(routes), true, "routes", "Learned routes."},
 		{"RoutesRejected", n(&c.RoutesRejected), false, "routes_rejected", "Routes refused: domain or number is not trusted."},
+		{"RoutesPublished", link.Published, true, "routes_published", "Own numbers that a peer server has published."},
+		{"RoutesUnusable", n(&c.RoutesUnusable), false, "routes_unusable", "Routes of a peer server refused: no ticket for that number, and the like."},
 		{"RoutesRefusedForRoom", full, false, "routes_refused_for_room", "Routes refused: the table is full."},
-		{"VCRUploadRequests", n(&c.VCRUploadRequests), false, "vcr_uploads", "Voice call records taken by the peer server."},
+		{"VCRUploadRequests", link.Requests, false, "vcr_upload_requests", "Upload requests sent to peer servers, of up to 100 records each."},
+		{"VCRsUploaded", link.Uploaded, false, "vcrs_uploaded", "Voice call records that a peer server has stored."},
+		{"VCRsRefused", link.Refused, false, "vcrs_refused", "Voice call records dropped: a peer server will never take them."},
 		{"VCRsWritten", n(&c.VCRsWritten), false, "vcrs_written", "Voice call records written."},
 		{"VCRsWaiting", uint64(waiting), true, "vcrs_waiting", "Voice call records that wait for the peer server."},
 		{"VCRsDropped", dropped, false, "vcrs_dropped", "Voice call records dropped: the queue was full."},
 		{"VCRsLost", n(&c.VCRsLost), false, "vcrs_lost", "Voice call records that could not be written."},
+		{"IMEServiceStatus", uint64(a.link.Health()), true, "ime_service_status", "Connections to the peer servers: 0 unknown, 1 healthy, 2 unhealthy."},
 		{"ActiveCalls", active, true, "active_calls", "Calls that stand or are being set up."},
 		{"PSTNCallsPlaced", n(&c.PSTNCallsPlaced), false, "pstn_calls_placed", "Calls to the PSTN, fallback calls included."},
 		{"PSTNCallsReceived", n(&c.PSTNCallsReceived), false, "pstn_calls_received", "Calls from the PSTN, fallback calls included."},
@@ -80,51 +85,7 @@ func (a *Agent) Samples() []Sample {
 	}
 }
 
-// Alert is a standing or past alert of the guide's tables 53 and 54.
-type Alert struct {
-	Name     string    `json:"name"`
-	Severity string    `json:"severity"`
-	Active   bool      `json:"active"`
-	Since    time.Time `json:"since"`
-	Count    uint64    `json:"count"`
-	Detail   string    `json:"detail"`
-}
-
 // quality evaluates IMEQualityAlert every interval (guide lines 3760-3820).
 type quality struct {
 	attempted, failed uint64 // at the last look
-}
-
-// raise sets an alert; it is logged when it becomes active.
-func (a *Agent) raise(name, severity, detail string) {
-	a.mu.Lock()
-	al := a.alerts[name]
-	if al == nil {
-		al = &Alert{Name: name, Severity: severity}
-		a.alerts[name] = al
-	}
-	fresh := !al.Active || a.now().Sub(al.Since) >= time.Minute && name == "InsufficientFallbackIdentifiers"
-	if fresh {
-		al.Active, al.Since = true, a.now()
-	}
-	al.Count++
-	al.Detail = detail
-	a.mu.Unlock()
-	if fresh {
-		a.log.Error("alert", "name", name, "severity", severity, "detail", detail)
-	}
-}
-
-// clear ends an alert.
-func (a *Agent) clear(name string) {
-	a.mu.Lock()
-	al := a.alerts[name]
-	was := al != nil && al.Active
-	if was {
-		al.Active, al.Since = false, a.now()
-	}
-	a.mu.Unlock()
-	if was {
-		a.log.Info("alert ends", "name", name)
-	}
 }

@@ -67,7 +67,7 @@ func (c *call) identify(s settings) {
 	a.mu.Unlock()
 	if !ok {
 		a.counters.InsufficientIdentifiers.Add(1)
-		a.raise("InsufficientFallbackIdentifiers", "Error", "profile "+p.Name+": no digits are left for another call; increase dtmf-digits by one")
+		a.raise("InsufficientFallbackIdentifiers", "profile "+p.Name+": no digits are left for another call; increase dtmf-digits by one")
 		return
 	}
 	c.mu.Lock()

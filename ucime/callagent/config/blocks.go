@@ -14,7 +14,7 @@ func defaults() *Config {
 		Media:          Media{Low: 40000, High: 40999},
 		EnrolledGroups: make(map[string]*EnrolledGroup), TrustGroups: make(map[string]*TrustGroup),
 		ExclusionGroups: make(map[string]*ExclusionGroup), Transformations: make(map[string]*Transformation),
-		E164: make(map[string]*E164Transformation), Profiles: make(map[string]*FallbackProfile), Firewalls: make(map[string]*Firewall),
+		E164: make(map[string]*E164Transformation), Profiles: make(map[string]*FallbackProfile), Firewalls: make(map[string]*Firewall), Servers: make(map[string]*Server),
 		Fallback: FallbackFeature{Enable: true, Sensitivity: Nominal, Digits: 4, CollectionTimer: 3 * time.Second, AnswerTimer: 3 * time.Second},
 		Feature: Feature{
 			ConnectionTimer: 2 * time.Second, FirewallConnectionTimer: 2 * time.Second, FirewallMappingTimer: 2 * time.Second,
@@ -44,6 +44,7 @@ func init() { // the parser refers to the table, and the table to the parser
 		"trust-group":         {usage: "trust-group NAME trusted|untrusted", named: true, settings: trustGroup},
 		"transformation":      {usage: "transformation NAME", named: true, settings: transformation},
 		"e164-transformation": {usage: "e164-transformation NAME", named: true, settings: e164Transformation},
+		"ime-server":          {usage: "ime-server NAME", named: true, settings: imeServer, end: imeServerEnd},
 		"firewall":            {usage: "firewall NAME", named: true, settings: firewall, end: firewallEnd},
 		"fallback-profile":    {usage: "fallback-profile NAME", named: true, settings: fallbackProfile, end: profileEnd},
 		"fallback-feature":    {usage: "fallback-feature", settings: fallbackFeature},
@@ -202,7 +203,9 @@ func service(p *parser, head []token) settings {
 			}
 			s.External = append(s.External, e)
 		}},
-		"activated": {"activated", 0, 0, false, func(*parser, []token) { s.Activated = true }},
+		"primary-server":   {"primary-server NAME", 1, 1, false, func(p *parser, a []token) { s.Primary = ref(p, a[0], "ime-server", p.cfg.Servers) }},
+		"secondary-server": {"secondary-server NAME", 1, 1, false, func(p *parser, a []token) { s.Secondary = ref(p, a[0], "ime-server", p.cfg.Servers) }},
+		"activated":        {"activated", 0, 0, false, func(*parser, []token) { s.Activated = true }},
 	}
 }
 
@@ -210,6 +213,7 @@ func serviceEnd(p *parser, head []token) {
 	if p.cfg.Service.Domain == "" {
 		p.fail(head[0], "service %s has no domain", p.cfg.Service.Name)
 	}
+	serversOf(p, head)
 }
 
 func enrolledGroup(p *parser, head []token) settings {

@@ -67,6 +67,12 @@ func TestMistakesHaveTheirPlace(t *testing.T) {
 		{"firewall f\n", "firewall f has no address"},
 		{"pstn-trunk u\n listen tcp 127.0.0.1 port 5070\n peer tcp 127.0.0.9\n", "listen at the same tcp address 127.0.0.1:5070"},
 		{"pstn-trunk u\n listen udp 127.0.0.1 port 5071\n peer tcp 127.0.0.9\n", "does not listen by tcp"},
+		{"ime-server n\n address 127.0.0.1\n application-user u\n", "ime-server n has no password"},
+		{"ime-server n\n application-user u\n password 12345678\n", "ime-server n has no address"},
+		{"ime-server n\n address 127.0.0.1\n application-user u\n password 12345678\n security-mode encrypted\n", "ime-server n has no certificate"},
+		{"ime-server n\n address 127.0.0.1\n application-user u\n password 12345678\n certificate /x\n", "a certificate is for security-mode encrypted"},
+		{"ime-server n\n reconnect-interval 601\n", "x.cfg:12:21: error: \"601\": want a number from 1 to 600"},
+		{"ime-server n\n security-mode tls\n", "x.cfg:12:16: error: \"tls\": want authenticated or encrypted"},
 		{"control relative\n", "x.cfg:11:9: error: \"relative\": want an absolute path"},
 	} {
 		_, err := Parse("x.cfg", []byte(minimal+x.add))
@@ -83,6 +89,37 @@ func TestMistakesHaveTheirPlace(t *testing.T) {
 	}
 }
 
+func TestServersOfTheService(t *testing.T) {
+	server := func(name string) string {
+		return "ime-server " + name + "\n address 192.0.2.1\n application-user u\n password 12345678\n"
+	}
+	c, err := Parse("x.cfg", []byte(minimal+" primary-server one\n secondary-server two\n"+server("one")+server("two")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := c.ServersOf()
+	if len(all) != 2 || all[0].Name != "one" || all[1].Name != "two" || all[0].Addr.String() != "192.0.2.1:5620" || all[0].Reconnect != 120*time.Second || all[0].Encrypted {
+		t.Errorf("%+v", all)
+	}
+	for lines, want := range map[string]string{
+		" primary-server one\n secondary-server one\n": "are the same", " secondary-server one\n": "no primary-server", " primary-server three\n": "there is no ime-server \"three\"",
+	} {
+		if _, err := Parse("x.cfg", []byte(minimal+lines+server("one"))); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", lines, err)
+		}
+	}
+}
+
+// Messages go to logs, and a line that is wrong is told with its text.
+func TestMistakesTellNoPassword(t *testing.T) {
+	for _, line := range []string{"password short", "password hunter2hunter2 more", "Password hunter2hunter2", " password hunter2hunter2\n password hunter2hunter2", "\tpasword hunter2hunter2"} {
+		_, err := Parse("x.cfg", []byte(minimal+"ime-server n\n "+line+"\n"))
+		if err == nil || strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "short\n") {
+			t.Errorf("%q: %v", line, err)
+		}
+	}
+}
+
 func TestEveryMistakeIsTold(t *testing.T) {
 	_, err := Parse("x.cfg", []byte(minimal+"feature\n connection-timer 9\n quality-interval 1\nfoo\n"))
 	var all Errors
@@ -95,6 +132,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(minimal))
 	f.Add([]byte(minimal + "feature\n connection-timer 9\n"))
 	f.Add([]byte("media 1.2.3.4 ports 1024 2048\nmetrics 127.0.0.1 port 9100\ntransformation t\n match +! strip 1 prefix 00\n"))
+	f.Add([]byte(minimal + " primary-server n\nime-server n\n address 192.0.2.1 port 5620\n application-user u\n password 12345678\n security-mode encrypted\n certificate /x\n"))
 	f.Add([]byte("trust-group g untrusted\n prefix +1!\n description a b  c\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		c, err := Parse("f", text)

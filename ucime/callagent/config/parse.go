@@ -71,7 +71,7 @@ type parser struct {
 
 func (p *parser) fail(t token, format string, args ...any) {
 	if len(p.errs) < 50 { // more help nobody
-		p.errs = append(p.errs, Error{p.file, t.line, t.col, fmt.Sprintf(format, args...), t.raw})
+		p.errs = append(p.errs, Error{p.file, t.line, t.col, fmt.Sprintf(format, args...), secretless(t.raw)})
 	}
 }
 

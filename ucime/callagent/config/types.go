@@ -60,6 +60,7 @@ type Service struct {
 	Firewall                   string // off-path mapping service, "" in line
 	EnrolledGroups             []string
 	External                   []ExternalAddress
+	Primary, Secondary         string // peer servers, "" for none
 	Activated                  bool
 }
 
@@ -166,6 +167,7 @@ type Config struct {
 	E164            map[string]*E164Transformation
 	Profiles        map[string]*FallbackProfile
 	Firewalls       map[string]*Firewall
+	Servers         map[string]*Server
 	Fallback        FallbackFeature
 	Feature         Feature
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"imeproxy/ucime/callagent/disk"
 	"imeproxy/ucime/learn"
 )
 
@@ -24,11 +25,12 @@ type Queue struct {
 	file    *os.File
 	lines   int // in the file, those of records that are gone included
 	dropped uint64
+	ready   chan struct{} // there is a new record
 }
 
 // Open reads the queue of a state directory; there need be none yet. A line that was cut by a crash is left out.
 func Open(dir string, limit int) (*Queue, error) {
-	q := &Queue{path: filepath.Join(dir, "vcrs.jsonl"), max: limit}
+	q := &Queue{path: filepath.Join(dir, "vcrs.jsonl"), max: limit, ready: make(chan struct{}, 1)}
 	text, err := os.ReadFile(q.path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("voice call records: %w", err)
@@ -49,6 +51,7 @@ func (q *Queue) Put(v learn.VCR) error {
 	defer q.mu.Unlock()
 	q.all = append(q.all, v)
 	q.trim()
+	defer q.announce()
 	line, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -61,6 +64,7 @@ func (q *Queue) Put(v learn.VCR) error {
 		err = q.file.Sync()
 	}
 	if err != nil {
+		q.lines = 2 * q.max // part of the line may be in the file: the next record makes a new one
 		return fmt.Errorf("voice call records: %w", err)
 	}
 	return nil
@@ -73,6 +77,16 @@ func (q *Queue) trim() {
 		q.dropped += uint64(n)
 	}
 }
+
+func (q *Queue) announce() {
+	select {
+	case q.ready <- struct{}{}:
+	default:
+	}
+}
+
+// Ready gives a channel on which something comes after each Put, for the one who takes records.
+func (q *Queue) Ready() <-chan struct{} { return q.ready }
 
 // Take returns up to n of the oldest records, and the mark that acknowledges them.
 func (q *Queue) Take(n int) (vcrs []learn.VCR, mark uint64) {
@@ -112,17 +126,10 @@ func (q *Queue) rewrite() error {
 		}
 		b.Write(append(line, '\n'))
 	}
-	tmp := q.path + ".new"
-	err := os.WriteFile(tmp, b.Bytes(), 0o600)
-	if err == nil {
-		err = os.Rename(tmp, q.path)
-	}
+	err := disk.Replace(q.path, b.Bytes())
 	var f *os.File
 	if err == nil {
 		f, err = os.OpenFile(q.path, os.O_APPEND|os.O_WRONLY, 0o600)
-	}
-	if err == nil {
-		err = f.Sync()
 	}
 	if err != nil {
 		return fmt.Errorf("voice call records: %w", err)
