@@ -58,6 +58,7 @@ func newLicenseIssue() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "`directory` of the authority")
 	cmd.Flags().IntVar(&spec.PeerCount, "peers", 1, "`number` of peer IDs, 1 to 64")
+	cmd.Flags().BoolVar(&spec.Bootstrap, "bootstrap", false, "for a bootstrap server, which admits and bans members and changes the ring's settings")
 	cmd.Flags().StringVar(&spec.HostID, "host-id", "", "`address` of a network interface of the member's host, or ANY")
 	cmd.Flags().StringVar(&expires, "expires", "", "last `day` of the license, such as 2027-12-31 (default: it is permanent)")
 	required(cmd, "dir", "host-id")
@@ -123,17 +124,21 @@ func printLicense(w io.Writer, l *enroll.License, asJSON bool) error {
 		out := struct {
 			Tag     string   `json:"tag"`
 			Peers   int      `json:"peercount"`
+			Boot    bool     `json:"bootstrap,omitempty"`
 			HostID  string   `json:"host_id"`
 			FileID  string   `json:"file_id"`
 			Expires string   `json:"expires"`
 			IDs     []string `json:"peer_ids"`
-		}{l.Tag.String(), l.PeerCount, l.HostID, l.FileID, expires, nil}
+		}{l.Tag.String(), l.PeerCount, l.Bootstrap, l.HostID, l.FileID, expires, nil}
 		for _, id := range ids {
 			out.IDs = append(out.IDs, id.String())
 		}
 		return json.NewEncoder(w).Encode(out)
 	}
 	fmt.Fprintf(w, "Tag:        %s\nPeer count: %d\nHost ID:    %s\nFile ID:    %s\nExpires:    %s\n", l.Tag, l.PeerCount, l.HostID, l.FileID, expires)
+	if l.Bootstrap {
+		fmt.Fprintln(w, "Bootstrap:  yes")
+	}
 	for _, id := range ids {
 		fmt.Fprintf(w, "Peer ID:    %s\n", id)
 	}

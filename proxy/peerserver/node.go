@@ -31,10 +31,10 @@ type Setup struct {
 	Domain     string
 	Address    netip.Addr // where the ring and the validator listen
 	Public     netip.Addr // what others are told
-	RingPort   uint16
-	Validator  uint16
-	Bootstraps []string // host:port
-	Bootstrap  bool     // it is a bootstrap server
+	RingPort   uint16     // 0: a free one, which others learn
+	Validator  uint16     // the same
+	Bootstraps []string   // host:port
+	Bootstrap  bool       // it is a bootstrap server
 	Software   uint32
 	TicketKey  ticket.Key
 	Learn      learn.Config
@@ -201,9 +201,14 @@ func (n *Node) begin(ctx context.Context, own []learn.PeerID) (_ *running, err e
 		return nil, err
 	}
 	r := &running{own: own, done: make(chan struct{})}
+	validator := netip.AddrPortFrom(n.set.Public, ln.Addr().(*net.TCPAddr).AddrPort().Port())
+	var advertise netip.AddrPort // of a free port: what the ring gets
+	if n.set.RingPort != 0 {
+		advertise = netip.AddrPortFrom(n.set.Public, n.set.RingPort)
+	}
 	r.ring, err = ring.New(ring.Config{
-		Identity: n.member, Listen: netip.AddrPortFrom(n.set.Address, n.set.RingPort).String(), Advertise: netip.AddrPortFrom(n.set.Public, n.set.RingPort),
-		Validator: netip.AddrPortFrom(n.set.Public, n.set.Validator).String(), Bootstraps: n.set.Bootstraps, Software: n.set.Software,
+		Identity: n.member, Listen: netip.AddrPortFrom(n.set.Address, n.set.RingPort).String(), Advertise: advertise,
+		Validator: validator.String(), Bootstraps: n.set.Bootstraps, Software: n.set.Software,
 		Bootstrap: n.set.Bootstrap, Settings: settings, OnSettings: n.keepSettings, Now: n.set.Now, Log: n.set.Log,
 	})
 	if err != nil {

@@ -57,28 +57,17 @@ func newOffice(t *testing.T) *office {
 	return o
 }
 
-func (o *office) license(t *testing.T) []byte {
+func (o *office) license(t *testing.T, bootstrap bool) []byte {
 	t.Helper()
 	key, err := enroll.LicenseKey(o.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := enroll.IssueLicense(key, enroll.LicenseSpec{PeerCount: 2, HostID: "ANY", Now: time.Now()})
+	l, err := enroll.IssueLicense(key, enroll.LicenseSpec{PeerCount: 2, Bootstrap: bootstrap, HostID: "ANY", Now: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return l
-}
-
-// freePort is a port that nobody has at the moment.
-func freePort(t *testing.T) uint16 {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).AddrPort().Port()
 }
 
 type toldAlerts struct {
@@ -107,14 +96,13 @@ func (o *office) setup(t *testing.T, alerts *toldAlerts) Setup {
 	lo := netip.MustParseAddr("127.0.0.1")
 	return Setup{
 		Dir: filepath.Join(t.TempDir(), "peer-server"), Trust: o.trust, Authority: o.url, Domain: "a.example", Address: lo, Public: lo,
-		RingPort: freePort(t), Validator: freePort(t), Bootstraps: []string{"127.0.0.1:1"}, Software: 1, TicketKey: ticket.DeriveKey("password1234", 1),
+		Bootstraps: []string{"127.0.0.1:1"}, Software: 1, TicketKey: ticket.DeriveKey("password1234", 1),
 		VAP:   []vap.Instance{{Name: "v", Addr: "127.0.0.1:0", Credentials: vap.Users{"ucm": key}}},
 		Alert: alerts.tell,
 	}
 }
 
-// A node without a license says so and serves nobody; with one it enrols by itself and serves, also after a restart; what others took of its ports is
-// told, and it starts when they are free.
+// A node without a license says so and serves nobody; with one it enrols by itself and serves, also after a restart.
 func TestNodeStartsWithItsCertificate(t *testing.T) {
 	o, alerts := newOffice(t), &toldAlerts{}
 	set := o.setup(t, alerts)
@@ -132,7 +120,7 @@ func TestNodeStartsWithItsCertificate(t *testing.T) {
 	if _, err := n.InstallLicense("a.lic", []byte("nonsense")); err == nil {
 		t.Error("nonsense is installed as a license")
 	}
-	if _, err := n.InstallLicense("a.lic", o.license(t)); err != nil {
+	if _, err := n.InstallLicense("a.lic", o.license(t, false)); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "it runs", func() bool { return n.Status().Running })
@@ -147,25 +135,41 @@ func TestNodeStartsWithItsCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	taken, err := net.Listen("tcp", netip.AddrPortFrom(set.Address, set.Validator).String())
-	if err != nil {
-		t.Fatal(err)
-	}
 	n, err = Open(set)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer n.Close()
+	eventually(t, "it runs again", func() bool { return n.Status().Running })
+	if got := n.Status().Enrollment.PeerIDs; !slices.Equal(got, s.Enrollment.PeerIDs) {
+		t.Errorf("peer IDs %v, were %v", got, s.Enrollment.PeerIDs)
+	}
+}
+
+// A port that somebody else has is told, and the node starts when it is free.
+func TestNodeWaitsForItsPort(t *testing.T) {
+	o, alerts := newOffice(t), &toldAlerts{}
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := o.setup(t, alerts)
+	set.Validator = taken.Addr().(*net.TCPAddr).AddrPort().Port()
+	n, err := Open(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	if _, err := n.InstallLicense("a.lic", o.license(t, false)); err != nil {
+		t.Fatal(err)
+	}
 	eventually(t, "the taken port is told", func() bool { return alerts.has("IMESdlLinkOutOfService") })
 	if s := n.Status(); s.Running || s.Failed == "" {
 		t.Errorf("with its port taken: %+v", s)
 	}
 	taken.Close()
 	n.wake()
-	eventually(t, "it runs again", func() bool { return n.Status().Running })
-	if got := n.Status().Enrollment.PeerIDs; !slices.Equal(got, s.Enrollment.PeerIDs) {
-		t.Errorf("peer IDs %v, were %v", got, s.Enrollment.PeerIDs)
-	}
+	eventually(t, "it runs", func() bool { return n.Status().Running })
 }
 
 // A call agent registers, and publishing and ports of call agents can change while it runs.
@@ -177,7 +181,7 @@ func TestNodeServesCallAgents(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer n.Close()
-	if _, err := n.InstallLicense("a.lic", o.license(t)); err != nil {
+	if _, err := n.InstallLicense("a.lic", o.license(t, false)); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "it runs", func() bool { return n.Status().Running })
@@ -230,5 +234,82 @@ func TestOpenTellsWhatIsWrong(t *testing.T) {
 	}
 	if _, err := Open(other); err == nil {
 		t.Error("an edited license is taken")
+	}
+}
+
+// Nodes that have their certificates from the authority form a ring; global settings are a bootstrap server's, reach the others and outlive a restart.
+func TestNodesFormARing(t *testing.T) {
+	o := newOffice(t)
+	start := func(set Setup, bootstrap bool) *Node {
+		n, err := Open(set)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.InstallLicense("a.lic", o.license(t, bootstrap)); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it runs", func() bool { return n.Status().Running })
+		return n
+	}
+	alerts := &toldAlerts{}
+	set := o.setup(t, &toldAlerts{})
+	set.Bootstrap, set.Bootstraps = true, nil
+	boot := start(set, true)
+	memberSet := o.setup(t, alerts)
+	r, err := boot.on()
+	if err != nil {
+		t.Fatal(err)
+	}
+	set.RingPort = r.ring.Addr().Port() // the same after its restart
+	memberSet.Bootstraps = []string{r.ring.Addr().String()}
+	member := start(memberSet, false)
+	defer member.Close()
+	eventually(t, "the member is let in", func() bool { s := member.Status(); return s.Ring.Health == ring.Green && s.Ring.Members == 2 })
+	if err := boot.ChangeSettings(func(s *ring.Settings) { s.MOTD, s.StorageQuota = "hello", 7 }); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the message has arrived", func() bool {
+		s := member.Status()
+		return s.Ring.MOTD == "hello" && s.Ring.Quota == 14 && alerts.has("MessageOfTheDay")
+	})
+
+	key := func(n *Node) [32]byte {
+		r, err := n.on()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, _ := r.ring.Settings()
+		return s.Key
+	}
+	before := key(boot)
+	if err := boot.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if boot, err = Open(set); err != nil {
+		t.Fatal(err)
+	}
+	defer boot.Close()
+	eventually(t, "the bootstrap server runs again", func() bool { return boot.Status().Running })
+	if s := boot.Status(); key(boot) != before || s.Ring.MOTD != "hello" || s.Ring.Quota != 14 {
+		t.Errorf("after a restart: message %q, quota %d, same key %t", s.Ring.MOTD, s.Ring.Quota, key(boot) == before)
+	}
+}
+
+// A certificate that does not say so makes no bootstrap server.
+func TestMemberIsNoBootstrapServer(t *testing.T) {
+	o, alerts := newOffice(t), &toldAlerts{}
+	set := o.setup(t, alerts)
+	set.Bootstrap, set.Bootstraps = true, nil
+	n, err := Open(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	if _, err := n.InstallLicense("a.lic", o.license(t, false)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "that is told", func() bool { return alerts.has("IMESdlLinkOutOfService") })
+	if s := n.Status(); s.Running {
+		t.Errorf("it runs: %+v", s)
 	}
 }

@@ -201,6 +201,7 @@ func parseKeyAndChain(text []byte) (crypto.Signer, []*x509.Certificate, error) {
 type Request struct {
 	Tag       string `json:"tag"`
 	PeerCount int    `json:"peercount"`
+	Bootstrap bool   `json:"bootstrap,omitempty"`
 	Signature string `json:"signature"`
 	CSR       string `json:"csr"`
 }
@@ -254,6 +255,9 @@ func (a *Authority) Enroll(req Request, with *x509.Certificate) (*Answer, error)
 	for _, id := range PeerIDs(tag, req.PeerCount) {
 		spec.URIs = append(spec.URIs, &url.URL{Scheme: "urn", Opaque: peerURN[len("urn:"):] + id.String()})
 	}
+	if req.Bootstrap {
+		spec.URIs = append(spec.URIs, &url.URL{Scheme: "urn", Opaque: bootstrapURN[len("urn:"):]})
+	}
 	spec.Subject.CommonName = "peer " + PeerIDs(tag, 1)[0].String()
 	der, err := x509.CreateCertificate(rand.Reader, spec, a.ca, csr.PublicKey, a.key)
 	if err != nil {
@@ -278,7 +282,7 @@ func (a *Authority) checkRequest(req Request) (Tag, *x509.CertificateRequest, er
 	if err != nil || len(signature) != signatureBytes {
 		return tag, nil, refuse(400, "signature: want %d hexadecimal digits", 2*signatureBytes)
 	}
-	if !ed25519.Verify(a.licenseKey.Public().(ed25519.PublicKey), enrolText(tag, req.PeerCount), signature) {
+	if !ed25519.Verify(a.licenseKey.Public().(ed25519.PublicKey), enrolText(tag, req.PeerCount, req.Bootstrap), signature) {
 		return tag, nil, refuse(403, "the license is not of this authority")
 	}
 	b, rest := pem.Decode([]byte(req.CSR))

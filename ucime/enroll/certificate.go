@@ -11,6 +11,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"net/url"
+	"slices"
 	"strings"
 
 	"imeproxy/ucime/learn"
@@ -18,6 +20,14 @@ import (
 
 // peerURN begins the subject alternative names that carry peer IDs.
 const peerURN = "urn:imeproxy:peer:"
+
+// bootstrapURN is the subject alternative name of bootstrap servers.
+const bootstrapURN = "urn:imeproxy:bootstrap"
+
+// IsBootstrap says whether a certificate makes its holder a bootstrap server. That the certificate is good is another question.
+func IsBootstrap(cert *x509.Certificate) bool {
+	return slices.ContainsFunc(cert.URIs, func(u *url.URL) bool { return u.String() == bootstrapURN })
+}
 
 // CertificatePeerIDs are the peer IDs that a certificate names, in its order: at least one, at most MaxPeers. That the certificate is good
 // is another question.

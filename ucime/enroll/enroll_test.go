@@ -299,7 +299,7 @@ func FuzzLicense(f *testing.F) {
 			_ = err.Error()
 			return
 		}
-		if l.PeerCount < 1 || l.PeerCount > MaxPeers || !ed25519.Verify(public, enrolText(l.Tag, l.PeerCount), l.Signature) {
+		if l.PeerCount < 1 || l.PeerCount > MaxPeers || !ed25519.Verify(public, enrolText(l.Tag, l.PeerCount, l.Bootstrap), l.Signature) {
 			t.Fatalf("%+v", l)
 		}
 	})
@@ -443,7 +443,7 @@ func (w *world) request(l *License, key any) Request {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return Request{l.Tag.String(), l.PeerCount, hex.EncodeToString(l.Signature), string(block("CERTIFICATE REQUEST", der))}
+	return Request{l.Tag.String(), l.PeerCount, l.Bootstrap, hex.EncodeToString(l.Signature), string(block("CERTIFICATE REQUEST", der))}
 }
 
 func TestRequestsThatAreRefused(t *testing.T) {

@@ -63,7 +63,7 @@ func FuzzRequest(f *testing.F) {
 		f.Fatal(err)
 	}
 	l := m.License()
-	good, _ := json.Marshal(Request{l.Tag.String(), l.PeerCount, hex.EncodeToString(l.Signature), string(block("CERTIFICATE REQUEST", der))})
+	good, _ := json.Marshal(Request{l.Tag.String(), l.PeerCount, l.Bootstrap, hex.EncodeToString(l.Signature), string(block("CERTIFICATE REQUEST", der))})
 	f.Add(string(good))
 	f.Add(`{"tag":"","peercount":1e9}`)
 	f.Add(strings.Replace(string(good), "BEGIN", "END", 1))

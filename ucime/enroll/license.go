@@ -18,14 +18,16 @@ import (
 
 // Limits of a license.
 const (
-	MaxPeers       = 64
-	maxLicense     = 8192
-	licenseHead    = "INCREMENT IME_SERVICE imeproxy 1.0"
-	licenseDate    = "02-Jan-2006"
-	enrolPrefix    = "imeproxy-enrollment-v1\n"
-	filePrefix     = "imeproxy-license-file-v1\n"
-	anyHost        = "ANY"
-	signatureBytes = ed25519.SignatureSize
+	MaxPeers    = 64
+	maxLicense  = 8192
+	licenseHead = "INCREMENT IME_SERVICE imeproxy 1.0"
+	licenseDate = "02-Jan-2006"
+	enrolPrefix = "imeproxy-enrollment-v1\n"
+	filePrefix  = "imeproxy-license-file-v1\n"
+	anyHost     = "ANY"
+	// bootstrapElement stands in licenses of bootstrap servers alone.
+	bootstrapElement = "<bootstrap>yes</bootstrap>"
+	signatureBytes   = ed25519.SignatureSize
 )
 
 // Tag names a license: 128 random bits, printed as 32 hexadecimal digits.
@@ -46,7 +48,8 @@ func ParseTag(s string) (Tag, error) {
 type License struct {
 	Tag       Tag
 	PeerCount int
-	Signature []byte    // of the authority, over tag and peer count
+	Bootstrap bool      // for a bootstrap server of the ring
+	Signature []byte    // of the authority, over tag, peer count and whether it is for a bootstrap server
 	HostID    string    // 12 hexadecimal digits of a network interface's address, or ANY
 	FileID    string    // when it was issued, 17 digits
 	Expires   time.Time // the license's last moment; zero: permanent
@@ -64,13 +67,18 @@ func PeerIDs(tag Tag, count int) []learn.PeerID {
 }
 
 // enrolText is what the signature for the authority covers.
-func enrolText(tag Tag, count int) []byte {
-	return fmt.Appendf(nil, "%s%s\n%d\n", enrolPrefix, tag, count)
+func enrolText(tag Tag, count int, bootstrap bool) []byte {
+	text := fmt.Appendf(nil, "%s%s\n%d\n", enrolPrefix, tag, count)
+	if bootstrap {
+		text = append(text, "bootstrap\n"...)
+	}
+	return text
 }
 
 // LicenseSpec is what a license is issued for.
 type LicenseSpec struct {
 	PeerCount int
+	Bootstrap bool      // its certificate makes a bootstrap server: who has it may admit, ban and change the ring's settings
 	HostID    string    // of the member's host; ANY for a host without an address of its own
 	Expires   time.Time // day of expiry; zero: permanent
 	Now       time.Time
@@ -95,8 +103,12 @@ func IssueLicense(key ed25519.PrivateKey, spec LicenseSpec) ([]byte, error) {
 	_, _ = rand.Read(tag[:]) // never fails
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "%s %s uncounted \\\n", licenseHead, expires)
-	fmt.Fprintf(&b, "VENDOR_STRING=<ime><peercount>%d</peercount><tag>%s</tag><signature>%x</signature></ime><LicFileVersion>1.0</LicFileVersion> \\\n",
-		spec.PeerCount, tag, ed25519.Sign(key, enrolText(tag, spec.PeerCount)))
+	bootstrap := ""
+	if spec.Bootstrap {
+		bootstrap = bootstrapElement
+	}
+	fmt.Fprintf(&b, "VENDOR_STRING=<ime><peercount>%d</peercount><tag>%s</tag>%s<signature>%x</signature></ime><LicFileVersion>1.0</LicFileVersion> \\\n",
+		spec.PeerCount, tag, bootstrap, ed25519.Sign(key, enrolText(tag, spec.PeerCount, spec.Bootstrap)))
 	fmt.Fprintf(&b, "HOSTID=%s \\\n", host)
 	now := spec.Now.UTC()
 	fmt.Fprintf(&b, "NOTICE=\"<LicFileID>%s%03d</LicFileID><LicLineID>1</LicLineID><PAK></PAK>\" \\\n", now.Format("20060102150405"), now.Nanosecond()/1e6)
@@ -241,7 +253,7 @@ func ParseLicense(file string, text []byte, key ed25519.PublicKey) (*License, er
 	if !ed25519.Verify(key, append([]byte(filePrefix), r.text[:signed]...), sign) {
 		return nil, r.fail(at, "the license was edited, or is of another authority")
 	}
-	if !ed25519.Verify(key, enrolText(l.Tag, l.PeerCount), l.Signature) {
+	if !ed25519.Verify(key, enrolText(l.Tag, l.PeerCount, l.Bootstrap), l.Signature) {
 		return nil, &FileError{File: file, Err: fmt.Errorf("the signature over tag and peer count is wrong")}
 	}
 	return l, nil
@@ -281,6 +293,7 @@ func (r *licenseReader) fields() (*License, error) {
 	if l.Tag, err = ParseTag(value); err != nil {
 		return nil, r.fail(at, "%w", err)
 	}
+	l.Bootstrap = r.want(bootstrapElement) == nil
 	if value, at, err = r.element("signature"); err != nil {
 		return nil, err
 	}

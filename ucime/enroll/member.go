@@ -369,7 +369,7 @@ func (m *Member) enroll(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("certificate request: %w", err)
 	}
-	body, err := json.Marshal(Request{l.Tag.String(), l.PeerCount, hex.EncodeToString(l.Signature), string(block("CERTIFICATE REQUEST", der))})
+	body, err := json.Marshal(Request{l.Tag.String(), l.PeerCount, l.Bootstrap, hex.EncodeToString(l.Signature), string(block("CERTIFICATE REQUEST", der))})
 	if err != nil {
 		return err
 	}
@@ -445,6 +445,9 @@ func (m *Member) install(l *License, key crypto.Signer, text []byte) error {
 	}
 	if len(ids) != l.PeerCount {
 		return fmt.Errorf("the certificate names %d peer IDs, the license %d", len(ids), l.PeerCount)
+	}
+	if IsBootstrap(cert) != l.Bootstrap {
+		return errors.New("license and certificate do not agree on whether this is a bootstrap server")
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
