@@ -219,6 +219,15 @@ func (c *call) askOriginator() {
 	if err == nil && res.IsSuccess() {
 		return
 	}
+	c.mu.Lock()
+	settled := c.fb.running || c.fb.moved || c.over
+	c.mu.Unlock()
+	if settled {
+		return // it has begun to by itself, or the users hung up: its IP leg is gone, and so is the dialog that we asked in
+	}
+	if err == nil {
+		err = fmt.Errorf("%d %s", res.StatusCode, res.Reason)
+	}
 	c.a.counters.FallbackCallsFailed.Add(1)
 	c.a.log.Warn("the originating side does not fall back", "call", far.CallID, "err", err)
 }

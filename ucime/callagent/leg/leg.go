@@ -360,7 +360,7 @@ func (l *Leg) Do(ctx context.Context, method sip.RequestMethod, body []byte, kin
 	l.mu.Lock()
 	l.cseq++
 	r := l.build(method, l.cseq)
-	if method == sip.UPDATE {
+	if method == sip.UPDATE || method == sip.REFER { // RFC 3311 section 5.1, RFC 3515 section 2.2
 		r.AppendHeader(l.E.Contact(l.Transport, l.local.User))
 	}
 	l.setBody(r, body, kind)
