@@ -2,6 +2,7 @@ package testbed
 
 import (
 	"testing"
+	"time"
 )
 
 // Two enterprises whose PBXs have no IME client: a call without a route goes over the PSTN and becomes a record; one with a route
@@ -14,4 +15,40 @@ func TestCallAgent(t *testing.T) {
 		t.Error(p)
 	}
 	t.Logf("%+v", r.Sound)
+	onlyTheCalledSideHears(t, lab)
+}
+
+// onlyTheCalledSideHears that a call of A is bad: its call agent asks that of A, which is the one that can dial.
+func onlyTheCalledSideHears(t *testing.T, lab *Lab) {
+	a, b := lab.A, lab.B
+	var before [2]int
+	for i, e := range lab.Enterprises() {
+		before[i] = e.Proxy.accepted(t)
+	}
+	a.Phone.Call(t, b.Phone)
+	if err := lab.Internet.Spoil(map[*Enterprise]Loss{a: badInternet(3)}); err != nil {
+		t.Fatal(err)
+	}
+	phone, internet := lab.Capture(t, b.PhoneHost, "eth0"), lab.Capture(t, lab.Internet.Host, "ea")
+	for _, e := range lab.Enterprises() {
+		Until(t, 30*time.Second, "the call has moved at call agent "+e.Letter, func() bool { return e.Agent.Counters(t)["FallbackCallsSuccessful"] == 2 })
+		if c := e.Agent.Counters(t); c["FallbackCallsFailed"] != 0 || c["ActiveCalls"] != 1 {
+			t.Errorf("counters of call agent %s: %v", e.Letter, c)
+		}
+	}
+	moved := time.Now()
+	lab.TalkFor(t, time.Second, phone)
+	a.Phone.Hangup(t)
+	b.Phone.WaitEvent(t, "CALL_CLOSED", 10*time.Second)
+	phone.Stop(t)
+	internet.Stop(t)
+	if n := len(media(between(internet.Packets(t), moved, time.Now()))); n > 0 {
+		t.Errorf("%d media packets on the Internet after the move", n)
+	}
+	if n := a.Proxy.accepted(t) - before[0]; n != 0 {
+		t.Errorf("the proxy that heard nothing bad notified %d times", n)
+	}
+	if n := b.Proxy.accepted(t) - before[1]; n != 1 {
+		t.Errorf("the other proxy notified %d times", n)
+	}
 }

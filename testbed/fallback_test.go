@@ -35,6 +35,8 @@ type spoken struct {
 	lose func(i int) bool
 	// forge sends a packet with a wrong key in the place of each lost one.
 	forge bool
+	// delay is by how many packet times a packet comes late; nil: none does.
+	delay func(i int) int
 }
 
 // speak lets the far ends of calls send a packet every 20 ms until stop is closed.
@@ -45,15 +47,25 @@ func speak(t T, calls []*spoken, stop chan struct{}, done *sync.WaitGroup) {
 		defer tick.Stop()
 		forger := &MediaStub{SSRC: 1, Seq: 1}
 		forger.SetKeys(t, NewStubCrypto(1, srtpSuites[0]), NewStubCrypto(1, srtpSuites[0]))
+		late := make([]map[int][][]byte, len(calls))
+		for n := range late {
+			late[n] = make(map[int][][]byte)
+		}
 		for i := 0; ; i++ {
 			select {
 			case <-stop:
 				return
 			case <-tick.C:
 			}
-			for _, c := range calls {
+			for n, c := range calls {
+				for _, raw := range late[n][i] {
+					c.far.SendRaw(t, c.out, raw)
+				}
+				delete(late[n], i)
 				p := c.far.Packet(func(p *rtp.Packet) { p.Payload = make([]byte, 160) })
 				switch {
+				case !c.lose(i) && c.delay != nil && c.delay(i) > 0:
+					late[n][i+c.delay(i)] = append(late[n][i+c.delay(i)], c.far.Seal(t, p))
 				case !c.lose(i):
 					c.far.SendRaw(t, c.out, c.far.Seal(t, p))
 				case c.forge:

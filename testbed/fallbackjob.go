@@ -24,6 +24,8 @@ type FallbackReport struct {
 	// ReferMS is the time from there to the first notification, MoveMS from it to the end of the IP leg.
 	ReferMS float64 `json:"refer_after_ms"`
 	MoveMS  float64 `json:"moved_after_ms"`
+	// ReferLateMS is how long after they were due the notifications came, by proxy, as an independent computation says.
+	ReferLateMS map[string]float64 `json:"refer_late_ms"`
 	// Sound is what the phones heard, by direction.
 	Sound map[string]SoundReport `json:"sound"`
 	// Late counts media packets on the Internet after the IP leg's end.
@@ -44,9 +46,12 @@ type SoundReport struct {
 	PSTNSeconds  float64 `json:"over_pstn_s"`        // how long it went on
 }
 
+// shortestHoldDown is what a proxy can be configured to.
+const shortestHoldDown = 10 * time.Second
+
 // FastFallback changes a proxy's configuration to the shortest hold-down, so that nobody has to wait long for a notification.
 func FastFallback(text string) string {
-	return strings.Replace(text, " ticket epoch", " fallback hold-down timer 10\n ticket epoch", 1)
+	return strings.Replace(text, " ticket epoch", fmt.Sprintf(" fallback hold-down timer %.0f\n ticket epoch", shortestHoldDown.Seconds()), 1)
 }
 
 // badInternet loses a fifth of the media in bursts: far beyond what level 3 bears, and no silence is longer than half a second.
@@ -194,6 +199,7 @@ func (r *FallbackReport) judge(t T, l *Lab, caps *fallbackTaps, problem, say fun
 	r.LossPercent = map[string]float64{"a": lossOf(l.A, internet, proxyB, caps.spoilt, bye), "b": lossOf(l.B, internetB, proxyA, caps.spoilt, bye)}
 	say("  REFER     %.1f s after the Internet turned bad (lost %.0f %% of A's packets, %.0f %% of B's); the IP leg ended %.1f s later",
 		r.ReferMS/1000, r.LossPercent["a"], r.LossPercent["b"], r.MoveMS/1000)
+	r.timing(l, map[*Enterprise][2][]Packet{l.A: {internet, proxyA}, l.B: {internetB, proxyB}}, bye, problem, say)
 	r.Late = len(media(between(append(internet, internetB...), bye, caps.over)))
 	if r.Late > 0 {
 		problem("%d media packets on the Internet after the end of the IP leg", r.Late)
@@ -203,6 +209,31 @@ func (r *FallbackReport) judge(t T, l *Lab, caps *fallbackTaps, problem, say fun
 	r.listen(l.A, during(caps.phoneB), problem, say)
 	r.listen(l.B, during(caps.phoneA), problem, say)
 	r.count(t, l, problem, say)
+}
+
+// timing compares the notifications with what the captures of the Internet, as it arrives at each proxy, and of the inside say.
+func (r *FallbackReport) timing(l *Lab, captures map[*Enterprise][2][]Packet, bye time.Time, problem, say func(string, ...any)) {
+	r.ReferLateMS = make(map[string]float64)
+	for _, e := range l.Enterprises() {
+		i := slices.IndexFunc(Streams(captures[e][0]), func(s *RTPStream) bool { return s.Dst.Addr() == e.MediaOut })
+		if i < 0 {
+			problem("no stream arrives at the proxy of %s", e.Domain)
+			continue
+		}
+		packets := Streams(captures[e][0])[i].Packets
+		refer, until := notification(captures[e][1], ""), bye
+		if refer.IsZero() {
+			until = bye.Add(-3 * sampleEvery) // the move may be quicker than the second proxy
+		}
+		late, err := referFits(refer, ReferDues(packets, until, shortestHoldDown, levels[3]))
+		switch {
+		case err != nil:
+			problem("notification of proxy %s: %v", e.Letter, err)
+		case !refer.IsZero():
+			r.ReferLateMS[e.Letter] = float64(late.Microseconds()) / 1000
+			say("            proxy %s told its call agent %.0f ms after the sample from which on the protocol makes that due", strings.ToUpper(e.Letter), r.ReferLateMS[e.Letter])
+		}
+	}
 }
 
 // count reads counters and records.
@@ -221,14 +252,11 @@ func (r *FallbackReport) count(t T, l *Lab, problem, say func(string, ...any)) {
 	}
 	notified := 0
 	for _, e := range l.Enterprises() {
-		var s struct {
-			Accepted int `json:"notifications_accepted"`
-		}
-		e.Proxy.Show(t, "uc-ime fallback-notification statistics", &s)
-		notified += s.Accepted
+		accepted := e.Proxy.accepted(t)
+		notified += accepted
 		records := readAll(filepath.Join(e.Proxy.StateDir, "calls.json"))
-		if told := strings.Contains(records, `"fallback_notified":true`); told != (s.Accepted > 0) {
-			problem("proxy %s had %d notifications accepted; its call records: %s", e.Letter, s.Accepted, tail(records, 1000))
+		if told := strings.Contains(records, `"fallback_notified":true`); told != (accepted > 0) {
+			problem("proxy %s had %d notifications accepted; its call records: %s", e.Letter, accepted, tail(records, 1000))
 		}
 	}
 	if notified == 0 {
@@ -236,6 +264,16 @@ func (r *FallbackReport) count(t T, l *Lab, problem, say func(string, ...any)) {
 	}
 	say("  counters  fallback calls successful: %d and %d, failed: %d and %d; notifications accepted: %d, as the call records say too",
 		r.Successful["a"], r.Successful["b"], r.Failed["a"], r.Failed["b"], notified)
+}
+
+// accepted counts the notifications that the call agent took.
+func (p *Proxy) accepted(t T) int {
+	t.Helper()
+	var s struct {
+		Accepted int `json:"notifications_accepted"`
+	}
+	p.Show(t, "uc-ime fallback-notification statistics", &s)
+	return s.Accepted
 }
 
 // listen judges what reached the far phone of a speaker.
