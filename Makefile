@@ -3,11 +3,15 @@
 GO      ?= go
 TOOL    := $(GO) tool -modfile=tools/go.mod
 COMMIT  ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+VERSION := $(shell sed -n 's/^\tversion = "\(.*\)"/\1/p' cmd/imeproxy/main.go)
+EPOCH   := $(shell git log -1 --format=%ct 2>/dev/null || echo 1767225600)
 
 # Debian packages: what builds, what the lab is made of.
 DEPS_BUILD := gcc libc6-dev libsrtp2-dev
 # What the tests attack with.
-DEPS_TEST  := nmap sipvicious hping3 curl
+DEPS_TEST  := nmap sipvicious hping3 curl cpio dosfstools fdisk mtools
+# What the appliance's image is made with.
+DEPS_IMAGE := e2fsprogs qemu-utils zstd
 DEPS_LAB   := iproute2 iputils-ping conntrack nftables ethtool openssl openssh-client util-linux systemd baresip-core kamailio kamailio-tls-modules \
               rtpengine-daemon sip-tester tshark linphone-cli sox
 
@@ -16,7 +20,7 @@ FUZZTIME ?= 200000x
 
 MEDIA_ROUNDS ?= 5
 
-.PHONY: help build deb install test deps deps-lab lint demo demo-clean bench bench-media fuzz clean
+.PHONY: help build deb image install test deps deps-lab deps-image lint demo demo-clean bench bench-media fuzz clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -26,6 +30,10 @@ build: ## bin/imeproxy
 
 deb: build ## build/deb/imeproxy_VERSION_ARCH.deb
 	@GO=$(GO) image/deb/build
+
+image: deps-image ## the appliance's disk, for virtual machines: build/image
+	$(GO) run ./image/build -version $(VERSION) -commit $(COMMIT) -epoch $(EPOCH)
+	@ls -sh build/image
 
 install: build ## the binary, its user and its systemd service, as root; DESTDIR is honoured
 	install -D -m 755 bin/imeproxy $(DESTDIR)/usr/local/bin/imeproxy
@@ -70,7 +78,8 @@ fuzz: ## every fuzz target with FUZZTIME inputs
 
 deps: DEPS := $(DEPS_BUILD) $(DEPS_LAB) $(DEPS_TEST)
 deps-lab: DEPS := $(DEPS_LAB)
-deps deps-lab: ## the Debian packages that are missing
+deps-image: DEPS := $(DEPS_IMAGE)
+deps deps-lab deps-image: ## the Debian packages that are missing
 	@missing=""; for p in $(DEPS); do \
 		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q '^install ok installed' || missing="$$missing $$p"; \
 	done; \

@@ -47,6 +47,10 @@ var rooms = map[string][]string{
 	"imeproxy/proxy/peerserver":     {"imeproxy/ucime/..."},
 	"imeproxy/cmd/imeproxy":         {"imeproxy/proxy", "imeproxy/proxy/...", "imeproxy/ucime/..."},
 	"imeproxy/image":                {},
+	"imeproxy/image/boot":           {},
+	"imeproxy/image/build":          {"imeproxy/image/boot", "imeproxy/image/disk"},
+	"imeproxy/image/disk":           {},
+	"imeproxy/image/init":           {"imeproxy/image/disk"},
 	"imeproxy/testbed":              {},
 	"imeproxy/testbed/...":          {"imeproxy/testbed", "imeproxy/testbed/..."},
 }

@@ -1,0 +1,104 @@
+package disk
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+)
+
+// readWriter is a disk.
+type readWriter interface {
+	io.ReaderAt
+	io.WriterAt
+}
+
+// Part is a piece of a system that has a file name of its own: loaders of a BIOS do not find it inside.
+type Part struct {
+	Offset, Size int64 // inside the system; Offset at a cluster's begin
+}
+
+// SlotName is the file name of a system in SlotFolder.
+func SlotName(slot int) string { return fmt.Sprintf("SYSTEM-%c.EFI", 'A'+slot) }
+
+// slotFolderCluster is where WriteESP puts SlotFolder: after the root and EFI.
+const slotFolderCluster = 4
+
+// WriteSlot puts a system into a slot: data first, then, once that is safe, the one sector that names it. base is the offset of the
+// ESP on the disk.
+func WriteSlot(d readWriter, base int64, slot int, system []byte, kernel, initrd Part) error {
+	if len(system) > SlotSize {
+		return fmt.Errorf("the system has %d bytes, %d at most", len(system), SlotSize)
+	}
+	if err := ForgetSlot(d, base, slot); err != nil {
+		return err
+	}
+	if _, err := d.WriteAt(system, base+slotOffset(slot)); err != nil {
+		return err
+	}
+	if err := flush(d); err != nil {
+		return err
+	}
+	return editFolder(d, base, func(entries []byte) {
+		at := slotOffset(slot)
+		copy(entries[entryOf(slot, 0):], entry(fmt.Sprintf("SYSTEM-%cEFI", 'A'+slot), 0x20, clusterAt(at), len(system)))
+		copy(entries[entryOf(slot, 1):], entry(fmt.Sprintf("KERNEL-%c   ", 'A'+slot), 0x20, clusterAt(at+kernel.Offset), int(kernel.Size)))
+		copy(entries[entryOf(slot, 2):], entry(fmt.Sprintf("INITRD-%c   ", 'A'+slot), 0x20, clusterAt(at+initrd.Offset), int(initrd.Size)))
+	})
+}
+
+// ForgetSlot takes a system's names away; its clusters stay reserved.
+func ForgetSlot(d readWriter, base int64, slot int) error {
+	return editFolder(d, base, func(entries []byte) {
+		for i := range 3 {
+			e := entries[entryOf(slot, i):][:32]
+			clear(e)
+			e[0] = deleted
+		}
+	})
+}
+
+// ReadSlot gives what is in a slot; nil when there is none.
+func ReadSlot(d io.ReaderAt, base int64, slot int) ([]byte, error) {
+	sector, err := folder(d, base)
+	if err != nil {
+		return nil, err
+	}
+	e := sector[entryOf(slot, 0):][:32]
+	size := int64(e[28]) | int64(e[29])<<8 | int64(e[30])<<16 | int64(e[31])<<24
+	if e[0] == deleted || e[0] == 0 {
+		return nil, nil
+	}
+	if size > SlotSize {
+		return nil, fmt.Errorf("system %c: its entry names %d bytes", 'A'+slot, size)
+	}
+	data := make([]byte, size)
+	_, err = d.ReadAt(data, base+slotOffset(slot))
+	return data, err
+}
+
+// entryOf is the offset of an entry of a slot: after those of the folder itself and its parent.
+func entryOf(slot, i int) int { return (2 + 3*slot + i) * 32 }
+
+func folder(d io.ReaderAt, base int64) ([]byte, error) {
+	sector := make([]byte, SectorSize)
+	if _, err := d.ReadAt(sector, base+offsetOf(slotFolderCluster)); err != nil {
+		return nil, err
+	}
+	if !bytes.HasPrefix(sector, []byte(".          \x10")) {
+		return nil, fmt.Errorf("the ESP has no folder %s where it should be", SlotFolder)
+	}
+	return sector, nil
+}
+
+// editFolder changes the sector with the entries of both systems and waits until it is on the disk.
+func editFolder(d readWriter, base int64, change func(entries []byte)) error {
+	sector, err := folder(d, base)
+	if err != nil {
+		return err
+	}
+	change(sector)
+	if _, err := d.WriteAt(sector, base+offsetOf(slotFolderCluster)); err != nil {
+		return err
+	}
+	return flush(d)
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"bufio"
+	"encoding/binary"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// ask passes a request on; one is enough.
+func ask(requests chan<- string, what string) {
+	select {
+	case requests <- what:
+	default:
+	}
+}
+
+// signals are those of Ctrl-Alt-Del (the kernel's to its first process) and of programs that know a first process.
+func (m *machine) signals() {
+	got := make(chan os.Signal, 4)
+	signal.Notify(got, syscall.SIGINT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2)
+	for s := range got {
+		if s == syscall.SIGUSR2 {
+			ask(m.requests, "shutdown")
+		} else {
+			ask(m.requests, "restart")
+		}
+	}
+}
+
+// powerButton hears the button of the machine, which is what a host presses to shut a virtual machine down.
+func powerButton(requests chan<- string) {
+	files, _ := filepath.Glob("/dev/input/event*")
+	for _, f := range files {
+		go func() {
+			d, err := os.Open(f)
+			if err != nil {
+				return
+			}
+			defer d.Close()
+			// struct input_event: two longs of time, type, code, value.
+			for b := make([]byte, 24); ; {
+				if _, err := io.ReadFull(d, b); err != nil {
+					return
+				}
+				const key, power = 1, 116
+				if binary.NativeEndian.Uint16(b[16:]) == key && binary.NativeEndian.Uint16(b[18:]) == power && binary.NativeEndian.Uint32(b[20:]) == 1 {
+					ask(requests, "shutdown")
+				}
+			}
+		}()
+	}
+}
+
+// kickWatchdog keeps the watchdog from restarting the machine, as long as this process lives. The kernel's own (softdog) serves
+// where there is no other.
+func kickWatchdog() {
+	f, err := os.OpenFile("/dev/watchdog", os.O_WRONLY, 0)
+	if err != nil {
+		return
+	}
+	for {
+		_, _ = f.WriteString("\x00")
+		time.Sleep(10 * time.Second)
+	}
+}
+
+// listen hears what the service asks for: one word a connection, answered by "ok" or by a reason.
+func (m *machine) listen(path string) (net.Listener, error) {
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chown(path, daemonID, daemonID); err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, err
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			m.answer(c)
+		}
+	}()
+	return l, nil
+}
+
+func (m *machine) answer(c net.Conn) {
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	word, err := bufio.NewReader(io.LimitReader(c, 64)).ReadString('\n')
+	if err != nil {
+		return
+	}
+	switch word = strings.TrimSpace(word); word {
+	case "restart", "shutdown":
+		_, _ = c.Write([]byte("ok\n"))
+		ask(m.requests, word)
+	default:
+		_, _ = c.Write([]byte("not known\n"))
+	}
+}
