@@ -13,7 +13,6 @@ type job struct {
 	version, commit string
 	epoch           string // seconds since 1970, for tools that write dates
 	out, cache      string
-	extra           string // what the test adds to the kernel's command line
 }
 
 func main() {

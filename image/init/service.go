@@ -34,7 +34,6 @@ type service struct {
 	pid      int  // 0: none runs; guarded by mu
 	stopping bool // guarded by mu
 	ended    chan struct{}
-	ready    bool // of this boot; used by run alone
 }
 
 func newService(m *machine) *service { return &service{m: m, ended: make(chan struct{})} }
