@@ -21,7 +21,9 @@ type Report struct {
 	Calls []CallReport `json:"calls"`
 	// Fallback tells of the call that moved to the PSTN; nil when the lab has none.
 	Fallback *FallbackReport `json:"fallback,omitempty"`
-	OK       bool            `json:"ok"`
+	// Story tells how the route of that call was learned; nil when the lab has no PSTN.
+	Story *StoryReport `json:"story,omitempty"`
+	OK    bool         `json:"ok"`
 	// Problems says in words why OK is false.
 	Problems []string `json:"problems,omitempty"`
 }

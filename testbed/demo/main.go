@@ -1,6 +1,6 @@
 // Command demo shows imeproxy's main job on one machine: two enterprises with
-// real phones call each other, and a call whose way over the Internet turns bad
-// moves to the telephone network. It prints a timeline, writes a report and ends
+// real phones call each other; a route is learned from calls over the telephone
+// network, and its call, whose way over the Internet turns bad, moves back there. It prints a timeline, writes a report and ends
 // with status 1 when something was not as it must be.
 package main
 
@@ -63,7 +63,8 @@ func run(out string, keep, clean bool, edgeA, edgeB string) int {
 		telephony := a == testbed.EdgeImeproxy && b == testbed.EdgeImeproxy
 		lab := testbed.Start(t, testbed.Options{
 			Name: labName, Keep: keep, Dir: filepath.Join(out, "lab"), PSTN: telephony,
-			A: testbed.Side{Edge: a, Config: testbed.FastFallback}, B: testbed.Side{Edge: b, Config: testbed.FastFallback},
+			A: testbed.Side{Edge: a, Config: testbed.FastFallback, AgentConfig: testbed.WithPeerServer("192.168.10.1")},
+			B: testbed.Side{Edge: b, Config: testbed.FastFallback, AgentConfig: testbed.WithPeerServer("192.168.20.1")},
 		})
 		introduce(t, lab)
 		report = testbed.MainJob(t, lab, testbed.MainJobOptions{Say: t.Logf})
@@ -88,12 +89,11 @@ func introduce(t *testbed.Console, l *testbed.Lab) {
 	}
 }
 
-// lastAct adds a telephone network and lets a call fall back to it.
+// lastAct adds a telephone network and peer servers: a route is learned from calls over the PSTN, and its call falls back.
 func lastAct(t *testbed.Console, l *testbed.Lab, report *testbed.Report) {
-	l.JoinPSTN(t)
-	t.Logf("Last act: each enterprise now has a PBX without IME client (Kamailio), imeproxy callagent, and a trunk to a telephone network (Kamailio, rtpengine)")
-	fallback, problems := testbed.FallbackJob(t, l, t.Logf)
-	report.Fallback, report.Problems = &fallback, append(report.Problems, problems...)
+	t.Logf("Last act, from nothing: each enterprise has a PBX without IME client (Kamailio), imeproxy callagent, and a trunk to a telephone network (Kamailio, rtpengine). No route, no ticket")
+	story, fallback, problems := testbed.StoryJob(t, l, t.Logf)
+	report.Story, report.Fallback, report.Problems = &story, &fallback, append(report.Problems, problems...)
 	report.OK = len(report.Problems) == 0
 }
 
