@@ -237,7 +237,7 @@ func (r *FallbackReport) timing(l *Lab, captures map[*Enterprise][2][]Packet, by
 		if refer.IsZero() {
 			until = bye.Add(-3 * sampleEvery) // the move may be quicker than the second proxy
 		}
-		late, err := referFits(refer, ReferDues(packets, until, shortestHoldDown, levels[3]))
+		late, err := referFits(refer, ReferDues(packets, refer, until, shortestHoldDown, levels[3]))
 		switch {
 		case err != nil:
 			problem("notification of proxy %s: %v", e.Letter, err)

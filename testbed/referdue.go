@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sort"
 	"time"
 )
 
@@ -62,28 +63,19 @@ func newHeardStream(packets []RTP) *heardStream {
 // bad judges the sample at a time, by keeping every packet.
 func (h *heardStream) bad(at time.Time, limit Badness) bool {
 	arrived := func(i int) bool { return !h.came[i].IsZero() && !h.came[i].After(at) }
-	var last time.Time
-	for _, p := range h.packets {
-		if !p.Time.After(at) {
-			last = p.Time
-		}
-	}
-	if last.IsZero() {
+	n := sort.Search(len(h.packets), func(i int) bool { return h.packets[i].Time.After(at) })
+	if n == 0 {
 		return false
 	}
-	if at.Sub(last) >= 2*time.Second {
+	if at.Sub(h.packets[n-1].Time) >= 2*time.Second {
 		return true
 	}
 	var lost, received, run, longest int
 	var second [8][2]int // lost, counted
 	var transit []float64
-	for i, u := range h.turn {
-		if u.After(at) {
-			break
-		}
-		if at.Sub(u) >= windowSpan {
-			continue
-		}
+	old := sort.Search(len(h.turn), func(i int) bool { return at.Sub(h.turn[i]) < windowSpan })
+	for i := old; i < len(h.turn) && !h.turn[i].After(at); i++ {
+		u := h.turn[i]
 		k := int(at.Sub(u) / time.Second)
 		switch {
 		case arrived(i) && h.came[i].Sub(u) <= lateLimit:
@@ -156,10 +148,15 @@ func ReferDue(packets []RTP, until time.Time, holdDown time.Duration, limit Badn
 	return time.Time{}
 }
 
-// ReferDues are the due times for sampling phases 5 ms apart; a call's samples may begin at any.
-func ReferDues(packets []RTP, until time.Time, holdDown time.Duration, limit Badness) (dues []time.Time) {
+// ReferDues are the due times for sampling phases 5 ms apart; a call's samples may begin at any. One of the phases has a sample at
+// the time of the notification, zero where there was none: were it early by a millisecond, that one would tell.
+func ReferDues(packets []RTP, refer, until time.Time, holdDown time.Duration, limit Badness) (dues []time.Time) {
+	var begin time.Duration
+	if !refer.IsZero() {
+		begin = refer.Sub(packets[0].Time) % sampleEvery
+	}
 	for phase := time.Duration(0); phase < sampleEvery; phase += 5 * time.Millisecond {
-		dues = append(dues, ReferDue(packets, until, holdDown, limit, phase))
+		dues = append(dues, ReferDue(packets, until, holdDown, limit, (begin+phase)%sampleEvery))
 	}
 	return dues
 }

@@ -21,21 +21,21 @@ func TestReferTiming(t *testing.T) {
 		level int
 		told  bool
 	}{
-		"bursts":                    {level: 3, told: true, spoken: spoken{lose: pattern(badInternet(11))}},
-		"random loss":               {level: 3, told: true, spoken: spoken{lose: pattern(RandomLoss(12, 0.1))}},
-		"aggressive":                {level: 5, told: true, spoken: spoken{lose: pattern(RandomLoss(13, 0.04))}},
-		"moderate":                  {level: 4, told: true, spoken: spoken{lose: every(30)}},
-		"utility":                   {level: 1, told: true, spoken: spoken{lose: every(4)}},
-		"late packets":              {level: 3, told: true, spoken: spoken{lose: every(1 << 30), delay: func(i int) int { return 6 * (i % 10 / 9) }}}, // one of ten comes 120 ms late
-		"blackout":                  {level: 3, told: true, spoken: spoken{lose: second(1, 14)}},
-		"two blips":                 {level: 3, told: true, spoken: spoken{lose: func(i int) bool { return second(2, 3)(i) || second(13.5, 14.5)(i) }}},
-		"a blip":                    {level: 3, spoken: spoken{lose: second(2, 3)}},
-		"a bad beginning":           {level: 3, spoken: spoken{lose: func(i int) bool { return i == 5 || i == 6 }}},
-		"as much as nominal bears":  {level: 3, spoken: spoken{lose: every(33)}},
-		"as much as utility bears":  {level: 1, spoken: spoken{lose: every(6)}},
-		"two thousandths":           {level: 3, spoken: spoken{lose: every(500)}},
-		"nobody wants to be told":   {level: 0, spoken: spoken{lose: every(2)}},
-		"as late as nominal allows": {level: 3, spoken: spoken{lose: every(1 << 30), delay: func(i int) int { return 3 * (i % 10 / 9) }}},
+		"bursts":                   {level: 3, told: true, spoken: spoken{lose: pattern(badInternet(11))}},
+		"random loss":              {level: 3, told: true, spoken: spoken{lose: pattern(RandomLoss(12, 0.1))}},
+		"aggressive":               {level: 5, told: true, spoken: spoken{lose: pattern(RandomLoss(13, 0.04))}},
+		"moderate":                 {level: 4, told: true, spoken: spoken{lose: every(30)}},
+		"utility":                  {level: 1, told: true, spoken: spoken{lose: every(4)}},
+		"late packets":             {level: 3, told: true, spoken: spoken{lose: every(1 << 30), delay: func(i int) int { return 6 * (i % 10 / 9) }}}, // one of ten comes 120 ms late
+		"blackout":                 {level: 3, told: true, spoken: spoken{lose: second(1, 14)}},
+		"two blips":                {level: 3, told: true, spoken: spoken{lose: func(i int) bool { return second(2, 3)(i) || second(13.5, 14.5)(i) }}},
+		"a blip":                   {level: 3, spoken: spoken{lose: second(2, 3)}},
+		"a bad beginning":          {level: 3, spoken: spoken{lose: func(i int) bool { return i == 5 || i == 6 }}},
+		"as much as nominal bears": {level: 3, spoken: spoken{lose: every(33)}},
+		"as much as utility bears": {level: 1, spoken: spoken{lose: every(6)}},
+		"two thousandths":          {level: 3, spoken: spoken{lose: every(500)}},
+		"nobody wants to be told":  {level: 0, spoken: spoken{lose: every(2)}},
+		"a little late":            {level: 3, spoken: spoken{lose: every(1 << 30), delay: func(i int) int { return 2 * (i % 10 / 9) }}},
 	}
 	outside, inside := s.Capture(t, s.A.EdgeHost, "eout"), s.Capture(t, s.A.EdgeHost, "ein")
 	var all []*spoken
@@ -80,13 +80,13 @@ func TestReferTiming(t *testing.T) {
 					continue
 				}
 				end := st.Packets[len(st.Packets)-1].Time
-				late, err := referFits(refer, ReferDues(st.Packets, end, shortestHoldDown, levels[c.level]))
+				late, err := referFits(refer, ReferDues(st.Packets, refer, end, shortestHoldDown, levels[c.level]))
 				if err != nil {
 					t.Error(err)
 				}
 				if name == "bursts" { // this comparison would see a hold-down that is off by four samples
 					for _, off := range []time.Duration{-4 * sampleEvery, 4 * sampleEvery} {
-						if _, err := referFits(refer, ReferDues(st.Packets, end, shortestHoldDown+off, levels[c.level])); err == nil {
+						if _, err := referFits(refer, ReferDues(st.Packets, refer, end, shortestHoldDown+off, levels[c.level])); err == nil {
 							t.Errorf("a hold-down that is off by %v fits too", off)
 						}
 					}
