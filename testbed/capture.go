@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/net/bpf"
 )
 
 // Capture is a running or ended capture of one interface.
@@ -28,10 +30,21 @@ type Capture struct {
 // now on. ifName is the interface inside the host's namespace.
 func (l *Lab) Capture(t T, h *Host, ifName string) *Capture {
 	t.Helper()
+	return l.capture(t, h, ifName, nil)
+}
+
+// CaptureSignaling is Capture that leaves media out: TCP, and SIP of the PSTN trunks.
+func (l *Lab) CaptureSignaling(t T, h *Host, ifName string) *Capture {
+	t.Helper()
+	return l.capture(t, h, ifName, signalingFilter)
+}
+
+func (l *Lab) capture(t T, h *Host, ifName string, filter []bpf.Instruction) *Capture {
+	t.Helper()
 	name := fmt.Sprintf("%s-%s-%d.pcap", h.Name, ifName, time.Now().UnixNano())
 	c := &Capture{File: filepath.Join(l.Dir, name), lab: l}
 	var err error
-	if c.sniffer, err = newSniffer(h, ifName, c.File); err != nil {
+	if c.sniffer, err = newSniffer(h, ifName, c.File, filter); err != nil {
 		t.Fatalf("%v", err)
 	}
 	l.onClose(func() { c.sniffer.close() })

@@ -8,6 +8,9 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
 )
 
 // sniffer copies every frame of an interface to a file in tcpdump's format.
@@ -29,10 +32,10 @@ const (
 	maxFrame      = 65536
 )
 
-// newSniffer opens the socket in the host's namespace and begins.
-func newSniffer(h *Host, ifName, path string) (*sniffer, error) {
+// newSniffer opens the socket in the host's namespace and begins. Without a filter everything counts.
+func newSniffer(h *Host, ifName, path string, filter []bpf.Instruction) (*sniffer, error) {
 	s := &sniffer{done: make(chan struct{})}
-	if err := h.Do(func() error { return s.open(ifName) }); err != nil {
+	if err := h.Do(func() error { return s.open(ifName, filter) }); err != nil {
 		return nil, fmt.Errorf("capture on %s of %s: %w", ifName, h.Name, err)
 	}
 	var err error
@@ -56,7 +59,7 @@ func newSniffer(h *Host, ifName, path string) (*sniffer, error) {
 }
 
 // open makes the packet socket (packet(7)).
-func (s *sniffer) open(ifName string) error {
+func (s *sniffer) open(ifName string, filter []bpf.Instruction) error {
 	ifi, err := net.InterfaceByName(ifName)
 	if err != nil {
 		return err
@@ -82,10 +85,42 @@ func (s *sniffer) open(ifName string) error {
 	if err = syscall.SetsockoptTimeval(s.fd, syscall.SOL_SOCKET, syscall.SO_RCVTIMEO, &tv); err != nil {
 		return s.closed(err)
 	}
+	if filter != nil {
+		if err = s.attach(filter); err != nil {
+			return s.closed(err)
+		}
+	}
 	if err = syscall.Bind(s.fd, &syscall.SockaddrLinklayer{Protocol: allProtocols, Ifindex: ifi.Index}); err != nil {
 		return s.closed(err)
 	}
 	return nil
+}
+
+// signalingFilter takes TCP and the datagrams of the PSTN trunks: a capture of many calls without their media.
+var signalingFilter = []bpf.Instruction{
+	bpf.LoadAbsolute{Off: 12, Size: 2},
+	bpf.JumpIf{Val: syscall.ETH_P_IP, SkipFalse: 7},
+	bpf.LoadAbsolute{Off: 23, Size: 1},
+	bpf.JumpIf{Val: protoTCP, SkipTrue: 4},
+	bpf.LoadAbsolute{Off: 34, Size: 2}, // no IP options in the lab
+	bpf.JumpIf{Val: pstnPort, SkipTrue: 2},
+	bpf.LoadAbsolute{Off: 36, Size: 2},
+	bpf.JumpIf{Val: pstnPort, SkipFalse: 1},
+	bpf.RetConstant{Val: maxFrame},
+	bpf.RetConstant{},
+}
+
+// attach puts a filter on the socket, before it is bound.
+func (s *sniffer) attach(filter []bpf.Instruction) error {
+	raw, err := bpf.Assemble(filter)
+	if err != nil {
+		return err
+	}
+	program := make([]unix.SockFilter, len(raw))
+	for i, r := range raw {
+		program[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
+	}
+	return unix.SetsockoptSockFprog(s.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
 }
 
 // closed gives the socket back after an error.
