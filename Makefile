@@ -12,6 +12,7 @@ DEPS_BUILD := gcc libc6-dev libsrtp2-dev
 DEPS_TEST  := nmap sipvicious hping3 curl cpio dosfstools fdisk mtools
 # What the appliance's image is made with.
 DEPS_IMAGE := e2fsprogs qemu-utils zstd
+DEPS_VM    := qemu-system-x86 ovmf iproute2 nmap
 DEPS_LAB   := iproute2 iputils-ping conntrack nftables ethtool openssl openssh-client util-linux systemd baresip-core kamailio kamailio-tls-modules \
               rtpengine-daemon sip-tester tshark linphone-cli sox
 
@@ -20,7 +21,7 @@ FUZZTIME ?= 200000x
 
 MEDIA_ROUNDS ?= 5
 
-.PHONY: help build deb image install test deps deps-lab deps-image lint demo demo-clean bench bench-media fuzz clean
+.PHONY: help build deb image test-image install test deps deps-lab deps-image deps-vm lint demo demo-clean bench bench-media fuzz clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -34,6 +35,11 @@ deb: build ## build/deb/imeproxy_VERSION_ARCH.deb
 image: deps-image ## the appliance's disk, for virtual machines: build/image
 	$(GO) run ./image/build -version $(VERSION) -commit $(COMMIT) -epoch $(EPOCH)
 	@ls -sh build/image
+
+# The machine's cards end in a network namespace of the test's own.
+test-image: image deps-vm ## boot it under emulation, as root: some two minutes
+	$(GO) test -c -o build/image.test ./image
+	cd image && unshare -nm ../build/image.test -test.run '^TestMachine' -test.v -test.timeout 20m -vm ../build/image/imeproxy.raw
 
 install: build ## the binary, its user and its systemd service, as root; DESTDIR is honoured
 	install -D -m 755 bin/imeproxy $(DESTDIR)/usr/local/bin/imeproxy
@@ -79,7 +85,8 @@ fuzz: ## every fuzz target with FUZZTIME inputs
 deps: DEPS := $(DEPS_BUILD) $(DEPS_LAB) $(DEPS_TEST)
 deps-lab: DEPS := $(DEPS_LAB)
 deps-image: DEPS := $(DEPS_IMAGE)
-deps deps-lab deps-image: ## the Debian packages that are missing
+deps-vm: DEPS := $(DEPS_VM)
+deps deps-lab deps-image deps-vm: ## the Debian packages that are missing
 	@missing=""; for p in $(DEPS); do \
 		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q '^install ok installed' || missing="$$missing $$p"; \
 	done; \

@@ -36,6 +36,7 @@ var rooms = map[string][]string{
 	"imeproxy/proxy/shell":          {"imeproxy/proxy", "imeproxy/proxy/..."},
 	"imeproxy/proxy/capture":        {"imeproxy/proxy/observe", "imeproxy/proxy/trace"},
 	"imeproxy/proxy/disk":           {},
+	"imeproxy/proxy/machine":        {},
 	"imeproxy/proxy/probe":          {},
 	"imeproxy/proxy/remote":         {},
 	"imeproxy/proxy/trace":          {"imeproxy/proxy/observe"},

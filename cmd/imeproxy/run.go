@@ -17,6 +17,7 @@ import (
 
 	"imeproxy/proxy"
 	"imeproxy/proxy/config"
+	"imeproxy/proxy/machine"
 	"imeproxy/proxy/observe"
 	"imeproxy/proxy/revision"
 	"imeproxy/proxy/shell"
@@ -153,7 +154,11 @@ func operate(ctx context.Context, f runFlags, a *proxy.Appliance, cfg *config.Co
 	apply := func(c *config.Config) error { return access.Apply(c, func() error { return a.Reload(c) }) }
 	keeper := revision.New(revision.Options{File: f.config, StateDir: f.stateDir, Running: cfg, Apply: apply, Log: log})
 	again := make(chan string, 1)
-	exec := shell.NewExecutor(restartable{a, again}, keeper)
+	var backend shell.Backend = restartable{a, again}
+	if m := machine.FromEnvironment(); m != nil {
+		backend = onMachine{restartable{a, again}, m}
+	}
+	exec := shell.NewExecutor(backend, keeper)
 	// Whoever may connect could fill a disk with failed logins.
 	access, err := sshd.New(exec, f.stateDir, slog.New(observe.LimitLog(log.Handler(), 20, time.Now, "ssh login failed", "ssh: accept failed")))
 	if err == nil {
@@ -187,6 +192,15 @@ func (r restartable) Restart(who string) {
 	default: // somebody has asked already
 	}
 }
+
+// onMachine is an appliance that has its machine for itself.
+type onMachine struct {
+	restartable
+	first *machine.Client
+}
+
+// Machine asks the first process.
+func (m onMachine) Machine() *machine.Client { return m.first }
 
 // errAgain says that the daemon has stopped to begin anew.
 var errAgain = errors.New("the daemon begins anew")

@@ -112,7 +112,7 @@ func (m *machine) serve() int {
 	go powerButton(m.requests)
 	go m.signals()
 	go kickWatchdog()
-	control, err := m.listen("/run/init.sock")
+	control, err := m.listen()
 	if err != nil {
 		m.say("requests of the service will not be heard: %v", err)
 	} else {

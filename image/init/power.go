@@ -1,14 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"encoding/binary"
 	"io"
-	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -68,45 +65,5 @@ func kickWatchdog() {
 	for {
 		_, _ = f.WriteString("\x00")
 		time.Sleep(10 * time.Second)
-	}
-}
-
-// listen hears what the service asks for: one word a connection, answered by "ok" or by a reason.
-func (m *machine) listen(path string) (net.Listener, error) {
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chown(path, daemonID, daemonID); err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, err
-	}
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			m.answer(c)
-		}
-	}()
-	return l, nil
-}
-
-func (m *machine) answer(c net.Conn) {
-	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
-	word, err := bufio.NewReader(io.LimitReader(c, 64)).ReadString('\n')
-	if err != nil {
-		return
-	}
-	switch word = strings.TrimSpace(word); word {
-	case "restart", "shutdown":
-		_, _ = c.Write([]byte("ok\n"))
-		ask(m.requests, word)
-	default:
-		_, _ = c.Write([]byte("not known\n"))
 	}
 }

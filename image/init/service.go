@@ -79,7 +79,7 @@ func (s *service) once(file string) (wasReady bool, err error) {
 	}
 	argv := []string{"service", imeproxy, "run", "--config", file, "--state-dir", stateDir, "--control", controlSocket, "--log-format", "json"}
 	attr := &os.ProcAttr{
-		Dir: "/", Env: []string{"PATH=/bin", "HOME=" + stateDir, "IMEPROXY_INIT=/run/init.sock"}, Files: []*os.File{nil, outW, logW},
+		Dir: "/", Env: []string{"PATH=/bin", "HOME=" + stateDir, "IMEPROXY_INIT=" + requestSocket}, Files: []*os.File{nil, outW, logW},
 		Sys: &syscall.SysProcAttr{Setsid: true},
 	}
 	if dir, err := limits(); err != nil {
@@ -123,19 +123,18 @@ func (s *service) readOutput(r io.ReadCloser, ready chan<- struct{}) {
 	defer r.Close()
 	said := false
 	for sc := bufio.NewScanner(r); sc.Scan(); {
-		if sc.Text() == "ready" && !said {
+		if sc.Text() != "ready" {
+			continue
+		}
+		seal()
+		var up unix.Timespec
+		_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &up)
+		s.m.say("ready, %.1f s after the kernel's start", float64(up.Nano())/1e9)
+		if !said { // again after each `reload`
 			said = true
-			s.firstReady()
 			close(ready)
 		}
 	}
-}
-
-func (s *service) firstReady() {
-	seal()
-	var up unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &up)
-	s.m.say("ready, %.1f s after the kernel's start", float64(up.Nano())/1e9)
 }
 
 // watch waits for the service's end, and brings it about when the service gives no sign of life.

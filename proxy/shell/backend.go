@@ -6,6 +6,7 @@ import (
 
 	"imeproxy/proxy/capture"
 	"imeproxy/proxy/disk"
+	"imeproxy/proxy/machine"
 	"imeproxy/proxy/observe"
 	"imeproxy/proxy/remote"
 	"imeproxy/proxy/trace"
@@ -73,6 +74,11 @@ type Storage interface {
 type Restarter interface {
 	// Restart asks for it and returns at once. who stands in the log.
 	Restart(who string)
+}
+
+// Machine is a Backend on a machine of its own (image/); with it the commands `utils system` exist.
+type Machine interface {
+	Machine() *machine.Client
 }
 
 // Shunner is a Backend that can turn sources away; with it the commands `shun` exist.

@@ -89,6 +89,9 @@ func newExecutor(b Backend, k Keeper, now func() time.Time) *executor {
 	if r, ok := b.(Restarter); ok {
 		x.commands = append(x.commands, reloadCommand(r))
 	}
+	if m, ok := b.(Machine); ok {
+		x.commands = append(x.commands, powerCommands(m)...)
+	}
 	if f, ok := b.(Storage); ok && k != nil {
 		x.commands = append(x.commands, x.copyCommands(f.Disk())...)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"imeproxy/proxy/capture"
 	"imeproxy/proxy/disk"
+	"imeproxy/proxy/machine"
 	"imeproxy/proxy/observe"
 	"imeproxy/proxy/remote"
 	"imeproxy/proxy/trace"
@@ -178,6 +179,8 @@ func newTraced(t *testing.T) *traced {
 func (b *traced) Trace() *trace.Hub { return &b.hub }
 
 func (b *traced) Restart(string) {}
+
+func (b *traced) Machine() *machine.Client { return machine.New("/nowhere") }
 
 func (b *traced) Shun(a netip.Addr, d time.Duration) error {
 	b.shunned = append(b.shunned, observe.Shun{Source: a.String(), Left: observe.Seconds(d)})
