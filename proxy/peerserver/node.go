@@ -104,6 +104,7 @@ func Open(set Setup) (*Node, error) {
 		Dir: set.Dir, Trust: set.Trust, URL: set.Authority, Log: set.Log, Clock: enroll.Clock{Now: set.Now},
 		OnEnrolled: func(until time.Time) { n.alerts.enrolled(set.Now(), until); n.wake() },
 		OnFailure:  func(err error) { n.alerts.enrollFailed(set.Now(), err) },
+		OnList:     n.recheck,
 	}); err != nil {
 		return nil, fmt.Errorf("peer server: %w", err)
 	}
@@ -115,6 +116,13 @@ func Open(set Setup) (*Node, error) {
 	n.wg.Go(func() { _ = n.member.Run(ctx) })
 	n.wg.Go(func() { n.supervise(ctx) })
 	return n, nil
+}
+
+// recheck ends the ring's connections to those that a new list revokes. The validator's last 30 s at most and are checked when they begin.
+func (n *Node) recheck() {
+	if r, err := n.on(); err == nil {
+		r.ring.Recheck()
+	}
 }
 
 // Close ends all of it and waits.

@@ -313,3 +313,62 @@ func TestMemberIsNoBootstrapServer(t *testing.T) {
 		t.Errorf("it runs: %+v", s)
 	}
 }
+
+// A ring of enrolled nodes alone: a bootstrap server and two members. Who is revoked is out as soon as the others have the list of it.
+func TestRingOfEnrolledNodes(t *testing.T) {
+	o := newOffice(t)
+	open := func(domain string, bootstrap bool, boots ...string) *Node {
+		set := o.setup(t, &toldAlerts{})
+		set.Domain, set.Bootstrap, set.Bootstraps = domain, bootstrap, boots
+		set.RingPort, set.Validator = freePort(t), freePort(t)
+		n, err := Open(set)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = n.Close() })
+		if _, err := n.InstallLicense("x.lic", o.license(t, bootstrap)); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, domain+" runs", func() bool { return n.Status().Running })
+		return n
+	}
+	boot := open("r.example", true)
+	at := boot.running.ring.Addr().String()
+	one, two := open("a.example", false, at), open("b.example", false, at)
+	for _, n := range []*Node{boot, one, two} {
+		eventually(t, "three members", func() bool { s := n.Status(); return s.Ring.Members == 3 && s.Ring.Admitted })
+	}
+	a, err := enroll.OpenAuthority(o.dir, enroll.Clock{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := two.running.ring.Lookup(t.Context(), "+14085551112")
+	if err != nil || len(c) != 0 {
+		t.Errorf("look-up: %v %v", c, err)
+	}
+	if err := a.Revoke(two.member.License().Tag); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []*Node{boot, one} { // as each hour
+		if err := n.member.FetchList(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// It has connections to both from the look-up before; without them it has to open others.
+	for _, n := range []*Node{boot, one} {
+		eventually(t, "the revoked member is turned away", func() bool {
+			_, _ = two.Lookup(t.Context(), "+14085551112")
+			return n.Status().Ring.HandshakesRefused > 0
+		})
+	}
+}
+
+func freePort(t *testing.T) uint16 {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().(*net.TCPAddr).AddrPort().Port()
+}

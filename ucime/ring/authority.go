@@ -14,8 +14,8 @@ var ErrNotBootstrap = errors.New("only a bootstrap server changes the ring's set
 
 var errStale = errors.New("not newer than what is known")
 
-// learnSettings takes settings over if they are newer and a bootstrap server signed them: one that we know, or `from`, whose
-// certificate says that it is one. It says whether they were news.
+// learnSettings takes settings over if they are newer and a bootstrap server vouches for them: one that we know has signed them, or `from`, whose
+// certificate says that it is one, has handed them out: whoever signed them may be away, or have another key by now. It says whether they were news.
 func (n *node) learnSettings(raw []byte, from *party) error {
 	s, err := decodeSettings(raw)
 	if err != nil {
@@ -27,14 +27,15 @@ func (n *node) learnSettings(raw []byte, from *party) error {
 		return errStale
 	}
 	boot, ok := n.trusted[s.Bootstrap]
-	if !ok && from != nil && from.bootstrap && from.name == s.Bootstrap {
-		boot, ok = trusted{from.spki, from.key}, true
-	}
-	if !ok || !verify(boot.key, "settings", s.signed(), s.signature) {
+	vouched := from != nil && from.bootstrap
+	if !vouched && (!ok || !verify(boot.key, "settings", s.signed(), s.signature)) {
 		n.count.SettingsRefused++
 		return fmt.Errorf("settings: not signed by a bootstrap server that we know")
 	}
-	known := map[learn.PeerID]trusted{s.Bootstrap: boot}
+	known := map[learn.PeerID]trusted{}
+	if ok {
+		known[s.Bootstrap] = boot
+	}
 	for _, b := range s.Bootstraps {
 		t, err := trust(b.SPKI)
 		if err != nil {
@@ -57,7 +58,7 @@ func (n *node) refuseSettings(err error) error {
 // adopt puts settings into force. The lock is held.
 func (n *node) adopt(s *Settings, raw []byte, known map[learn.PeerID]trusted) {
 	old := n.settings
-	n.settings, n.raw, n.trusted = s, raw, known
+	n.settings, n.raw, n.trusted, n.settledAt = s, raw, known, n.now()
 	for name := range n.tokens {
 		if _, ok := known[name]; !ok {
 			delete(n.tokens, name)
@@ -194,6 +195,21 @@ func (n *node) govern(s *Settings) error {
 	}
 	_, err := n.change(func(now *Settings) { *now = *s.clone() })
 	return err
+}
+
+// hand makes a bootstrap server's new key known: in settings that the former key signs, which all members know. The lock is held.
+func (n *node) hand(self *party) {
+	if n.settings != nil {
+		if _, err := n.changeLocked(func(*Settings) {}); err == nil {
+			return
+		}
+	}
+	known := map[learn.PeerID]trusted{}
+	for k, v := range n.trusted {
+		known[k] = v
+	}
+	known[self.name] = trusted{self.spki, self.key}
+	n.trusted = known
 }
 
 // change edits the settings, signs and adopts them.

@@ -67,6 +67,7 @@ type link struct {
 	packets chan []byte
 	quit    chan struct{}
 	used    time.Time
+	c       net.Conn // nil while it is being opened; guarded by gossip.mu
 }
 
 func newGossip(w *wire, addr netip.AddrPort, news func()) *gossip {
@@ -305,6 +306,9 @@ func (g *gossip) send(l *link, addr string, name learn.PeerID) {
 		return
 	}
 	defer c.Close()
+	g.mu.Lock()
+	l.c = c
+	g.mu.Unlock()
 	stop := context.AfterFunc(g.w.ctx, func() { c.Close() })
 	defer stop()
 	idle := time.NewTimer(idleTimeout)

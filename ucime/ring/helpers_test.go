@@ -85,9 +85,10 @@ func peer(format string, args ...any) (p learn.PeerID) {
 
 // testIdentity is what enrolment would be.
 type testIdentity struct {
-	a    *authority
-	mu   sync.Mutex
-	cert *tls.Certificate
+	a     *authority
+	mu    sync.Mutex
+	cert  *tls.Certificate
+	blind bool // it admits nobody, as without a list of revoked certificates
 }
 
 func (id *testIdentity) Certificate() (*tls.Certificate, error) {
@@ -98,6 +99,12 @@ func (id *testIdentity) Certificate() (*tls.Certificate, error) {
 func (id *testIdentity) Roots() *x509.CertPool                               { return id.a.pool }
 func (id *testIdentity) PeerIDs(c *x509.Certificate) ([]learn.PeerID, error) { return PeerIDs(c) }
 func (id *testIdentity) Admitted(c *x509.Certificate) error {
+	id.mu.Lock()
+	blind := id.blind
+	id.mu.Unlock()
+	if blind {
+		return errors.New("there is no list of revoked certificates")
+	}
 	id.a.mu.Lock()
 	defer id.a.mu.Unlock()
 	if id.a.gone[c.SerialNumber.String()] {
@@ -136,6 +143,32 @@ func (a *authority) identity(t testing.TB, bootstrap bool, peers ...learn.PeerID
 		t.Fatal(err)
 	}
 	return &testIdentity{a: a, cert: &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}}
+}
+
+func (id *testIdentity) setBlind(b bool) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	id.blind = b
+}
+
+// renew gives the identity another certificate with another key.
+func (id *testIdentity) renew(t testing.TB) {
+	t.Helper()
+	old, _ := id.Certificate()
+	peers, err := PeerIDs(old.Leaf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := id.a.identity(t, IsBootstrap(old.Leaf), peers...)
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	id.cert = next.cert
+}
+
+func (a *authority) revoke(id *testIdentity) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.gone[id.cert.Leaf.SerialNumber.String()] = true
 }
 
 func (id *testIdentity) party(t testing.TB) *party {

@@ -33,6 +33,7 @@ type node struct {
 	signer    crypto.Signer
 	certEnds  time.Time
 	admission *admission
+	admitter  string // public key of the bootstrap server whose admission it is
 	desc      *description
 	descRaw   []byte
 	members   []*Member // ascending by name; ourselves too once admitted
@@ -40,8 +41,9 @@ type node struct {
 	hadOthers bool
 	trusted   map[learn.PeerID]trusted
 	settings  *Settings
-	raw       []byte // of settings
-	authority bool   // we are a bootstrap server
+	raw       []byte    // of settings
+	settledAt time.Time // when they came
+	authority bool      // we are a bootstrap server
 	tokens    map[learn.PeerID]*lastToken
 	last      *lastToken
 	banned    bool
@@ -271,7 +273,11 @@ func (n *node) upkeep() (renewed bool) {
 	if err != nil || self.print == n.self.print {
 		return false
 	}
-	n.self, n.signer, n.certEnds, n.admission = self, key, leaf.NotAfter, nil
+	n.self, n.certEnds, n.admission = self, leaf.NotAfter, nil
+	if n.authority {
+		n.hand(self)
+	}
+	n.signer = key
 	for _, p := range n.pubs {
 		p.raw = nil // sign anew: readers get the certificate that the holder has
 	}
@@ -298,7 +304,7 @@ func (n *node) admitted(a *admission, addr netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
-	n.admission, n.desc, n.descRaw = a, d, d.encode()
+	n.admission, n.admitter, n.desc, n.descRaw = a, n.trusted[a.bootstrap].spki, d, d.encode()
 	i, known := findMember(n.members, m.Name)
 	if known {
 		n.members[i] = m

@@ -331,7 +331,9 @@ func (n *node) done(j job, body []byte, err error) {
 			c.next = time.Time{}
 		default:
 			n.count.StoresFailed++
-			if code != CodeThrottled && code != CodePlace && code != CodeNotAdmitted {
+			// A holder that has not heard of new settings yet goes by the former quota.
+			early := (code == CodeSlot || code == CodeQuota) && now.Sub(n.settledAt) < refusedAfter
+			if code != CodeThrottled && code != CodePlace && code != CodeNotAdmitted && !early {
 				c.next = now.Add(refusedAfter)
 			}
 		}

@@ -41,6 +41,7 @@ type requests struct {
 	w    *wire
 	mu   sync.Mutex
 	idle []idleConn // the oldest first
+	cert int        // grows with each certificate of ours
 }
 
 type idleConn struct {
@@ -70,10 +71,25 @@ func (q *requests) take(name learn.PeerID) (c net.Conn) {
 	return c
 }
 
-func (q *requests) give(name learn.PeerID, c net.Conn) {
+// certificate says with which certificate of ours connections are opened now.
+func (q *requests) certificate() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.w.ctx.Err() != nil {
+	return q.cert
+}
+
+// renew ends the connections that show a former certificate of ours: records that the next one signs are refused on them.
+func (q *requests) renew() {
+	q.close()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.cert++
+}
+
+func (q *requests) give(name learn.PeerID, c net.Conn, cert int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if t, ok := tlsOf(c); q.w.ctx.Err() != nil || cert != q.cert || ok && q.w.n.id.Admitted(t.PeerCertificates[0]) != nil { // revoked while it was in use
 		c.Close()
 		return
 	}
@@ -132,9 +148,10 @@ func (q *requests) call(ctx context.Context, to *Member, kind uint8, body []byte
 		}
 		return answer, nil
 	}
+	cert := q.certificate()
 	if c := q.take(to.Name); c != nil {
 		answer, err := exchange(ctx, c, kind, body)
-		if q.after(to.Name, c, err) {
+		if q.after(to.Name, c, cert, err) {
 			return answer, err
 		}
 		// It had closed while it was idle: all requests may be repeated, so ask on a new one.
@@ -148,15 +165,15 @@ func (q *requests) call(ctx context.Context, to *Member, kind uint8, body []byte
 		return nil, fmt.Errorf("describe us to %s: %w", to.Name, err)
 	}
 	answer, err := exchange(ctx, c, kind, body)
-	q.after(to.Name, c, err)
+	q.after(to.Name, c, cert, err)
 	return answer, err
 }
 
 // after keeps a connection that answered, with a refusal too, and closes another.
-func (q *requests) after(name learn.PeerID, c net.Conn, err error) (answered bool) {
+func (q *requests) after(name learn.PeerID, c net.Conn, cert int, err error) (answered bool) {
 	var code Code
 	if err == nil || errors.As(err, &code) {
-		q.give(name, c)
+		q.give(name, c, cert)
 		return true
 	}
 	c.Close()

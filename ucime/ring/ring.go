@@ -173,8 +173,10 @@ func (r *Ring) upkeep(ctx context.Context) func() {
 		if swept.IsZero() || now.Sub(swept) >= time.Minute {
 			swept = now
 			r.measure(now)
+			r.Recheck()
 			if r.n.upkeep() {
 				asked = time.Time{}
+				r.renewed()
 			}
 		}
 		switch due, silent := r.n.admissionDue(now); {
@@ -215,12 +217,25 @@ func (r *Ring) upkeep(ctx context.Context) func() {
 	}
 }
 
+// renewed acts on a new certificate of ours: connections that show the former one are used no more, and a bootstrap server's key goes around.
+func (r *Ring) renewed() {
+	r.q.renew()
+	r.n.mu.Lock()
+	raw, authority := bytes.Clone(r.n.raw), r.n.authority
+	r.n.mu.Unlock()
+	if authority && len(raw) > 0 {
+		r.g.spread(userSettings, raw)
+		r.news()
+	}
+}
+
 // admissionDue says whether we need a new admission, and whether the bootstrap servers have been silent so long that it is better
 // to ask one what is the matter.
 func (n *node) admissionDue(now time.Time) (due, silent bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	due = n.admission == nil || now.Sub(n.admission.issued) >= admissionRenewal
+	due = n.admission == nil || now.Sub(n.admission.issued) >= admissionRenewal ||
+		n.trusted[n.admission.bootstrap].spki != n.admitter // who joins from now on does not know the key that admitted us
 	return due, n.last == nil || now.Sub(n.last.at) > 3*n.tokenEvery
 }
 

@@ -101,6 +101,18 @@ func (c counted) Write(b []byte) (int, error) {
 	return k, err
 }
 
+// tlsOf says who is at the other end of a connection.
+func tlsOf(c net.Conn) (s tls.ConnectionState, ok bool) {
+	if in, is := c.(*inbound); is {
+		c = in.Conn
+	}
+	t, ok := c.(counted)
+	if !ok {
+		return s, false
+	}
+	return t.ConnectionState(), true
+}
+
 func (w *wire) tlsConfig(accepted bool, alpn ...string) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, MaxVersion: tls.VersionTLS13,
