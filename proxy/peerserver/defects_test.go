@@ -206,13 +206,36 @@ func TestNumberOfTwoServices(t *testing.T) {
 	h := handler{s}
 	_ = h.Published(t.Context(), publication(aKey, vap.Trust{}, "+1310555010X"))
 	_ = h.Published(t.Context(), publication(vap.Key{User: "other", Service: vap.ServiceID{1}}, vap.Trust{Domains: []string{"bad.example"}}, "+13105550105"))
+	call := func(to learn.Number) learn.VCR { return learn.VCR{Called: to, Caller: "+14085551112"} }
 	for range 50 {
-		if (trust{s}).Trusted("bad.example", "+13105550105") {
+		if (trust{s}).Trusted("bad.example", call("+13105550105")) {
 			t.Fatal("a domain gets a ticket that one of the services refuses")
 		}
 	}
-	if !(trust{s}).Trusted("bad.example", "+13105550106") || !(trust{s}).Trusted("b.example", "+13105550105") {
+	if !(trust{s}).Trusted("bad.example", call("+13105550106")) || !(trust{s}).Trusted("b.example", call("+13105550105")) {
 		t.Error("a good domain is refused")
+	}
+}
+
+// Prefixes of a trust group are those of the other side's number: on the called side the caller's. Our own number would let everybody in, or nobody.
+func TestPrefixesOnTheCalledSide(t *testing.T) {
+	s := idle(t, filepath.Join(t.TempDir(), "ime.db"), store.Limits{}, nil)
+	for _, x := range []struct {
+		trust  vap.Trust
+		caller learn.Number
+		want   bool
+	}{
+		{vap.Trust{Trusted: true, Prefixes: []string{"+1310"}}, "+4930555012", false}, // our own number has the prefix
+		{vap.Trust{Trusted: true, Prefixes: []string{"+4930"}}, "+4930555012", true},
+		{vap.Trust{Trusted: true, Prefixes: []string{"+4930"}}, "", false},
+		{vap.Trust{Trusted: true, Prefixes: []string{"+4930"}, Domains: []string{"b.example"}}, "", true},
+		{vap.Trust{Prefixes: []string{"+1310"}}, "+4930555012", true},
+		{vap.Trust{Prefixes: []string{"+4930"}}, "+4930555012", false},
+	} {
+		_ = (handler{s}).Published(t.Context(), publication(aKey, x.trust, "+1310555010X"))
+		if got := (trust{s}).Trusted("b.example", learn.VCR{Called: "+13105550105", Caller: x.caller}); got != x.want {
+			t.Errorf("%+v, caller %q: %v, want %v", x.trust, x.caller, got, x.want)
+		}
 	}
 }
 

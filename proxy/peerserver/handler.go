@@ -168,14 +168,15 @@ func (h handler) Settle(_ context.Context, key vap.Key, id uint64, accepted bool
 // trust is the called side's trust: of the services that publish the number.
 type trust struct{ s *Server }
 
-// Trusted says whether a domain may have routes to a number; nobody may to one that no call agent publishes. Where several services publish it, each may refuse.
-func (t trust) Trusted(domain string, called learn.Number) bool {
+// Trusted says whether a domain may have routes to the number of a call that it has proven; nobody may to one that no call agent publishes. Where several
+// services publish it, each may refuse. Prefixes are those of the other side's number, here the caller's as the PSTN has shown it, and not of our own.
+func (t trust) Trusted(domain string, call learn.VCR) bool {
 	t.s.mu.Lock()
 	defer t.s.mu.Unlock()
 	published := false
 	for _, p := range t.s.services {
-		if p.Numbers.Contains(called) {
-			if !p.Service.Trust.Allows(domain, called) {
+		if p.Numbers.Contains(call.Called) {
+			if !p.Service.Trust.Allows(domain, call.Caller) {
 				return false
 			}
 			published = true

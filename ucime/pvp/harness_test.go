@@ -130,11 +130,11 @@ func (m *member) write(t *testing.T) (cert, key string) {
 
 type trustAll struct{}
 
-func (trustAll) Trusted(string, learn.Number) bool { return true }
+func (trustAll) Trusted(string, learn.VCR) bool { return true }
 
 type trustNone struct{}
 
-func (trustNone) Trusted(string, learn.Number) bool { return false }
+func (trustNone) Trusted(string, learn.VCR) bool { return false }
 
 var (
 	peerA, peerB, peerC = learn.PeerID{0xa}, learn.PeerID{0xb}, learn.PeerID{0xc}

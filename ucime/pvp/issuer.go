@@ -16,9 +16,9 @@ type Issuer interface {
 	Issue(node learn.PeerID, domain string, called learn.Number, now time.Time) (Grant, error)
 }
 
-// Trust is the trust group (guide lines 371 and 8791): whether a domain may have routes to the called number.
+// Trust is the trust group (guide lines 371 and 8791): whether a domain that has proven a call may have routes to its called number.
 type Trust interface {
-	Trusted(domain string, called learn.Number) bool
+	Trusted(domain string, call learn.VCR) bool
 }
 
 // TicketIssuer is an Issuer over ucime/ticket. Its fields are not changed once it is used; a new password, epoch or route

@@ -241,7 +241,7 @@ func (v *session) decide(c *Candidate, domain string) (Code, *Grant) {
 		s.Counters.TermRefused.Add(1)
 		return CodeRefused, nil
 	}
-	if !s.Trust.Trusted(domain, c.VCR.Called) {
+	if !s.Trust.Trusted(domain, c.VCR) {
 		s.Counters.ValidationsBlocked.Add(1)
 		s.Counters.TermRefused.Add(1)
 		log.Info("validation: the domain is not trusted")
