@@ -41,6 +41,7 @@ type Options struct {
 	Version  string
 	Commit   string
 	Recent   *observe.LogRing // what Log wrote last; nil: not kept
+	Syslog   *observe.Syslog  // that Log writes to; nil: no syslog servers
 	Metrics  string           // "127.0.0.1:9464": where Prometheus may collect, a loopback address; "": nowhere
 }
 
@@ -179,6 +180,7 @@ func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 	}
 	a.startPeer(p)
 	a.serveListeners(a.listen, nil)
+	a.setSyslog(p)
 	a.quality.loadTable(p)
 	a.wg.Go(a.quality.run)
 	a.wg.Go(func() { a.reports.Run(a.ctx) })

@@ -75,6 +75,7 @@ func (a *Appliance) Reload(cfg *config.Config) error {
 	}
 	a.former = former
 	a.plan.Store(p)
+	a.setSyslog(p)
 	a.quality.loadTable(p)
 	a.limiter.SetMax(p.maxSessions())
 	a.serveListeners(listen, a.listen)

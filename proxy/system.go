@@ -184,3 +184,17 @@ func (a *Appliance) Trace() *trace.Hub { return &a.trace }
 
 // Captures are those that operators began.
 func (a *Appliance) Captures() *capture.Store { return a.capture }
+
+// setSyslog makes the syslog servers those of a plan.
+func (a *Appliance) setSyslog(p *plan) {
+	if a.opt.Syslog == nil {
+		return
+	}
+	set := observe.SyslogSettings{Most: p.cfg.Logging.Level(), Hostname: p.hostname()}
+	if p.cfg.Logging.Enable {
+		for _, h := range p.cfg.Logging.Hosts {
+			set.Hosts = append(set.Hosts, netip.AddrPortFrom(h.Addr, h.Port))
+		}
+	}
+	a.opt.Syslog.Set(set)
+}

@@ -30,6 +30,13 @@ func TestPeerServersFormARing(t *testing.T) {
 	if out, err := l.A.Proxy.Shell("utils ime fetch did +14085551112"); err != nil || !strings.Contains(out, "is not published") {
 		t.Errorf("fetch did: %v\n%s", err, out)
 	}
+	syslog, err := l.A.UCMHost.ListenUDP(fmt.Sprintf("%s:514", l.A.UCMIP))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syslog.Close()
+	MustImeproxy(t, "shell", "--control", l.A.Proxy.Control, "-c", "configure terminal", "-c", "logging enable", "-c", "logging trap notifications",
+		"-c", fmt.Sprintf("logging host inside %s", l.A.UCMIP), "-c", "end")
 	// Global settings are a bootstrap server's alone, and reach every member.
 	if out, err := l.A.Proxy.Shell("set ime dht global storagequota 7"); err == nil || !strings.Contains(err.Error(), "only a bootstrap server") {
 		t.Errorf("storage quota set by a member: %v\n%s", err, out)
@@ -39,6 +46,18 @@ func TestPeerServersFormARing(t *testing.T) {
 	}
 	for _, e := range l.Enterprises() {
 		e.Proxy.proc.WaitLog(t, `alert MessageOfTheDay.*Maintenance tonight`, 30*time.Second)
+	}
+	syslog.SetReadDeadline(time.Now().Add(10 * time.Second))
+	for told := ""; !strings.Contains(told, "Maintenance tonight"); {
+		b := make([]byte, 4096)
+		n, err := syslog.Read(b)
+		if err != nil {
+			t.Errorf("the alert did not come by syslog: %v; last: %s", err, told)
+			break
+		}
+		if told = string(b[:n]); strings.Contains(told, "MessageOfTheDay") && !strings.HasPrefix(told, "<165>1 ") {
+			t.Errorf("facility and severity of the alert: %s", told)
+		}
 	}
 	reach := func(e *Enterprise, port int) bool {
 		c, err := l.Outsider.Dial("tcp", "", fmt.Sprintf("%s:%d", e.OutsideIP, port), 2*time.Second)

@@ -111,6 +111,11 @@ func runAppliance(ctx context.Context, f runFlags, stdout, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
+	syslog := observe.NewSyslog(time.Now)
+	log = slog.New(syslog.Handler(log.Handler()))
+	sending, stop := context.WithCancel(ctx)
+	defer stop()
+	go syslog.Run(sending)
 	cfg, err := goodConfig(f.config, stderr, log)
 	if err != nil {
 		return err
@@ -118,7 +123,7 @@ func runAppliance(ctx context.Context, f runFlags, stdout, stderr io.Writer) err
 	if err := shell.CheckSocket(f.control); err != nil {
 		return err
 	}
-	opt := proxy.Options{Config: cfg, File: f.config, StateDir: f.stateDir, Log: log, Version: version, Commit: commit, Recent: recent, Metrics: f.metrics}
+	opt := proxy.Options{Config: cfg, File: f.config, StateDir: f.stateDir, Log: log, Version: version, Commit: commit, Recent: recent, Syslog: syslog, Metrics: f.metrics}
 	if f.keyLog != "" {
 		file, err := os.OpenFile(f.keyLog, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 		if err != nil {

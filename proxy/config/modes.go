@@ -60,7 +60,7 @@ var (
 func modes() *allModes {
 	buildModes.Do(func() {
 		builtModes = &allModes{
-			global:       newMode("configuration", "config", systemCommands, interfaceGlobals, objectGlobals, groupGlobals, serviceGlobals, accessCommands, cryptoGlobals, tlsGlobals, imeGlobals, peerGlobals, policyGlobals, sshGlobals),
+			global:       newMode("configuration", "config", systemCommands, interfaceGlobals, objectGlobals, groupGlobals, serviceGlobals, accessCommands, cryptoGlobals, tlsGlobals, imeGlobals, peerGlobals, policyGlobals, sshGlobals, loggingCommands),
 			intf:         newMode("interface", "config-if", interfaceCommands),
 			object:       newMode("object network", "config-network-object", objectCommands),
 			objectGroup:  newMode("object-group network", "config-network-object-group", groupCommands),

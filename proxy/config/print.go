@@ -56,6 +56,7 @@ var sections = []section{
 	{[]string{"access-group"}, writeAccessGroups},
 	{[]string{"route"}, writeRoutes},
 	{[]string{"threat-detection"}, writeThreatDetection},
+	{[]string{"logging"}, writeLogging},
 	{[]string{"username"}, writeUsers},
 	{[]string{"ssh"}, writeSSH},
 	{[]string{"crypto"}, writeCrypto},

@@ -40,6 +40,7 @@ var kindWords = map[string]string{
 	"PAIR":          "two names of interfaces, `(REAL,MAPPED)`",
 	"PASSWORD":      "10 to 64 characters of codes 0x21 to 0x7e",
 	"FBS":           "the name of a file that ends in `.fbs`",
+	"SYSLOGPORT":    "`udp/` and a port, such as `udp/514`",
 	"PEERHOST":      "the IPv4 address or the name of a host",
 	"HTTPSURL":      "a URL of scheme `https`",
 	"WEBURL":        "a URL of scheme `https` or `http`",

@@ -128,6 +128,7 @@ func (c *Config) Resolve() (*Resolved, Diagnostics) {
 	k.peerServer()
 	k.policies()
 	k.ssh()
+	k.logging()
 	k.found.sort()
 	// One thing that is used twice is reported once.
 	k.found = slices.CompactFunc(k.found, func(a, b Diagnostic) bool {

@@ -43,6 +43,7 @@ type Config struct {
 	EnablePassword                     Secret        // bcrypt; empty: enable asks for none
 	EnableAt                           Pos
 	SSH                                SSH
+	Logging                            Logging
 	Where                              Places // single settings of the whole box
 
 	file   string
