@@ -77,6 +77,41 @@ func (r *Ring) AddServer(t T, letter, domain, outside string) *Enterprise {
 	return e
 }
 
+// bareAgent publishes numbers. It has no PBX and no PSTN: nothing listens there.
+const bareAgent = `state-directory %[1]s
+control %[2]s
+media %[3]s ports 40000 40999
+pbx none
+ listen tcp %[3]s port 5060
+ peer tcp %[4]s port 5060
+pstn-trunk none
+ listen udp %[3]s port 5080
+ peer udp %[4]s port 5060
+ime-trunk proxy
+ listen tcp %[3]s port 5070
+service main
+ domain %[5]s
+ enrolled-group numbers
+ external-address %[3]s port 5070
+ activated
+enrolled-group numbers
+ pattern %[6]s
+`
+
+// Publish starts a call agent beside a server of AddServer, which lets it publish a pattern and nothing else. The server's VAP port must be on the outside interface.
+func (r *Ring) Publish(t T, e *Enterprise, pattern string) {
+	t.Helper()
+	dir := filepath.Join(r.lab.Dir, "agent-"+e.Letter)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatalf("%v", err)
+	}
+	e.UCMHost = e.EdgeHost
+	e.Agent = &IMEAgent{e: e, lab: r.lab, ConfigFile: filepath.Join(dir, "callagent.cfg"), StateDir: filepath.Join(dir, "state"), Control: filepath.Join(r.lab.socks, "agent-"+e.Letter)}
+	text := fmt.Sprintf(bareAgent, e.Agent.StateDir, e.Agent.Control, e.OutsideIP, e.Gateway, e.Domain, pattern)
+	writeFile(t, e.Agent.ConfigFile, WithPeerServer(e.OutsideIP.String())(text))
+	e.Agent.Start(t)
+}
+
 // License issues a license file.
 func (r *Ring) License(t T, args ...string) string {
 	t.Helper()

@@ -48,27 +48,6 @@ func WithPeerServer(address string) func(string) string {
 	}
 }
 
-// liarAgent publishes a number that is not its own. It has no PBX and no PSTN: nothing listens there.
-const liarAgent = `state-directory %[1]s
-control %[2]s
-media %[3]s ports 40000 40999
-pbx none
- listen tcp %[3]s port 5060
- peer tcp %[4]s port 5060
-pstn-trunk none
- listen udp %[3]s port 5080
- peer udp %[4]s port 5060
-ime-trunk proxy
- listen tcp %[3]s port 5070
-service main
- domain liar.example
- enrolled-group stolen
- external-address %[3]s port 5070
- activated
-enrolled-group stolen
- pattern %[5]s
-`
-
 // story is what stands while it is told.
 type story struct {
 	t       T
@@ -90,12 +69,15 @@ func StoryJob(t T, l *Lab, say func(format string, args ...any)) (r StoryReport,
 	}
 	s := &story{t: t, l: l, say: say, problem: func(format string, args ...any) { problems = append(problems, "story: "+fmt.Sprintf(format, args...)) }}
 	begun := time.Now()
+	wire := l.Capture(t, l.Internet.Host, "ea") // all that A's peer server says and hears
 	s.ring = l.StartRing(t)
 	say("An enrolment authority (%s) and a bootstrap server (%s) stand; lowered for the show: calls of one number every %d s (3600) and %d s (60 to 300) before a validation",
 		s.ring.URL, s.ring.BootIP, storyInterval, storyDelay)
 	l.JoinPSTN(t)
 	s.liarFirst()
 	s.ownerProves()
+	wire.Stop(t)
+	s.onTheWire(wire.Packets(t))
 	f, more := fallbackJob(t, l, true, func(format string, args ...any) {
 		if s.report.Seconds == 0 && strings.Contains(format, "goes over the Internet") {
 			s.report.Seconds = time.Since(begun).Seconds()
@@ -115,7 +97,7 @@ func (s *story) liarFirst() {
 	t.Helper()
 	s.liar = s.ring.AddServer(t, "x", "liar.example", "203.0.113.32/27")
 	s.ring.Join(t, s.liar, peerLines("outside")+" ticket epoch 1 password ticket-password-of-x\n")
-	s.startLiarAgent()
+	s.ring.Publish(t, s.liar, b.Number)
 	s.ring.Join(t, a, peerLines("inside"))
 	s.publishes(a)
 	s.publishes(s.liar)
@@ -189,21 +171,6 @@ func (s *story) pstnCall() {
 	tap.Stop(t)
 	s.say("%s calls %s over the PSTN (answered after %d ms) and hangs up; records of the call go to the peer servers", a.Number, b.Number, setup.Milliseconds())
 	Until(t, 10*time.Second, "the record of A is at its peer server", func() bool { return len(a.Agent.VCRs(t)) == 0 })
-}
-
-// startLiarAgent starts the liar's call agent beside its peer server.
-func (s *story) startLiarAgent() {
-	t, l, x := s.t, s.l, s.liar
-	t.Helper()
-	dir := filepath.Join(l.Dir, "agent-x")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatalf("%v", err)
-	}
-	x.UCMHost = x.EdgeHost
-	x.Agent = &IMEAgent{e: x, lab: l, ConfigFile: filepath.Join(dir, "callagent.cfg"), StateDir: filepath.Join(dir, "state"), Control: filepath.Join(l.socks, "agent-x")}
-	text := fmt.Sprintf(liarAgent, x.Agent.StateDir, x.Agent.Control, x.OutsideIP, x.Gateway, l.B.Number)
-	writeFile(t, x.Agent.ConfigFile, WithPeerServer(x.OutsideIP.String())(text))
-	x.Agent.Start(t)
 }
 
 // publishes waits until an enterprise's call agent is registered and its numbers lie in the ring.
@@ -293,6 +260,41 @@ func (s *story) counters(e *Enterprise, want map[string]float64) {
 			s.problem("%s of %s is %.0f, want %.0f", name, e.Domain, got, v)
 		}
 	}
+}
+
+// onTheWire looks at what peer servers said over the Internet: ring and validation, and no number that could be read.
+func (s *story) onTheWire(packets []Packet) {
+	a := s.l.A
+	count := map[uint16]int{}
+	for _, p := range packets {
+		if p.Proto != protoTCP || p.Src.Addr() != a.OutsideIP && p.Dst.Addr() != a.OutsideIP || len(p.Payload) == 0 {
+			continue
+		}
+		for _, n := range []string{a.Number, s.l.B.Number} {
+			if strings.Contains(string(p.Payload), strings.TrimPrefix(n, "+")) {
+				s.problem("%s can be read on the Internet, from %v to %v", n, p.Src, p.Dst)
+			}
+		}
+		for _, port := range []uint16{p.Src.Port(), p.Dst.Port()} {
+			count[port]++
+		}
+	}
+	if count[6084] == 0 || count[8470] == 0 || count[enrollPort] == 0 {
+		s.problem("packets on the Internet by port: %v, want some of 6084, 8470 and %d", count, enrollPort)
+	}
+	var metrics struct {
+		Text string `json:"metrics"`
+	}
+	a.Proxy.Show(s.t, "metrics", &metrics)
+	for _, want := range []string{"imeproxy_peer_server_validations_pending 0\n", "imeproxy_peer_server_ime_distributed_cache_health 2\n", "imeproxy_peer_server_clients_registered 1\n"} {
+		if !strings.Contains(metrics.Text, want) {
+			s.problem("metrics of %s have no %q", a.Domain, want)
+		}
+	}
+	if holding(filepath.Join(a.Proxy.StateDir, "peer-server"), s.l.B.Number) == "" {
+		s.problem("%s stands in no file of %s", s.l.B.Number, a.Domain)
+	}
+	s.say("  Internet  %d packets of the distributed cache (6084), %d of validation (8470), no number can be read in them", count[6084], count[8470])
 }
 
 // nothingLeaks looks at what the liar and the bootstrap server know: neither number stands in anything that they keep or log, but the number that the liar itself claims.
