@@ -1,6 +1,8 @@
 package testbed
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -18,7 +20,8 @@ func TestCallAgent(t *testing.T) {
 	onlyTheCalledSideHears(t, lab)
 }
 
-// onlyTheCalledSideHears that a call of A is bad: its call agent asks that of A, which is the one that can dial.
+// onlyTheCalledSideHears that a call of A is bad: its call agent asks that of A, which is the one that can dial. The PSTN loses
+// A's answer to the last step for a while, and the call is not lost with it.
 func onlyTheCalledSideHears(t *testing.T, lab *Lab) {
 	a, b := lab.A, lab.B
 	var before [2]int
@@ -29,18 +32,25 @@ func onlyTheCalledSideHears(t *testing.T, lab *Lab) {
 	if err := lab.Internet.Spoil(map[*Enterprise]Loss{a: badInternet(3)}); err != nil {
 		t.Fatal(err)
 	}
-	phone, internet := lab.Capture(t, b.PhoneHost, "eth0"), lab.Capture(t, lab.Internet.Host, "ea")
+	lab.PSTNHost.MustRun(t, "nft", fmt.Sprintf("add table ip lost; add chain ip lost in { type filter hook input priority 0; }; "+
+		"add rule ip lost in ip saddr %s udp dport 5060 @th,64,88 0x%x counter drop", a.UCMIP, "SIP/2.0 200"))
+	phoneA, phoneB, internet := lab.Capture(t, a.PhoneHost, "eth0"), lab.Capture(t, b.PhoneHost, "eth0"), lab.Capture(t, lab.Internet.Host, "ea")
 	for _, e := range lab.Enterprises() {
 		Until(t, 30*time.Second, "the call has moved at call agent "+e.Letter, func() bool { return e.Agent.Counters(t)["FallbackCallsSuccessful"] == 2 })
 		if c := e.Agent.Counters(t); c["FallbackCallsFailed"] != 0 || c["ActiveCalls"] != 1 {
 			t.Errorf("counters of call agent %s: %v", e.Letter, c)
 		}
 	}
+	if out := lab.PSTNHost.MustRun(t, "nft", "list table ip lost"); strings.Contains(out, "packets 0 ") {
+		t.Errorf("the PSTN lost no answer: %s", out)
+	}
+	lab.PSTNHost.MustRun(t, "nft", "delete table ip lost")
 	moved := time.Now()
-	lab.TalkFor(t, time.Second, phone)
+	lab.TalkFor(t, time.Second, phoneA, phoneB)
 	a.Phone.Hangup(t)
 	b.Phone.WaitEvent(t, "CALL_CLOSED", 10*time.Second)
-	phone.Stop(t)
+	phoneA.Stop(t)
+	phoneB.Stop(t)
 	internet.Stop(t)
 	if n := len(media(between(internet.Packets(t), moved, time.Now()))); n > 0 {
 		t.Errorf("%d media packets on the Internet after the move", n)

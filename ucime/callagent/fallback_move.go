@@ -318,7 +318,9 @@ func (c *call) takeOver() error {
 	err = c.tell(l, phone)
 	c.mu.Lock()
 	gone := c.fb.leg == nil
-	if err == nil && !gone {
+	// The originating side ends the IP leg when it has moved: that tells what an answer would have told that is late or lost.
+	moved := !gone && (err == nil || c.fb.farGone)
+	if moved {
 		c.far, c.fb.moved, c.kind, c.fb.leg = l, true, kindPSTN, ime
 		if c.fb.farGone {
 			c.fb.leg = nil
@@ -327,7 +329,7 @@ func (c *call) takeOver() error {
 	farGone := c.fb.farGone
 	c.mu.Unlock()
 	switch {
-	case err == nil && !gone:
+	case moved:
 		if farGone {
 			c.unregister(ime)
 		}

@@ -271,6 +271,7 @@ type Outgoing struct {
 	Leg       *Leg
 	Tx        *sip.ClientTx
 	req       *sip.Request
+	within    bool // a dialog that stands
 	cancelled sync.Once
 }
 
@@ -308,7 +309,8 @@ func (l *Leg) ack(tx *sip.ClientTx, seq uint32, sdp []byte) {
 	tx.OnRetransmission(func(*sip.Response) { _ = l.E.write(r.Clone()) })
 }
 
-// Cancel gives the INVITE up: CANCEL, and BYE should it be answered all the same. It returns at once.
+// Cancel gives the INVITE up: CANCEL, and should it be answered all the same ACK, and BYE where it opened the dialog. It returns
+// at once.
 func (o *Outgoing) Cancel() {
 	o.cancelled.Do(func() {
 		o.Leg.E.background(o.cancel)
@@ -332,9 +334,11 @@ func (o *Outgoing) cancel() {
 		select {
 		case res := <-o.Tx.Responses():
 			if res.IsSuccess() {
-				o.Learn(res)
+				o.Leg.learn(res, !o.within)
 				o.Ack(nil)
-				o.Leg.Bye(ctx)
+				if !o.within {
+					o.Leg.Bye(ctx)
+				}
 			}
 			if !res.IsProvisional() {
 				return
@@ -399,7 +403,7 @@ func (l *Leg) Reinvite(ctx context.Context, sdp []byte, kind string, x Extra) (r
 		case <-tx.Done():
 			return nil, nil, fmt.Errorf("%w: %w", ErrNoAnswer, tx.Err())
 		case <-ctx.Done():
-			(&Outgoing{Leg: l, Tx: tx, req: r}).Cancel()
+			(&Outgoing{Leg: l, Tx: tx, req: r, within: true}).Cancel()
 			return nil, nil, fmt.Errorf("%w: %w", ErrNoAnswer, ctx.Err())
 		}
 		if res.IsProvisional() {
