@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -47,6 +48,7 @@ type Agent struct {
 	link     *uplink.Link // to the peer servers
 	pbx, ime *leg.Endpoint
 	pstn     []*leg.Endpoint // as in the configuration
+	open     chan struct{}   // closed when all sockets are open
 	ctx      context.Context // ends with the agent
 	stop     context.CancelFunc
 	wg       sync.WaitGroup
@@ -76,7 +78,7 @@ func Start(o Options) (*Agent, error) {
 	}
 	a := &Agent{
 		log: o.Log, now: o.Now, dialogs: make(map[string]*call), calls: make(map[*call]bool), alerts: make(map[string]*Alert),
-		wake: make(chan struct{}, 1), digits: make(map[string]*call), limits: make([]limiter, len(cfg.PSTN)),
+		open: make(chan struct{}), wake: make(chan struct{}, 1), digits: make(map[string]*call), limits: make([]limiter, len(cfg.PSTN)),
 	}
 	a.ctx, a.stop = context.WithCancel(context.Background())
 	var err error
@@ -97,18 +99,34 @@ func Start(o Options) (*Agent, error) {
 	return a, nil
 }
 
+// listen opens all sockets. Requests wait until the last one is open: a call needs more than its own.
 func (a *Agent) listen(cfg *config.Config) (err error) {
-	if a.pbx, err = leg.Listen(cfg.PBX.Name, cfg.PBX.Listen, a.log, a.fromPBX); err != nil {
+	whenOpen := func(handle leg.Handler) leg.Handler {
+		return func(e *leg.Endpoint, req *sip.Request, tx *sip.ServerTx) {
+			select {
+			case <-a.open:
+				handle(e, req, tx)
+			case <-a.ctx.Done(): // it never served
+			}
+		}
+	}
+	peer := func(t func(*config.Config) *config.Trunk) func(netip.Addr) bool {
+		return func(from netip.Addr) bool { return t(a.settings().cfg).Peer.Addr.Addr() == from }
+	}
+	if a.pbx, err = leg.Listen(cfg.PBX.Name, cfg.PBX.Listen, peer(func(c *config.Config) *config.Trunk { return c.PBX }), a.log, whenOpen(a.fromPBX)); err != nil {
 		return err
 	}
 	for i, t := range cfg.PSTN {
-		e, err := leg.Listen(t.Name, t.Listen, a.log, func(e *leg.Endpoint, req *sip.Request, tx *sip.ServerTx) { a.fromPSTN(i, e, req, tx) })
+		e, err := leg.Listen(t.Name, t.Listen, peer(func(c *config.Config) *config.Trunk { return c.PSTN[i] }), a.log,
+			whenOpen(func(e *leg.Endpoint, req *sip.Request, tx *sip.ServerTx) { a.fromPSTN(i, e, req, tx) }))
 		if err != nil {
 			return err
 		}
 		a.pstn = append(a.pstn, e)
 	}
-	a.ime, err = leg.Listen(cfg.IME.Name, []config.Listener{cfg.IME.Listen}, a.log, a.fromIME)
+	if a.ime, err = leg.Listen(cfg.IME.Name, []config.Listener{cfg.IME.Listen}, nil, a.log, whenOpen(a.fromIME)); err == nil {
+		close(a.open)
+	}
 	return err
 }
 

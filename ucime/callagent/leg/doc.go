@@ -4,5 +4,5 @@
 // Data in and out: requests and responses. A leg keeps its route set, its remote target, its sequence numbers and the last
 // descriptions of both sides; a 2xx is repeated over UDP until its ACK, and an ACK is repeated when its 2xx is. Loose routing
 // alone; no reliable provisional responses, no session timers (neither is offered). Limits: 1,024 connections a listener,
-// messages of 64 KiB. Endpoint and Leg are for concurrent use.
+// 1,024 UDP senders besides the peer, messages of 64 KiB. Endpoint and Leg are for concurrent use.
 package leg

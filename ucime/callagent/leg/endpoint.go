@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/emiago/sipgo/sip"
@@ -20,6 +21,7 @@ import (
 
 const (
 	maximumConnections = 1024
+	maximumStrangers   = 1024 // UDP addresses that are not the peer's: sipgo keeps each for as long as the endpoint is open
 	writeTimeout       = 2 * time.Second
 )
 
@@ -29,7 +31,9 @@ type Handler func(e *Endpoint, req *sip.Request, tx *sip.ServerTx)
 // Endpoint is a trunk's end here.
 type Endpoint struct {
 	Name   string
+	known  func(netip.Addr) bool // the peer
 	tp     *sip.TransportLayer
+	tcp    *sip.TransportTCP
 	txl    *sip.TransactionLayer
 	local  map[string]netip.AddrPort
 	socks  []io.Closer
@@ -39,16 +43,21 @@ type Endpoint struct {
 	mu      sync.Mutex
 	closing bool           // nothing begins any more
 	work    sync.WaitGroup // handlers and senders
+
+	smu       sync.Mutex // guards what follows
+	sources   map[netip.AddrPort]bool
+	strangers int
 }
 
-// Listen opens the sockets of an endpoint and serves them.
-func Listen(name string, at []config.Listener, log *slog.Logger, handle Handler) (*Endpoint, error) {
-	e := &Endpoint{Name: name, local: make(map[string]netip.AddrPort), closed: make(chan struct{})}
+// Listen opens the sockets of an endpoint and serves them. Known tells the peer's addresses, of which any number of ports may send by UDP; of
+// all others, 1,024 may, and more get no answer. Nil takes everybody for the peer.
+func Listen(name string, at []config.Listener, known func(netip.Addr) bool, log *slog.Logger, handle Handler) (*Endpoint, error) {
+	e := &Endpoint{Name: name, known: known, local: make(map[string]netip.AddrPort), closed: make(chan struct{}), sources: make(map[netip.AddrPort]bool)}
 	quiet := slog.New(levelled{log.Handler(), slog.LevelError + 1}) // sipgo tells of peers' mistakes as errors: they are no news
 	silence.Do(func() { sip.SetDefaultLogger(quiet) })
-	dialer := func(laddr net.Addr) net.Dialer { return net.Dialer{Timeout: 5 * time.Second, LocalAddr: laddr} }
+	e.tcp = &sip.TransportTCP{WriteTimeout: writeTimeout, DialerCreate: e.dialer}
 	e.tp = sip.NewTransportLayer(net.DefaultResolver, sip.NewParser(), nil, sip.WithTransportLayerLogger(quiet), sip.WithTransportLayerReadFilter(e.reads),
-		sip.WithTransportLayerTransports(sip.TransportsConfig{TCP: &sip.TransportTCP{WriteTimeout: writeTimeout, DialerCreate: dialer}}))
+		sip.WithTransportLayerTransports(sip.TransportsConfig{TCP: e.tcp}))
 	e.txl = sip.NewTransactionLayer(e.tp, sip.WithTransactionLayerLogger(quiet), sip.WithTransactionLayerTerminateOnConnClose(),
 		sip.WithTransactionLayerUnhandledResponseHandler(func(*sip.Response) {}))
 	e.txl.OnRequest(func(req *sip.Request, tx *sip.ServerTx) { e.request(req, tx, handle) })
@@ -69,18 +78,43 @@ type levelled struct {
 
 func (l levelled) Enabled(_ context.Context, level slog.Level) bool { return level >= l.least }
 
-// announced tells when it is read from for the first time: sipgo knows the socket then.
-type announced struct {
+// dialer makes the dialer of a request of ours, which names its local address. What has none is a response whose connection is gone: it must
+// not go where the request's Via says, which the sender chose.
+func (e *Endpoint) dialer(laddr net.Addr) net.Dialer {
+	d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: laddr}
+	if a, ok := laddr.(*net.TCPAddr); !ok || a == nil {
+		d.Control = func(string, string, syscall.RawConn) error { return net.ErrClosed }
+	}
+	return d
+}
+
+// packets is a UDP socket as sipgo sees it.
+type packets struct {
 	net.PacketConn
 	once    sync.Once
-	reading chan struct{}
+	reading chan struct{} // closed when it is read from for the first time: sipgo knows the socket then
+	ended   func()        // called when nothing more can be read, before sipgo learns of it
 }
 
 // ReadFrom reads.
-func (a *announced) ReadFrom(b []byte) (int, net.Addr, error) {
-	a.once.Do(func() { close(a.reading) })
-	return a.PacketConn.ReadFrom(b)
+func (p *packets) ReadFrom(b []byte) (int, net.Addr, error) {
+	p.once.Do(func() { close(p.reading) })
+	n, from, err := p.PacketConn.ReadFrom(b)
+	if err != nil {
+		p.ended()
+	}
+	return n, from, err
 }
+
+// gone is the connection to an address when the endpoint has closed. A request that came last may still look for its connection, and where
+// there is none sipgo opens a socket that nobody closes.
+type gone struct{ net.Addr }
+
+func (g gone) LocalAddr() net.Addr        { return g.Addr }
+func (g gone) WriteMsg(sip.Message) error { return net.ErrClosed }
+func (g gone) Ref(int) int                { return 1 }
+func (g gone) TryClose() (int, error)     { return 1, nil }
+func (g gone) Close() error               { return nil }
 
 // silence keeps sipgo's own log, which is one for the whole process, to what is worse than a peer's mistake.
 var silence sync.Once
@@ -93,7 +127,7 @@ func (e *Endpoint) listen(l config.Listener) error {
 		}
 		e.local[l.Transport] = c.LocalAddr().(*net.UDPAddr).AddrPort()
 		e.socks = append(e.socks, c)
-		serving := &announced{PacketConn: c, reading: make(chan struct{})}
+		serving := &packets{PacketConn: c, reading: make(chan struct{}), ended: func() { e.leave(c.LocalAddr()) }}
 		e.serve.Go(func() { _ = e.tp.ServeUDP(serving) })
 		<-serving.reading // a request before that would open a socket of its own
 		return nil
@@ -157,13 +191,42 @@ func (e *Endpoint) enter() bool {
 	return true
 }
 
-// reads lets nothing in once the endpoint closes: sipgo would open a socket to answer what is read last.
-func (e *Endpoint) reads(_ sip.TransportReadProps, data []byte) ([]byte, error) {
+// reads lets nothing in once the endpoint closes, and no more strangers than it may.
+func (e *Endpoint) reads(p sip.TransportReadProps, data []byte) ([]byte, error) {
 	select {
 	case <-e.closed:
 		return nil, nil
 	default:
-		return data, nil
+	}
+	if from, ok := p.RemoteAddr.(*net.UDPAddr); ok && !e.source(from.AddrPort()) {
+		return nil, nil
+	}
+	return data, nil
+}
+
+// source notes a UDP sender; false: it is one stranger too many.
+func (e *Endpoint) source(from netip.AddrPort) bool {
+	e.smu.Lock()
+	defer e.smu.Unlock()
+	if e.sources[from] {
+		return true
+	}
+	if e.known != nil && !e.known(from.Addr().Unmap()) {
+		if e.strangers >= maximumStrangers {
+			return false
+		}
+		e.strangers++
+	}
+	e.sources[from] = true
+	return true
+}
+
+// leave lets every address that has sent lead nowhere.
+func (e *Endpoint) leave(local net.Addr) {
+	e.smu.Lock()
+	defer e.smu.Unlock()
+	for from := range e.sources {
+		e.tp.Pool("udp").Add(net.UDPAddrFromAddrPort(from).String(), gone{local})
 	}
 }
 
@@ -185,12 +248,11 @@ func (e *Endpoint) Close() {
 	close(e.closed)
 	e.txl.Close()
 	e.work.Wait()
-	var errs error
 	for _, s := range e.socks {
-		errs = errors.Join(errs, s.Close())
+		_ = s.Close()
 	}
-	_ = errors.Join(errs, e.tp.Close())
 	e.serve.Wait()
+	_ = e.tcp.Close() // after the listeners: no connection comes after this
 }
 
 // Request makes a request that goes to dest by a transport of this endpoint.
