@@ -2,6 +2,7 @@ package callagent
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -84,7 +85,8 @@ func TestAnyFailureOfTheIPPathGoesToThePSTN(t *testing.T) {
 		answer int
 	}{
 		"nobody listens": {[]netip.AddrPort{closed}, 0}, "nobody answers": {[]netip.AddrPort{mute}, 0},
-		"503": {nil, 503}, "403": {nil, 403}, "404": {nil, 404}, "500": {nil, 500}, "488": {nil, 488},
+		"nobody of six answers": {[]netip.AddrPort{mute, mute, mute, mute, mute, mute}, 0},
+		"503":                   {nil, 503}, "403": {nil, 403}, "404": {nil, 404}, "500": {nil, 500}, "488": {nil, 488},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, "")
@@ -121,6 +123,88 @@ func TestThePathDiesWhileThePhoneRings(t *testing.T) {
 	begin := time.Now()
 	if at, _ := w.toPSTN(out, other); at.Sub(begin) > 2*time.Second {
 		t.Errorf("on the PSTN after %v", at.Sub(begin))
+	}
+}
+
+// What a far phone said before its path died must not keep the caller from hearing the one that answers: it is of another early dialog.
+func TestThePSTNAnswersInADialogOfItsOwn(t *testing.T) {
+	w := newWorld(t, "")
+	w.route(other, w.far.at)
+	out := w.pbx.call(w.pbxAt, own, other, anySDP)
+	s := w.far.expect()
+	_ = w.far.leg(s).Respond(s.req, s.tx, 183, "Session Progress", anySDP, "", nil)
+	early := take(t, out.Tx.Responses(), "early media")
+	for ; early.StatusCode != 183; early = take(t, out.Tx.Responses(), "early media") {
+	}
+	answer(s.req, s.tx, 503, "Service Unavailable")
+	s = w.pstn.expect()
+	l := w.pstn.leg(s)
+	if err := l.Respond(s.req, s.tx, 200, "OK", anySDP, "", nil); err != nil {
+		t.Fatal(err)
+	}
+	res := final(t, out)
+	one, _ := early.To().Params.Get("tag")
+	two, _ := res.To().Params.Get("tag")
+	if res.StatusCode != 200 || one == "" || one == two {
+		t.Errorf("tags %s and %s", one, two)
+	}
+	take(t, w.pstn.acks, "the ACK")
+	out.Leg.Bye(context.Background()) // of the dialog that was answered
+	take(t, w.pstn.byes, "the BYE")
+	w.counts(map[string]uint64{"ActiveCalls": 0})
+}
+
+// deaf is a place where nobody answers, not even that he tries.
+func deaf(t *testing.T) netip.AddrPort {
+	t.Helper()
+	c, err := net.ListenPacket("udp4", "127.0.0.7:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+func peerLine(at netip.AddrPort) string {
+	return fmt.Sprintf(" peer udp %s port %d\n", at.Addr(), at.Port())
+}
+
+// second gives the agent another PSTN trunk, whose peer it returns.
+func second(t *testing.T) (*peer, string) {
+	t.Helper()
+	p := newPeer(t, "127.0.0.6", "udp")
+	return p, fmt.Sprintf("pstn-trunk u\n listen udp 127.0.0.1 port %d\n", port(t, "127.0.0.1", "udp")) + peerLine(p.at)
+}
+
+func TestAnotherTrunkTakesTheCall(t *testing.T) {
+	for name, refuse := range map[string]int{"the first is silent": 0, "the first is full": 503, "the number is busy": 486} {
+		t.Run(name, func(t *testing.T) {
+			two, lines := second(t)
+			w := newWorld(t, lines)
+			if refuse == 0 {
+				w.reload(strings.Replace(w.cfg, peerLine(w.pstn.at), peerLine(deaf(t)), 1))
+			}
+			out := w.pbx.call(w.pbxAt, own, other, anySDP)
+			if refuse > 0 {
+				s := w.pstn.expect()
+				answer(s.req, s.tx, refuse, "No")
+			}
+			if refuse == 486 {
+				if res := final(t, out); res.StatusCode != 486 {
+					t.Errorf("%s", res)
+				}
+				return
+			}
+			begin := time.Now()
+			s := two.expect()
+			if d := time.Since(begin); d > 3*time.Second {
+				t.Errorf("after %v", d)
+			}
+			_ = two.leg(s).Respond(s.req, s.tx, 200, "OK", anySDP, "", nil)
+			if res := final(t, out); res.StatusCode != 200 {
+				t.Errorf("%s", res)
+			}
+		})
 	}
 }
 

@@ -39,6 +39,7 @@ type call struct {
 	begun    time.Time
 	answered time.Time // zero: not yet
 	over     bool
+	told     bool                      // the caller got a description from somebody who did not answer
 	acks     map[*leg.Leg]func([]byte) // what an ACK from a leg lets us acknowledge at the other one
 	fb       fallbackState
 }
@@ -81,7 +82,7 @@ func key(callID, tag string) string { return callID + ";" + tag }
 func (c *call) register(l *leg.Leg) {
 	c.a.mu.Lock()
 	defer c.a.mu.Unlock()
-	c.a.dialogs[key(l.CallID, l.LocalTag)] = c
+	c.a.dialogs[key(l.CallID, l.LocalTag())] = c
 }
 
 func (c *call) unregister(l *leg.Leg) {
@@ -90,7 +91,7 @@ func (c *call) unregister(l *leg.Leg) {
 	}
 	c.a.mu.Lock()
 	defer c.a.mu.Unlock()
-	delete(c.a.dialogs, key(l.CallID, l.LocalTag))
+	delete(c.a.dialogs, key(l.CallID, l.LocalTag()))
 }
 
 // forget takes a call out of the tables.
@@ -156,6 +157,7 @@ type attempt struct {
 func (c *call) try(req *sip.Request, tx *sip.ServerTx, caller *leg.Leg, t attempt) (*leg.Outgoing, *sip.Response, error) {
 	ctx, done := context.WithCancel(c.ctx)
 	defer done()
+	c.fork(caller)
 	dial := ctx
 	if t.limit > 0 {
 		var stop context.CancelFunc
@@ -186,6 +188,11 @@ func (c *call) try(req *sip.Request, tx *sip.ServerTx, caller *leg.Leg, t attemp
 			first = ctx.Done()
 			if res.StatusCode > 100 {
 				out.Learn(res)
+				if len(res.Body()) > 0 {
+					c.mu.Lock()
+					c.told = true
+					c.mu.Unlock()
+				}
 				_ = caller.Respond(req, tx, res.StatusCode, res.Reason, res.Body(), contentType(res), append(carry(res), c.announce(caller)...))
 			}
 		case <-out.Tx.Done():
@@ -200,6 +207,19 @@ func (c *call) try(req *sip.Request, tx *sip.ServerTx, caller *leg.Leg, t attemp
 			}
 			return nil, nil, leg.ErrNoAnswer
 		}
+	}
+}
+
+// fork begins another early dialog with the caller where the one that there is has a description of somebody else.
+func (c *call) fork(caller *leg.Leg) {
+	c.mu.Lock()
+	told := c.told
+	c.told = false
+	c.mu.Unlock()
+	if told {
+		c.unregister(caller)
+		caller.Fork()
+		c.register(caller)
 	}
 }
 
@@ -290,7 +310,7 @@ func (c *call) legOf(req *sip.Request, tag string) *leg.Leg {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, l := range []*leg.Leg{c.pbx, c.far, c.fb.leg} {
-		if l != nil && l.CallID == req.CallID().Value() && l.LocalTag == tag && l.Matches(req) {
+		if l != nil && l.CallID == req.CallID().Value() && l.LocalTag() == tag && l.Matches(req) {
 			return l
 		}
 	}

@@ -152,7 +152,7 @@ func (a *Agent) targetDialog(req *sip.Request) *call {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.far == nil || c.far.E != a.ime || c.far.LocalTag != local || c.far.RemoteTag() != remote {
+	if c.far == nil || c.far.E != a.ime || c.far.LocalTag() != local || c.far.RemoteTag() != remote {
 		return nil
 	}
 	return c
@@ -250,7 +250,7 @@ func (a *Agent) enqueue(c *call) bool {
 	return true
 }
 
-// fallbacks begins the queued fallbacks at the first trunk's call rate. It holds one place at a time, so calls of users come between.
+// fallbacks begins the queued fallbacks at the trunks' call rates. It holds one place at a time, so calls of users come between.
 func (a *Agent) fallbacks() {
 	for {
 		a.mu.Lock()
@@ -259,7 +259,7 @@ func (a *Agent) fallbacks() {
 			c = a.queue[0]
 			a.queue = a.queue[1:]
 		}
-		rate := a.set.cfg.PSTN[0].CallRate
+		trunks := a.set.cfg.PSTN
 		a.mu.Unlock()
 		if c == nil {
 			select {
@@ -275,11 +275,11 @@ func (a *Agent) fallbacks() {
 		if over {
 			continue
 		}
-		wait, _ := a.reserve(0, rate, time.Hour)
+		trunk, wait := a.reserveFirst(trunks)
 		if !pause(a.ctx, wait) {
 			return
 		}
-		a.wg.Go(func() { c.settle(c.fallBack()) })
+		a.wg.Go(func() { c.settle(c.fallBack(trunk)) })
 	}
 }
 

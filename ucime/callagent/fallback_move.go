@@ -24,21 +24,20 @@ const (
 
 var errEnded = errors.New("the PSTN call ended")
 
-// fallBack moves a call to the PSTN, as its originating side.
-func (c *call) fallBack() error {
-	a, s := c.a, c.a.settings()
-	t := s.cfg.PSTN[0]
+// fallBack moves a call to the PSTN, as its originating side, over the trunk whose place it has or else another one.
+func (c *call) fallBack(trunk int) error {
+	s := c.a.settings()
 	media, err := dtmf.Open(s.cfg.Media.Addr, s.cfg.Media.Low, s.cfg.Media.High)
 	if err != nil {
 		return err
 	}
 	c.mu.Lock()
-	number, code := c.fb.number, c.fb.code
+	code := c.fb.code
 	c.fb.media, c.fb.gone, c.fb.reoffer = media, make(chan struct{}), make(chan reoffer, 1)
 	gone, offers := c.fb.gone, c.fb.reoffer
 	c.mu.Unlock()
-	l := toTrunk(a.pstn[0], t, c.caller, "", s.plan.Transform(t.FallbackCalled, number))
-	if err := c.dial(s, l, media); err != nil {
+	l, err := c.dialTrunks(s, trunk, media)
+	if err != nil {
 		return err
 	}
 	c.mu.Lock()
@@ -80,8 +79,44 @@ func (c *call) fallBack() error {
 	}
 }
 
-// dial places the fallback call; it must ring in time and be answered within the answer timer from then on.
-func (c *call) dial(s settings, l *leg.Leg, media *dtmf.Session) error {
+// errTrunk says that a trunk did not take a call for reasons of its own.
+var errTrunk = errors.New("the trunk does not take the call")
+
+// dialTrunks places the fallback call on the first trunk that takes it.
+func (c *call) dialTrunks(s settings, first int, media *dtmf.Session) (*leg.Leg, error) {
+	a := c.a
+	c.mu.Lock()
+	number := c.fb.number
+	c.mu.Unlock()
+	var failed error
+	for k := range s.cfg.PSTN {
+		i := (first + k) % len(s.cfg.PSTN)
+		t := s.cfg.PSTN[i]
+		if k > 0 {
+			wait, ok := a.reserve(i, t.CallRate, longestWait)
+			if !ok || !pause(c.ctx, wait) {
+				continue
+			}
+		}
+		l := toTrunk(a.pstn[i], t, c.caller, "", s.plan.Transform(t.FallbackCalled, number))
+		err := c.dial(s, l, media, k+1 < len(s.cfg.PSTN))
+		if err == nil {
+			c.mu.Lock()
+			c.trunk = i
+			c.mu.Unlock()
+			return l, nil
+		}
+		failed = errors.Join(failed, fmt.Errorf("%s: %w", t.Name, err))
+		if !errors.Is(err, errTrunk) {
+			break
+		}
+	}
+	return nil, fmt.Errorf("fallback call: %w", failed)
+}
+
+// dial places the fallback call; it must ring in time and be answered within the answer timer from then on. Where there are more trunks, this
+// one must give a sign of life soon.
+func (c *call) dial(s settings, l *leg.Leg, media *dtmf.Session, more bool) error {
 	answerTimer := s.cfg.Fallback.AnswerTimer
 	c.mu.Lock()
 	own := c.own()
@@ -94,11 +129,14 @@ func (c *call) dial(s settings, l *leg.Leg, media *dtmf.Session) error {
 	defer done()
 	out, err := l.Invite(ctx, media.Offer(), "", nil)
 	if err != nil {
-		return fmt.Errorf("fallback call: %w", err)
+		return fmt.Errorf("%w: %w", errTrunk, err)
 	}
 	limit := time.NewTimer(alertLimit)
+	if more {
+		limit.Reset(trunkLimit)
+	}
 	defer limit.Stop()
-	ringing := false
+	ringing, alive := false, false
 	for {
 		select {
 		case res := <-out.Tx.Responses():
@@ -107,17 +145,25 @@ func (c *call) dial(s settings, l *leg.Leg, media *dtmf.Session) error {
 				out.Learn(res)
 				out.Ack(nil)
 				return nil
+			case trunkFails(res.StatusCode):
+				return fmt.Errorf("%w: %d %s", errTrunk, res.StatusCode, res.Reason)
 			case !res.IsProvisional():
-				return fmt.Errorf("fallback call: %d %s", res.StatusCode, res.Reason)
+				return fmt.Errorf("%d %s", res.StatusCode, res.Reason)
 			case res.StatusCode > 100 && !ringing:
 				ringing = true
 				limit.Reset(answerTimer)
+			case !alive && !ringing:
+				limit.Reset(alertLimit)
 			}
+			alive = true
 		case <-out.Tx.Done():
-			return fmt.Errorf("fallback call: %w", leg.ErrNoAnswer)
+			return fmt.Errorf("%w: %w", errTrunk, leg.ErrNoAnswer)
 		case <-limit.C:
 			out.Cancel()
-			return fmt.Errorf("fallback call: %w in time", leg.ErrNoAnswer)
+			if !ringing {
+				return fmt.Errorf("%w: %w in time", errTrunk, leg.ErrNoAnswer)
+			}
+			return fmt.Errorf("%w in time", leg.ErrNoAnswer)
 		case <-c.ctx.Done():
 			out.Cancel()
 			return c.ctx.Err()

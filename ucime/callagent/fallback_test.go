@@ -114,12 +114,12 @@ type pair struct {
 const bNumber = "+12125552222"
 
 // newPair sets a call from A's phone to B's up, over the IME trunks.
-func newPair(t *testing.T, change func(text string) string) *pair {
+func newPair(t *testing.T, change func(text string) string, moreOfA ...string) *pair {
 	t.Helper()
 	p := &pair{world: &world{t: t, pbx: newPeer(t, "127.0.0.2", "udp"), far: newPeer(t, "127.0.0.4", "tcp")}, b: &world{t: t, pbx: newPeer(t, "127.0.0.12", "udp")}}
 	p.pstnAt = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(port(t, "127.0.0.1", "udp")))
 	p.b.pstnAt = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.11"), uint16(port(t, "127.0.0.11", "udp")))
-	p.start("127.0.0.1", "a.example", "+14085551XXX", p.pbx.at, p.b.pstnAt, "")
+	p.start("127.0.0.1", "a.example", "+14085551XXX", p.pbx.at, p.b.pstnAt, strings.Join(moreOfA, ""))
 	p.b.start("127.0.0.11", "b.example", "+12125552XXX", p.b.pbx.at, p.pstnAt, "")
 	p.b.reload(strings.Replace(p.b.cfg, "advertised-number +14085559999", "advertised-number +12125559999", 1))
 	if change != nil {
@@ -167,7 +167,7 @@ func notify(t *testing.T, proxy *peer, to netip.AddrPort, l *leg.Leg, change ...
 	target.Port = int(to.Port())
 	r := proxy.Calling("tcp", to.String(), target, leg.Party{URI: uri("", "127.0.0.4")}, leg.Party{URI: uri("", to.Addr().String())})
 	h := map[string]string{
-		"Target-Dialog": fmt.Sprintf("%s;local-tag=%s;remote-tag=%s", l.CallID, l.LocalTag, l.RemoteTag()),
+		"Target-Dialog": fmt.Sprintf("%s;local-tag=%s;remote-tag=%s", l.CallID, l.LocalTag(), l.RemoteTag()),
 		"Refer-To":      "<urn:uc-ime:pstn-fallback>", "Refer-Sub": "false", "Supported": "tdialog, norefersub",
 	}
 	for _, c := range change {
@@ -224,6 +224,32 @@ func TestABadCallMovesToThePSTN(t *testing.T) {
 	}
 }
 
+// The first trunk is silent, or full: the call moves over the other one.
+func TestAFallbackOverAnotherTrunk(t *testing.T) {
+	for name, code := range map[string]int{"silent": 0, "full": 503} {
+		t.Run(name, func(t *testing.T) {
+			full := newPeer(t, "127.0.0.6", "udp")
+			broken := full.at
+			if code == 0 {
+				broken = deaf(t)
+			}
+			// The second trunk leads to the other enterprise; the first one did while the call was set up, and does no more.
+			nowhere := peerLine(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.11"), uint16(port(t, "127.0.0.11", "udp"))))
+			p := newPair(t, nil, fmt.Sprintf("pstn-trunk u\n listen udp 127.0.0.1 port %d\n", port(t, "127.0.0.1", "udp"))+nowhere)
+			there := peerLine(p.b.pstnAt)
+			p.reload(strings.Replace(strings.Replace(p.cfg, there, peerLine(broken), 1), nowhere, there, 1))
+			if got := notify(t, p.far, p.imeAt, p.ime); got != 202 {
+				t.Fatalf("the notification was answered %d", got)
+			}
+			if code > 0 {
+				s := full.expect()
+				answer(s.req, s.tx, code, "No")
+			}
+			p.onPSTN()
+		})
+	}
+}
+
 // The terminating side alone may see that the path is bad; it asks the originating one.
 func TestTheTerminatingSideAsks(t *testing.T) {
 	p := newPair(t, nil)
@@ -240,7 +266,7 @@ func TestNotificationsThatAreRefused(t *testing.T) {
 		want   int
 	}{
 		{[2]string{"Target-Dialog", "x;local-tag=a;remote-tag=b"}, 481},
-		{[2]string{"Target-Dialog", fmt.Sprintf("%s;local-tag=%s;remote-tag=wrong", p.ime.CallID, p.ime.LocalTag)}, 481},
+		{[2]string{"Target-Dialog", fmt.Sprintf("%s;local-tag=%s;remote-tag=wrong", p.ime.CallID, p.ime.LocalTag())}, 481},
 		{[2]string{"Target-Dialog", ""}, 481},
 		{[2]string{"Refer-To", "<sip:+19005551212@evil.example>"}, 403},
 	} {

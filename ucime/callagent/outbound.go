@@ -12,6 +12,7 @@ import (
 
 	"github.com/emiago/sipgo/sip"
 
+	"imeproxy/ucime/callagent/config"
 	"imeproxy/ucime/callagent/leg"
 	"imeproxy/ucime/callagent/mapclient"
 	"imeproxy/ucime/callagent/routes"
@@ -23,8 +24,14 @@ import (
 const (
 	watchEvery = 600 * time.Millisecond
 	watchLimit = 1200 * time.Millisecond
-	// headStart is what is left of the connection timer to place the call on the PSTN.
+	// setupLimit is how long all ways over the Internet together may give no sign of life; a timer that is set higher raises it.
+	setupLimit = 2 * time.Second
+	// headStart is what is left of it to place the call on the PSTN.
 	headStart = 100 * time.Millisecond
+	// leastTry is the least time that is worth a try.
+	leastTry = 50 * time.Millisecond
+	// trunkLimit is how long a PSTN trunk may give no sign of life when there is another one.
+	trunkLimit = 2 * time.Second
 	// longestWait is how long a caller waits for the trunk's call rate.
 	longestWait = 2 * time.Second
 	// longestSetup bounds the ringing of a call.
@@ -71,16 +78,36 @@ func (c *call) route(s settings) (learn.Route, bool) {
 	return r, ok && s.plan.Trusted(r.Domain, r.Number)
 }
 
-// byIP tries the URIs of a route, one after the other. True: the call is settled, by an answer, the called user's refusal or the
-// caller's hanging up. False: the PSTN is next.
+// silence is how long the ways of a call over the Internet together may be silent.
+func silence(f config.Feature, offPath bool) time.Duration {
+	limit := max(setupLimit, f.ConnectionTimer)
+	if offPath {
+		limit = max(limit, f.FirewallConnectionTimer, f.FirewallMappingTimer)
+	}
+	return limit - headStart
+}
+
+// errFirewall says that the mapping service is of no use now: no URI is reached without it (guide table 16).
+var errFirewall = errors.New("the mapping service does not answer")
+
+// byIP tries the URIs of a route, one after the other. Those that are silent share one limit, so that the caller of an enterprise that
+// has many does not wait for each. True: the call is settled, by an answer, the called user's refusal or the caller's hanging up.
+// False: the PSTN is next.
 func (c *call) byIP(s settings, r learn.Route, req *sip.Request, tx *sip.ServerTx) bool {
 	log := c.a.log.With("called", c.to, "domain", r.Domain)
-	for _, u := range r.URIs {
-		out, res, err := c.tryURI(s, r, u, req, tx)
+	end := time.Now().Add(silence(s.cfg.Feature, s.cfg.Service.Firewall != ""))
+	for i, u := range r.URIs {
+		if time.Until(end) < leastTry {
+			return false
+		}
+		out, res, err := c.tryURI(s, r, u, window{end, len(r.URIs) - i}, req, tx)
 		switch {
 		case err != nil && c.ctx.Err() != nil:
 			c.refuse(req, tx, c.pbx, 487, "Request Terminated", nil)
 			return true
+		case errors.Is(err, errFirewall):
+			log.Warn("IP path failed", "err", err)
+			return false
 		case err != nil:
 			log.Warn("IP path failed", "uri", u, "err", err)
 		case res.IsSuccess():
@@ -103,12 +130,20 @@ func (c *call) byIP(s settings, r learn.Route, req *sip.Request, tx *sip.ServerT
 	return false
 }
 
-// tryURI tries one URI of a route.
-func (c *call) tryURI(s settings, r learn.Route, u string, req *sip.Request, tx *sip.ServerTx) (*leg.Outgoing, *sip.Response, error) {
-	limit := s.cfg.Feature.ConnectionTimer - headStart
-	begun := time.Now()
-	ctx, done := context.WithTimeout(c.ctx, limit)
+// window is the time that some URIs share.
+type window struct {
+	end  time.Time
+	uris int
+}
+
+func (w window) share() time.Duration { return time.Until(w.end) / time.Duration(w.uris) }
+
+// tryURI tries one URI of a route, which may be silent for its share of the window and no longer than the connection timer.
+func (c *call) tryURI(s settings, r learn.Route, u string, w window, req *sip.Request, tx *sip.ServerTx) (*leg.Outgoing, *sip.Response, error) {
+	timer := s.cfg.Feature.ConnectionTimer - headStart
+	ctx, done := context.WithTimeout(c.ctx, min(w.share(), timer))
 	defer done()
+	begun := time.Now()
 	host, port, err := routes.Target(u)
 	if err != nil {
 		return nil, nil, err
@@ -118,23 +153,27 @@ func (c *call) tryURI(s settings, r learn.Route, u string, req *sip.Request, tx 
 		return nil, nil, fmt.Errorf("resolve %s: %w", host, errors.Join(err, ctx.Err()))
 	}
 	dest := found[0]
-	var firewall *mapclient.Client
+	limit := min(w.share(), timer-time.Since(begun))
 	c.a.mu.Lock()
-	firewall = c.a.firewall
+	firewall := c.a.firewall
 	c.a.mu.Unlock()
 	if firewall != nil {
-		if dest, err = firewall.Map(c.ctx, dest); err != nil {
+		// Its timers are its own, and it is the same one for all URIs: only the end of the window cuts them short.
+		whole, done := context.WithDeadline(c.ctx, w.end)
+		dest, err = firewall.Map(whole, dest)
+		done()
+		if refused := (mapclient.Refused{}); errors.As(err, &refused) {
 			return nil, nil, err
+		} else if err != nil {
+			return nil, nil, fmt.Errorf("%w: %w", errFirewall, err)
 		}
+		limit = min(w.share(), timer)
 	}
 	l := c.a.ime.Calling("tcp", dest.String(), uri(string(c.to), r.Domain),
 		leg.Party{Name: req.From().DisplayName, URI: uri(string(c.from), s.cfg.Service.Domain)}, leg.Party{URI: uri(string(c.to), r.Domain)})
 	x := append(leg.Extra{{ticketHeader, r.Ticket}}, c.sensitivity()...)
-	if firewall == nil {
-		limit -= time.Since(begun)
-	}
 	out, res, err := c.try(req, tx, c.pbx, attempt{
-		leg: l, extra: x, limit: max(limit, 50*time.Millisecond),
+		leg: l, extra: x, limit: max(limit, leastTry),
 		watch: func(ctx context.Context, dead chan<- error) { c.watchPath(ctx, dest, r.Domain, dead) },
 		learn: c.learnTarget,
 	})
@@ -195,7 +234,12 @@ func (c *call) byPSTN(s settings, called string, req *sip.Request, tx *sip.Serve
 		if h := req.GetHeader("P-Asserted-Identity"); h != nil {
 			x = append(x, [2]string{"P-Asserted-Identity", h.Value()})
 		}
-		out, res, err := c.try(req, tx, c.pbx, attempt{leg: toTrunk(c.a.pstn[i], t, c.caller, req.From().DisplayName, called), extra: x})
+		way := attempt{leg: toTrunk(c.a.pstn[i], t, c.caller, req.From().DisplayName, called), extra: x}
+		more := i+1 < len(s.cfg.PSTN)
+		if more {
+			way.limit = trunkLimit
+		}
+		out, res, err := c.try(req, tx, c.pbx, way)
 		switch {
 		case c.ctx.Err() != nil && err != nil:
 			c.refuse(req, tx, c.pbx, 487, "Request Terminated", nil)
@@ -206,7 +250,7 @@ func (c *call) byPSTN(s settings, called string, req *sip.Request, tx *sip.Serve
 		case res.IsSuccess():
 			c.established(req, tx, c.pbx, out, res)
 			return
-		case (res.StatusCode == 503 || res.StatusCode == 408) && i+1 < len(s.cfg.PSTN):
+		case more && trunkFails(res.StatusCode):
 			continue
 		}
 		c.refuse(req, tx, c.pbx, res.StatusCode, res.Reason, nil)
@@ -217,6 +261,11 @@ func (c *call) byPSTN(s settings, called string, req *sip.Request, tx *sip.Serve
 		return
 	}
 	c.refuse(req, tx, c.pbx, 503, "Service Unavailable", leg.Extra{{"Retry-After", strconv.Itoa(2)}})
+}
+
+// trunkFails are refusals that say more of the trunk than of the called user: another trunk may do.
+func trunkFails(code int) bool {
+	return code == 408 || code == 500 || code == 502 || code == 503 || code == 504
 }
 
 // pause waits; false: ctx ended.
@@ -239,6 +288,15 @@ type limiter struct {
 	next time.Time
 }
 
+func (l *limiter) wait(now time.Time) time.Duration { return max(0, l.next.Sub(now)) }
+
+func (l *limiter) take(now time.Time, rate int) {
+	if l.next.Before(now) {
+		l.next = now
+	}
+	l.next = l.next.Add(time.Second / time.Duration(rate))
+}
+
 // reserve takes the next place of a trunk that begins at most rate calls a second. Wait is how long until then; not ok: longer
 // than the limit, and no place was taken.
 func (a *Agent) reserve(trunk, rate int, limit time.Duration) (wait time.Duration, ok bool) {
@@ -247,14 +305,30 @@ func (a *Agent) reserve(trunk, rate int, limit time.Duration) (wait time.Duratio
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	now := time.Now()
-	l := &a.limits[trunk]
-	if l.next.Before(now) {
-		l.next = now
-	}
-	if wait = l.next.Sub(now); wait > limit {
+	wait = a.limits[trunk].wait(time.Now())
+	if wait > limit {
 		return wait, false
 	}
-	l.next = l.next.Add(time.Second / time.Duration(rate))
+	a.limits[trunk].take(time.Now(), rate)
 	return wait, true
+}
+
+// reserveFirst takes a place of the trunk that has one first, the earlier one where several do.
+func (a *Agent) reserveFirst(all []*config.Trunk) (trunk int, wait time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Now()
+	for i, t := range all {
+		w := a.limits[i].wait(now)
+		if t.CallRate == 0 {
+			w = 0
+		}
+		if i == 0 || w < wait {
+			trunk, wait = i, w
+		}
+	}
+	if rate := all[trunk].CallRate; rate > 0 {
+		a.limits[trunk].take(now, rate)
+	}
+	return trunk, wait
 }

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -22,11 +21,11 @@ type Leg struct {
 	E         *Endpoint
 	Transport string
 	CallID    string
-	LocalTag  string
 
 	dest string // where the first request went or came from
 
 	mu         sync.Mutex
+	localTag   string
 	remoteTag  string
 	local      sip.Uri
 	localName  string
@@ -60,7 +59,7 @@ func newSession() uint64 {
 // address may leave.
 func (e *Endpoint) Calling(transport, dest string, uri sip.Uri, from, to Party) *Leg {
 	return &Leg{
-		E: e, Transport: transport, dest: dest, CallID: sip.GenerateTagN(24), LocalTag: sip.GenerateTagN(16),
+		E: e, Transport: transport, dest: dest, CallID: sip.GenerateTagN(24), localTag: sip.GenerateTagN(16),
 		local: from.URI, localName: from.Name, remote: to.URI, remoteName: to.Name, target: uri, cseq: 100, sdpID: newSession(),
 	}
 }
@@ -68,7 +67,7 @@ func (e *Endpoint) Calling(transport, dest string, uri sip.Uri, from, to Party) 
 // Called makes the leg of a call that begins with a request from outside.
 func (e *Endpoint) Called(req *sip.Request) *Leg {
 	l := &Leg{
-		E: e, Transport: strings.ToLower(req.Transport()), dest: req.Source(), CallID: req.CallID().Value(), LocalTag: sip.GenerateTagN(16),
+		E: e, Transport: strings.ToLower(req.Transport()), dest: req.Source(), CallID: req.CallID().Value(), localTag: sip.GenerateTagN(16),
 		local: req.To().Address, localName: req.To().DisplayName, remote: req.From().Address, remoteName: req.From().DisplayName,
 		cseq: 100, remoteCSeq: req.CSeq().SeqNo, sdpID: newSession(), remoteSDP: bytes.Clone(req.Body()),
 	}
@@ -100,6 +99,21 @@ func routeSet(hs []sip.Header) (out []string) {
 		out = append(out, strings.TrimSpace(v[begin:]))
 	}
 	return out[:min(len(out), 16)]
+}
+
+// LocalTag is this side's tag.
+func (l *Leg) LocalTag() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.localTag
+}
+
+// Fork gives this side of a call that came in another tag: what is answered from now on is of another early dialog, as if a proxy had sent
+// the INVITE to somebody else (RFC 3261 section 12.1). A caller holds to the first description that it gets of a dialog.
+func (l *Leg) Fork() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.localTag = sip.GenerateTagN(16)
 }
 
 // RemoteTag is the other side's tag, "" before its first answer.
@@ -173,7 +187,7 @@ func (l *Leg) build(method sip.RequestMethod, seq uint32) *sip.Request {
 		r.AppendHeader(sip.NewHeader("Route", route))
 	}
 	from := &sip.FromHeader{DisplayName: l.localName, Address: l.local, Params: sip.NewParams()}
-	from.Params.Add("tag", l.LocalTag)
+	from.Params.Add("tag", l.localTag)
 	to := &sip.ToHeader{DisplayName: l.remoteName, Address: l.remote, Params: sip.NewParams()}
 	if l.remoteTag != "" {
 		to.Params.Add("tag", l.remoteTag)
@@ -426,7 +440,7 @@ func (l *Leg) Respond(req *sip.Request, tx *sip.ServerTx, code int, reason strin
 	if code > 100 {
 		to := res.To()
 		to.Params.Remove("tag")
-		to.Params.Add("tag", l.LocalTag)
+		to.Params.Add("tag", l.LocalTag())
 	}
 	if code > 100 && code < 300 && (req.IsInvite() || req.Method == sip.UPDATE) {
 		res.AppendHeader(l.E.Contact(l.Transport, l.local.User))
@@ -502,17 +516,3 @@ func (l *Leg) Begin() bool { return l.claim() == nil }
 
 // End releases the dialog.
 func (l *Leg) End() { l.release() }
-
-// Seconds reads a Retry-After value, 0 without one.
-func Seconds(res *sip.Response) time.Duration {
-	h := res.GetHeader("Retry-After")
-	if h == nil {
-		return 0
-	}
-	text, _, _ := strings.Cut(h.Value(), ";")
-	n, err := strconv.Atoi(strings.TrimSpace(text))
-	if err != nil || n < 0 || n > 86400 {
-		return 0
-	}
-	return time.Duration(n) * time.Second
-}

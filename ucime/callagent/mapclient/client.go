@@ -136,6 +136,9 @@ func (c *Client) read(conn net.Conn) {
 		c.mu.Lock()
 		if w := c.wait[m.TransactionID]; w != nil {
 			mapped, err := decode(m)
+			if err != nil && !errors.As(err, new(Refused)) {
+				err = fmt.Errorf("mapping service %s: %w", c.addr, err)
+			}
 			w <- answer{mapped, err}
 			delete(c.wait, m.TransactionID)
 		}
