@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -267,12 +266,9 @@ func (a *Appliance) alert(x peerserver.Alert) {
 	a.peers.webhooks.Send(url, x)
 }
 
-// errNoPeer says that a command needs a peer server.
-var errNoPeer = errors.New("no peer-server is configured, or it could not start: see show health")
-
 func (a *Appliance) peerNode() (*peerserver.Node, error) {
 	if n := a.shownPeer.Load(); n != nil {
 		return n, nil
 	}
-	return nil, errNoPeer
+	return nil, observe.ErrNoPeerServer
 }

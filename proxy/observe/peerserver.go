@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -8,6 +9,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 )
+
+// ErrNoPeerServer says that a command needs a peer server.
+var ErrNoPeerServer = errors.New("no peer-server is configured, or it could not start: see show health")
 
 // PeerServer is the co-resident peer server at one moment: what the `show ime` commands print parts of.
 type PeerServer struct {

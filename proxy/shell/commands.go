@@ -1,6 +1,7 @@
 package shell
 
 import (
+	"errors"
 	"strings"
 	"time"
 
@@ -211,6 +212,9 @@ func techSupport(list []entry) action {
 				continue
 			}
 			v, err := c.run(s, nil)
+			if errors.Is(err, observe.ErrNoPeerServer) {
+				continue // most appliances have none
+			}
 			a := supported{Command: strings.TrimSpace(strings.SplitN(c.usage, "[", 2)[0]), Answer: v}
 			if err != nil {
 				a.Answer, a.Error = nil, err.Error()
