@@ -314,3 +314,52 @@ func TestNumbersBeyondTheQuotaAreWithdrawn(t *testing.T) {
 		t.Errorf("%v; %d numbers are published, want the one that is left", err, r.Status().QuotaUsed)
 	}
 }
+
+// After a restart a call that came in is not used up by who proves it before the call agent is back: the validator is not to be reached until then.
+func TestValidatorWaitsForTheCallAgent(t *testing.T) {
+	a := newAuthority(t)
+	path := filepath.Join(t.TempDir(), "ime.db")
+	at := time.Now().Add(-time.Hour)
+	in := learn.VCR{Role: learn.Terminating, Called: "+13105550105", Caller: "+14085551112", Start: at, Stop: at.Add(time.Minute)}
+	st, err := store.Open(path, store.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := st.AddIncoming(time.Now(), []store.Upload{{Service: serviceName(aKey), VCR: in}}); err != nil {
+		t.Fatal(err)
+	}
+	_ = st.Close()
+	s := idle(t, path, store.Limits{}, func(c *Config) { c.Identity = a.member(t, c.Own) })
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx, ln) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	peer := learn.PeerID{2}
+	client := func(handshake time.Duration) *pvp.Client {
+		c, err := pvp.NewClient(pvp.ClientConfig{Identity: a.member(t, peer), Own: peer, Domain: "b.example", Limits: pvp.Limits{Handshake: handshake}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	out := in
+	out.Role = learn.Originating
+	if r := client(300*time.Millisecond).Validate(t.Context(), ln.Addr().String(), s.cfg.Own, out, pvp.WithCaller); r.Outcome != pvp.Unreachable {
+		t.Errorf("before the call agent is back: %+v", r)
+	}
+	if err := (handler{s}).Published(t.Context(), publication(aKey, vap.Trust{}, "+1310555010X")); err != nil {
+		t.Fatal(err)
+	}
+	if r := client(0).Validate(t.Context(), ln.Addr().String(), s.cfg.Own, out, pvp.WithCaller); r.Outcome != pvp.Success {
+		t.Errorf("with the call agent: %+v", r)
+	}
+}

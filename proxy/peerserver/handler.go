@@ -46,6 +46,9 @@ func (s *Server) group(service string) (*learn.TrustGroup, bool) {
 
 func (h handler) Published(_ context.Context, p vap.Publication) error {
 	h.s.change(func(all map[vap.Key]vap.Publication) { all[p.Key] = p })
+	if p.Numbers.Count() > 0 { // a service comes before its numbers
+		h.s.publish.Do(func() { close(h.s.published) })
+	}
 	return nil
 }
 

@@ -21,6 +21,9 @@ import (
 // MaxClaims is how many claimants of a number are asked in one try of a call; the others in the next.
 const MaxClaims = 8
 
+// awaitServices is how long the validator waits after a start for the first service to be published: call agents come back after 10 minutes at the latest.
+const awaitServices = 10 * time.Minute
+
 // maxUnsaved is how many learned routes wait for a store that fails; more are forgotten.
 const maxUnsaved = 10_000
 
@@ -70,6 +73,9 @@ type Server struct {
 
 	own map[learn.PeerID]bool
 
+	published chan struct{} // closed when the first service is
+	publish   sync.Once
+
 	mu       sync.Mutex // guards what follows
 	engine   *learn.Engine
 	services map[vap.Key]vap.Publication
@@ -100,7 +106,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.Incoming = 100_000
 	}
 	s := &Server{
-		own: ownPeers(cfg), cfg: cfg, counters: &pvp.Counters{}, kick: make(chan struct{}, 1), slots: make(chan struct{}, cfg.Workers), services: map[vap.Key]vap.Publication{},
+		own: ownPeers(cfg), published: make(chan struct{}), cfg: cfg, counters: &pvp.Counters{}, kick: make(chan struct{}, 1), slots: make(chan struct{}, cfg.Workers), services: map[vap.Key]vap.Publication{},
 	}
 	state, err := cfg.Store.State()
 	if err != nil {
@@ -183,6 +189,7 @@ func (s *Server) Run(ctx context.Context, ln net.Listener) error {
 	var failed error
 	wg.Go(func() {
 		defer cancel()
+		s.awaitService(ctx)
 		failed = s.validator.Serve(ctx, ln)
 	})
 	wg.Go(func() { s.expire(ctx) })
@@ -193,6 +200,18 @@ func (s *Server) Run(ctx context.Context, ln net.Listener) error {
 		return fmt.Errorf("validator: %w", failed)
 	}
 	return nil
+}
+
+// awaitService waits until a call agent is back. Before that nobody knows who is trusted nor where calls go: whoever proves a call would be refused, and the call used up. Not
+// to be reached does no harm: it is tried again.
+func (s *Server) awaitService(ctx context.Context) {
+	limit := time.NewTimer(awaitServices)
+	defer limit.Stop()
+	select {
+	case <-s.published:
+	case <-limit.C:
+	case <-ctx.Done():
+	}
 }
 
 // work gives due VCRs to workers.
