@@ -274,13 +274,13 @@ func (a *Agent) common(req *sip.Request, tx *sip.ServerTx) bool {
 	switch {
 	case tx == nil: // an ACK of no dialog
 	case req.Method == sip.OPTIONS:
-		answer(req, tx, 200, "OK", "Accept", "application/sdp", "Allow", "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, REFER, NOTIFY, MESSAGE")
+		answer(req, tx, 200, "OK", "Accept", "application/sdp", "Allow", "INVITE, ACK, CANCEL, BYE, PRACK, OPTIONS, INFO, UPDATE, REFER, NOTIFY, MESSAGE", "Supported", "100rel, timer")
 	case req.Method == sip.CANCEL:
 		answer(req, tx, 481, "Call/Transaction Does Not Exist")
 	case req.MaxForwards() != nil && *req.MaxForwards() == 0:
 		answer(req, tx, 483, "Too Many Hops")
-	case req.GetHeader("Require") != nil && req.Method != sip.REFER:
-		answer(req, tx, 420, "Bad Extension", "Unsupported", req.GetHeader("Require").Value())
+	case unsupported(req) != "" && req.Method != sip.REFER:
+		answer(req, tx, 420, "Bad Extension", "Unsupported", unsupported(req))
 	case req.Method == sip.INVITE || req.Method == sip.REFER:
 		return false
 	default:

@@ -1,6 +1,7 @@
 package callagent
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"strings"
@@ -39,7 +40,9 @@ type call struct {
 	begun    time.Time
 	answered time.Time // zero: not yet
 	over     bool
-	told     bool                      // the caller got a description from somebody who did not answer
+	told     bool     // the caller got a description from somebody who did not answer
+	early    *leg.Leg // to who may answer
+	reliable reliable
 	acks     map[*leg.Leg]func([]byte) // what an ACK from a leg lets us acknowledge at the other one
 	fb       fallbackState
 }
@@ -98,7 +101,7 @@ func (c *call) unregister(l *leg.Leg) {
 func (c *call) forget() {
 	c.cancel()
 	c.mu.Lock()
-	legs := []*leg.Leg{c.pbx, c.far, c.fb.leg}
+	legs := []*leg.Leg{c.pbx, c.far, c.fb.leg, c.early}
 	c.over = true
 	digits := c.fb.digits
 	c.mu.Unlock()
@@ -122,13 +125,13 @@ func number(u sip.Uri) string {
 // relayed are the header lines that go from one side of a call to the other.
 var relayed = []string{"Subject", "Date", "Privacy", "Reason", "Priority", "Content-Disposition"}
 
-func carry(m interface{ GetHeader(string) sip.Header }) (x leg.Extra) {
+func carry(m message) (x leg.Extra) {
 	for _, name := range relayed {
 		if h := m.GetHeader(name); h != nil {
 			x = append(x, [2]string{name, h.Value()})
 		}
 	}
-	return x
+	return append(x, extensions(m)...)
 }
 
 func contentType(m interface {
@@ -158,6 +161,13 @@ func (c *call) try(req *sip.Request, tx *sip.ServerTx, caller *leg.Leg, t attemp
 	ctx, done := context.WithCancel(c.ctx)
 	defer done()
 	c.fork(caller)
+	c.mayAnswer(t.leg)
+	won := false
+	defer func() {
+		if !won {
+			c.mayAnswer(nil)
+		}
+	}()
 	dial := ctx
 	if t.limit > 0 {
 		var stop context.CancelFunc
@@ -169,7 +179,7 @@ func (c *call) try(req *sip.Request, tx *sip.ServerTx, caller *leg.Leg, t attemp
 		return nil, nil, err
 	}
 	first := dial.Done()
-	dead := make(chan error, 1)
+	dead, watched := make(chan error, 1), false
 	for {
 		select {
 		case res := <-out.Tx.Responses():
@@ -177,12 +187,13 @@ func (c *call) try(req *sip.Request, tx *sip.ServerTx, caller *leg.Leg, t attemp
 				t.learn(res)
 			}
 			if !res.IsProvisional() {
-				if res.IsSuccess() {
+				if won = res.IsSuccess(); won {
 					out.Learn(res)
 				}
 				return out, res, nil
 			}
-			if first != nil && t.watch != nil {
+			if t.watch != nil && !watched {
+				watched = true
 				c.a.wg.Go(func() { t.watch(ctx, dead) })
 			}
 			first = ctx.Done()
@@ -193,7 +204,8 @@ func (c *call) try(req *sip.Request, tx *sip.ServerTx, caller *leg.Leg, t attemp
 					c.told = true
 					c.mu.Unlock()
 				}
-				_ = caller.Respond(req, tx, res.StatusCode, res.Reason, res.Body(), contentType(res), append(carry(res), c.announce(caller)...))
+				x := append(carry(res), c.announce(caller)...)
+				_ = caller.Respond(req, tx, res.StatusCode, res.Reason, res.Body(), contentType(res), append(x, c.number(t.leg, res)...))
 			}
 		case <-out.Tx.Done():
 			return nil, nil, leg.ErrNoAnswer
@@ -231,7 +243,7 @@ func (c *call) established(req *sip.Request, tx *sip.ServerTx, caller *leg.Leg, 
 	} else {
 		c.pbx = out.Leg
 	}
-	c.answered = c.a.now()
+	c.answered, c.early = c.a.now(), nil
 	late := len(req.Body()) == 0
 	if late {
 		c.acks[caller] = out.Ack
@@ -297,10 +309,14 @@ func (c *call) peer(l *leg.Leg) *leg.Leg {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch l {
+	case nil:
+		return nil
+	case c.early:
+		return cmp.Or(c.pbx, c.far) // there is no more than the caller yet
 	case c.pbx:
-		return c.far
+		return cmp.Or(c.far, c.early)
 	case c.far:
-		return c.pbx
+		return cmp.Or(c.pbx, c.early)
 	}
 	return nil
 }
@@ -309,7 +325,7 @@ func (c *call) peer(l *leg.Leg) *leg.Leg {
 func (c *call) legOf(req *sip.Request, tag string) *leg.Leg {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, l := range []*leg.Leg{c.pbx, c.far, c.fb.leg} {
+	for _, l := range []*leg.Leg{c.pbx, c.far, c.fb.leg, c.early} {
 		if l != nil && l.CallID == req.CallID().Value() && l.LocalTag() == tag && l.Matches(req) {
 			return l
 		}
@@ -334,13 +350,15 @@ func (a *Agent) inDialog(req *sip.Request, tx *sip.ServerTx, tag string) {
 		c.ack(l, req)
 	case !l.Fresh(req):
 		answer(req, tx, 500, "Server Internal Error")
-	case req.GetHeader("Require") != nil && req.Method != sip.REFER:
-		answer(req, tx, 420, "Bad Extension", "Unsupported", req.GetHeader("Require").Value())
+	case unsupported(req) != "" && req.Method != sip.REFER:
+		answer(req, tx, 420, "Bad Extension", "Unsupported", unsupported(req))
 	case req.Method == sip.BYE:
 		answer(req, tx, 200, "OK")
 		c.bye(l)
 	case req.Method == sip.INVITE:
 		c.reinvite(l, req, tx)
+	case req.Method == sip.PRACK:
+		c.prack(l, req, tx)
 	case req.Method == sip.REFER:
 		c.referInDialog(l, req, tx)
 	case req.Method == sip.OPTIONS:
@@ -348,7 +366,7 @@ func (a *Agent) inDialog(req *sip.Request, tx *sip.ServerTx, tag string) {
 	case req.Method == sip.INFO || req.Method == sip.UPDATE || req.Method == sip.MESSAGE:
 		c.relay(l, req, tx)
 	default:
-		answer(req, tx, 405, "Method Not Allowed", "Allow", "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, MESSAGE, REFER")
+		answer(req, tx, 405, "Method Not Allowed", "Allow", "INVITE, ACK, CANCEL, BYE, PRACK, OPTIONS, INFO, UPDATE, MESSAGE, REFER")
 	}
 }
 
@@ -377,6 +395,11 @@ func (c *call) relay(l *leg.Leg, req *sip.Request, tx *sip.ServerTx) {
 	if other.E == c.a.ime && req.Method == sip.UPDATE {
 		x = append(x, c.sensitivity()...)
 	}
+	c.pass(l, other, req, tx, x)
+}
+
+// pass sends a request of a dialog to another leg, and its answer back.
+func (c *call) pass(l, other *leg.Leg, req *sip.Request, tx *sip.ServerTx, x leg.Extra) {
 	ctx, done := context.WithTimeout(c.a.ctx, 32*time.Second)
 	defer done()
 	res, err := other.Do(ctx, req.Method, req.Body(), contentType(req), x)
@@ -398,7 +421,10 @@ func (c *call) reinvite(l *leg.Leg, req *sip.Request, tx *sip.ServerTx) {
 		return
 	}
 	other := c.peer(l)
-	if other == nil {
+	c.mu.Lock()
+	answered := !c.answered.IsZero()
+	c.mu.Unlock()
+	if other == nil || !answered {
 		answer(req, tx, 491, "Request Pending")
 		return
 	}

@@ -52,7 +52,7 @@ func (c *call) toPBX(s settings, caller, called string, req *sip.Request, tx *si
 		c.a.log.Warn("PBX does not answer", "err", err)
 		c.refuse(req, tx, c.far, 503, "Service Unavailable", nil)
 	case !res.IsSuccess():
-		c.refuse(req, tx, c.far, res.StatusCode, res.Reason, nil)
+		c.refuse(req, tx, c.far, res.StatusCode, res.Reason, carry(res))
 	default:
 		c.established(req, tx, c.far, out, res)
 		return true

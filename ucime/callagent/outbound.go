@@ -117,8 +117,8 @@ func (c *call) byIP(s settings, r learn.Route, req *sip.Request, tx *sip.ServerT
 			c.mu.Unlock()
 			c.established(req, tx, c.pbx, out, res)
 			return true
-		case userSaid(res.StatusCode):
-			c.refuse(req, tx, c.pbx, res.StatusCode, res.Reason, nil)
+		case userSaid(res.StatusCode) || res.StatusCode == 422: // an interval too small for the session timer: the PBX calls again
+			c.refuse(req, tx, c.pbx, res.StatusCode, res.Reason, carry(res))
 			return true
 		default:
 			log.Warn("IP path refused the call", "uri", u, "status", res.StatusCode, "reason", res.Reason)
@@ -253,7 +253,7 @@ func (c *call) byPSTN(s settings, called string, req *sip.Request, tx *sip.Serve
 		case more && trunkFails(res.StatusCode):
 			continue
 		}
-		c.refuse(req, tx, c.pbx, res.StatusCode, res.Reason, nil)
+		c.refuse(req, tx, c.pbx, res.StatusCode, res.Reason, carry(res))
 		return
 	}
 	if c.ctx.Err() != nil {

@@ -3,6 +3,6 @@
 //
 // Data in and out: requests and responses. A leg keeps its route set, its remote target, its sequence numbers and the last
 // descriptions of both sides; a 2xx is repeated over UDP until its ACK, and an ACK is repeated when its 2xx is. Loose routing
-// alone; no reliable provisional responses, no session timers (neither is offered). Limits: 1,024 connections a listener,
+// alone; reliable provisional responses (RFC 3262) and session timers (RFC 4028) are the callers' of this package, who pass them on. Limits: 1,024 connections a listener,
 // 1,024 UDP senders besides the peer, messages of 64 KiB. Endpoint and Leg are for concurrent use.
 package leg

@@ -306,7 +306,7 @@ func (l *Leg) Invite(ctx context.Context, sdp []byte, kind string, x Extra) (*Ou
 	return &Outgoing{Leg: l, Tx: tx, req: r}, nil
 }
 
-const allow = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, REFER, NOTIFY, MESSAGE"
+const allow = "INVITE, ACK, CANCEL, BYE, PRACK, OPTIONS, INFO, UPDATE, REFER, NOTIFY, MESSAGE"
 
 // Learn takes an answer to the INVITE.
 func (o *Outgoing) Learn(res *sip.Response) { o.Leg.learn(res, true) }
@@ -385,7 +385,7 @@ func (l *Leg) Do(ctx context.Context, method sip.RequestMethod, body []byte, kin
 	l.mu.Unlock()
 	x.add(r)
 	res, err := l.E.Do(ctx, r)
-	if err == nil && method == sip.UPDATE && res.IsSuccess() {
+	if err == nil && (method == sip.UPDATE || method == sip.PRACK) && res.IsSuccess() {
 		l.learn(res, false)
 	}
 	return res, err
