@@ -36,6 +36,7 @@ var rooms = map[string][]string{
 	"imeproxy/proxy/shell":          {"imeproxy/proxy", "imeproxy/proxy/..."},
 	"imeproxy/proxy/capture":        {"imeproxy/proxy/observe", "imeproxy/proxy/trace"},
 	"imeproxy/proxy/disk":           {},
+	"imeproxy/proxy/answerfile":     {"imeproxy/proxy/config"},
 	"imeproxy/proxy/machine":        {},
 	"imeproxy/proxy/probe":          {},
 	"imeproxy/proxy/remote":         {},
@@ -49,9 +50,10 @@ var rooms = map[string][]string{
 	"imeproxy/cmd/imeproxy":         {"imeproxy/proxy", "imeproxy/proxy/...", "imeproxy/ucime/..."},
 	"imeproxy/image":                {},
 	"imeproxy/image/boot":           {},
-	"imeproxy/image/build":          {"imeproxy/image/boot", "imeproxy/image/disk"},
+	"imeproxy/image/build":          {"imeproxy/image/boot", "imeproxy/image/disk", "imeproxy/image/upgrade"},
 	"imeproxy/image/disk":           {},
-	"imeproxy/image/init":           {"imeproxy/image/disk"},
+	"imeproxy/image/init":           {"imeproxy/image/disk", "imeproxy/image/upgrade"},
+	"imeproxy/image/upgrade":        {},
 	"imeproxy/testbed":              {},
 	"imeproxy/testbed/...":          {"imeproxy/testbed", "imeproxy/testbed/..."},
 }
@@ -71,6 +73,7 @@ var libraries = map[string][]string{
 	"github.com/prometheus/common":        {"imeproxy/proxy/observe"},
 	"go.etcd.io/bbolt":                    {"imeproxy/ucime/store"},
 	"github.com/hashicorp/memberlist":     {"imeproxy/ucime/ring"},
+	"github.com/beevik/ntp":               {"imeproxy/image/init"},
 	"github.com/spf13/cobra":              {"imeproxy/cmd/imeproxy", "imeproxy/proxy/trust"},
 }
 

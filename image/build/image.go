@@ -35,9 +35,6 @@ const (
 	extType = "0fc63daf-8483-4772-8e79-3d69d8477de4"
 )
 
-// loaderConf begins with system A; the other one is chosen by the variable LoaderEntryOneShot, and for good by this file's sector.
-const loaderConf = "timeout 0\nconsole-mode keep\neditor no\ndefault system-a.efi\n"
-
 // raw writes the disk.
 func (j *job) raw(sys *system) error {
 	f, err := os.Create(j.name("raw"))
@@ -73,7 +70,7 @@ func (j *job) raw(sys *system) error {
 	if err := t.Write(f, []byte{}); err != nil {
 		return err
 	}
-	files := []disk.File{{Path: "EFI/BOOT/BOOTX64.EFI", Data: sys.loader}, {Path: "loader/loader.conf", Data: []byte(loaderConf)}}
+	files := []disk.File{{Path: "EFI/BOOT/BOOTX64.EFI", Data: sys.loader}}
 	if err := disk.WriteESP(f, espStart, 0x1e9a0001, files); err != nil {
 		return err
 	}

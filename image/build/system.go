@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -38,7 +39,7 @@ type system struct {
 }
 
 // system makes the unified kernel image.
-func (j *job) system(packages map[string]debian) (*system, error) {
+func (j *job) system(packages map[string]debian, key ed25519.PrivateKey) (*system, error) {
 	kernelDir := packages["linux-image-cloud-amd64"].dir
 	kernel, err := onlyFile(filepath.Join(kernelDir, "boot", "vmlinuz-*"))
 	if err != nil {
@@ -53,6 +54,11 @@ func (j *job) system(packages map[string]debian) (*system, error) {
 	}
 	release := j.release()
 	a.File("etc/os-release", 0o644, release)
+	identity, err := j.identity(key)
+	if err != nil {
+		return nil, err
+	}
+	a.File("etc/imeproxy/release.json", 0o644, identity)
 	initrd, err := compress(a.Bytes())
 	if err != nil {
 		return nil, err
@@ -68,7 +74,7 @@ func (j *job) system(packages map[string]debian) (*system, error) {
 	}
 	image, places, err := boot.UKI(stub, []boot.Section{
 		{Name: ".osrel", Data: release},
-		{Name: ".cmdline", Data: []byte(commandLine + "\x00")},
+		{Name: ".cmdline", Data: []byte(strings.TrimSpace(commandLine+" "+j.more) + "\x00")},
 		{Name: ".initrd", Data: initrd},
 		{Name: ".linux", Data: kernel},
 	})

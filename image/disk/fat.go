@@ -72,11 +72,13 @@ type node struct {
 // SlotFolder holds the entries of both systems; nothing else is in it, so that they stand in its first sector.
 const SlotFolder = "EFI/Linux"
 
-// WriteESP makes the file system of the ESP at an offset of the disk, with the files and an empty SlotFolder.
+// WriteESP makes the file system of the ESP at an offset of the disk, with the files, an empty SlotFolder, and the loader's settings,
+// by which it starts system A.
 func WriteESP(w io.WriterAt, base int64, serial uint32, files []File) error {
 	f := &fat{w: w, base: base, next: 2}
 	f.fat[0], f.fat[1] = 0x0ffffff8, fatEnd
-	for _, file := range append([]File{{Path: SlotFolder + "/"}}, files...) {
+	// In this order, so that these two are always in the same place: see loaderCluster and slotFolderCluster.
+	for _, file := range append([]File{{"loader/loader.conf", loaderConf(0)}, {Path: SlotFolder + "/"}}, files...) {
 		if err := f.add(file); err != nil {
 			return err
 		}

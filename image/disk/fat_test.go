@@ -14,7 +14,7 @@ import (
 func esp(t *testing.T) *os.File {
 	t.Helper()
 	f := image(t, mib+ESPSize)
-	files := []File{{"EFI/BOOT/BOOTX64.EFI", bytes.Repeat([]byte("loader"), 30000)}, {"loader/loader.conf", []byte("timeout 0\n")}}
+	files := []File{{"EFI/BOOT/BOOTX64.EFI", bytes.Repeat([]byte("loader"), 30000)}}
 	if err := WriteESP(f, mib, 0x12345678, files); err != nil {
 		t.Fatal(err)
 	}
@@ -40,8 +40,19 @@ func typed(t *testing.T, f *os.File, name string) string {
 
 func TestESPIsReadByOthers(t *testing.T) {
 	f := esp(t)
-	if got := typed(t, f, "loader/loader.conf"); got != "timeout 0\n" {
-		t.Errorf("loader.conf: %q", got)
+	for slot, want := range []string{"default system-a.efi\n", "default system-b.efi\n"} {
+		if err := SetDefault(f, mib, slot); err != nil {
+			t.Fatal(err)
+		}
+		if got := typed(t, f, "loader/loader.conf"); !strings.HasPrefix(got, "timeout 0\n") || !strings.HasSuffix(got, want) {
+			t.Errorf("loader.conf: %q", got)
+		}
+		if got, err := Default(f, mib); err != nil || got != slot {
+			t.Errorf("default %d, %v", got, err)
+		}
+	}
+	if err := SetDefault(image(t, mib+ESPSize), mib, 1); err == nil {
+		t.Error("the settings of a disk without a loader were written")
 	}
 	if got := typed(t, f, "EFI/BOOT/BOOTX64.EFI"); got != strings.Repeat("loader", 30000) {
 		t.Errorf("the loader has %d bytes", len(got))

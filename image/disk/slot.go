@@ -2,8 +2,10 @@ package disk
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // readWriter is a disk.
@@ -20,8 +22,47 @@ type Part struct {
 // SlotName is the file name of a system in SlotFolder.
 func SlotName(slot int) string { return fmt.Sprintf("SYSTEM-%c.EFI", 'A'+slot) }
 
-// slotFolderCluster is where WriteESP puts SlotFolder: after the root and EFI.
-const slotFolderCluster = 4
+// Where WriteESP puts the loader's settings and SlotFolder: the first clusters are the root, "loader", the settings, "EFI" and
+// SlotFolder.
+const (
+	loaderCluster     = 4
+	slotFolderCluster = 6
+)
+
+// loaderConf are the settings of systemd's loader, of the same length for each system.
+func loaderConf(slot int) []byte {
+	return fmt.Appendf(nil, "timeout 0\nconsole-mode keep\neditor no\ndefault %s\n", EntryName(slot))
+}
+
+// EntryName is what the loader calls a system.
+func EntryName(slot int) string { return strings.ToLower(SlotName(slot)) }
+
+// Default is the system that starts when nothing else is said.
+func Default(d io.ReaderAt, base int64) (slot int, err error) {
+	text := make([]byte, len(loaderConf(0)))
+	if _, err := d.ReadAt(text, base+offsetOf(loaderCluster)); err != nil {
+		return 0, err
+	}
+	for slot := range Slots {
+		if bytes.Equal(text, loaderConf(slot)) {
+			return slot, nil
+		}
+	}
+	return 0, errors.New("the loader's settings are not where they should be")
+}
+
+// SetDefault makes another system the one that starts: one sector is written.
+func SetDefault(d readWriter, base int64, slot int) error {
+	if _, err := Default(d, base); err != nil {
+		return err
+	}
+	sector := make([]byte, SectorSize)
+	copy(sector, loaderConf(slot))
+	if _, err := d.WriteAt(sector, base+offsetOf(loaderCluster)); err != nil {
+		return err
+	}
+	return flush(d)
+}
 
 // WriteSlot puts a system into a slot: data first, then, once that is safe, the one sector that names it. base is the offset of the
 // ESP on the disk.
