@@ -12,7 +12,7 @@ DEPS_BUILD := gcc libc6-dev libsrtp2-dev
 DEPS_TEST  := nmap sipvicious hping3 curl cpio dosfstools fdisk mtools
 # What the appliance's image is made with.
 DEPS_IMAGE := e2fsprogs qemu-utils zstd
-DEPS_VM    := qemu-system-x86 ovmf iproute2 nmap
+DEPS_VM    := qemu-system-x86 ovmf iproute2 mtools nmap
 DEPS_LAB   := iproute2 iputils-ping conntrack nftables ethtool openssl openssh-client util-linux systemd baresip-core kamailio kamailio-tls-modules \
               rtpengine-daemon sip-tester tshark linphone-cli sox
 
@@ -37,9 +37,13 @@ image: deps-image ## the appliance's disk, for virtual machines: build/image
 	@ls -sh build/image
 
 # The machine's cards end in a network namespace of the test's own.
-test-image: image deps-vm ## boot it under emulation, as root: some two minutes
+# What it is upgraded to is another build, and one whose kernel finds no first process.
+test-image: image deps-vm ## boot it under emulation, as root: some seven minutes
+	$(GO) run ./image/build -version $(VERSION) -commit next -epoch $(EPOCH) -out build/image-next -formats ''
+	$(GO) run ./image/build -version $(VERSION) -commit broken -epoch $(EPOCH) -out build/image-broken -formats '' -append rdinit=/none
 	$(GO) test -c -o build/image.test ./image
-	cd image && unshare -nm ../build/image.test -test.run '^TestMachine' -test.v -test.timeout 20m -vm ../build/image/imeproxy.raw
+	cd image && unshare -nm ../build/image.test -test.run '^TestMachine' -test.v -test.timeout 20m -vm ../build/image/imeproxy.raw \
+		-vm-next ../build/image-next/imeproxy.upgrade -vm-broken ../build/image-broken/imeproxy.upgrade
 
 install: build ## the binary, its user and its systemd service, as root; DESTDIR is honoured
 	install -D -m 755 bin/imeproxy $(DESTDIR)/usr/local/bin/imeproxy

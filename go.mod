@@ -3,6 +3,7 @@ module imeproxy
 go 1.26.0
 
 require (
+	github.com/beevik/ntp v1.5.0
 	github.com/bwesterb/go-ristretto v1.2.4
 	github.com/cloudflare/circl v1.6.5
 	github.com/emiago/sipgo v1.7.2

@@ -250,24 +250,38 @@ func reaches(address string) error {
 	return c.Close()
 }
 
-const typedConfig = `hostname edge-a
-interface eth0
-nameif inside
-ip address 192.168.10.1 255.255.255.0
-exit
-interface eth1
-nameif outside
-ip address 209.165.200.225 255.255.255.224
-exit
-route outside 0 0 209.165.200.254
-username admin password correct-horse-battery
-ssh 192.168.10.0 255.255.255.0 inside`
+const answers = `host-name: edge-a
+domain: a.example
+time-zone: Europe/Vienna
+interface: eth0 inside 192.168.10.1/24
+interface: eth1 outside 209.165.200.225/27 mtu 1400
+gateway: 209.165.200.254
+dns: 192.168.10.30
+ntp: none
+administrator: admin
+administrator-password: Correct-Horse-7
+security-password: Battery_Staple_9
+`
 
-// What an operator sees who makes a machine of the image: it is ready in seconds, is configured by typing, keeps that, shows no
-// port but those configured, and stops and starts when told to.
+// answerDisk makes a disk with an answer file.
+func answerDisk(t *testing.T, text string) string {
+	t.Helper()
+	dir := t.TempDir()
+	disk, file := filepath.Join(dir, "answers.img"), filepath.Join(dir, "answers")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "mformat", "-C", "-f", "1440", "-i", disk, "::")
+	run(t, "mcopy", "-i", disk, file, "::imeproxy-answers.txt")
+	return disk
+}
+
+// What an operator sees who makes a machine of the image with answers on a second disk: it is ready in seconds, is what the answers
+// say, keeps what is typed, shows no port but those configured, and stops and starts when told to.
 func TestMachine(t *testing.T) {
 	m := newVM(t)
 	wires(t)
+	m.args = []string{"-drive", "if=none,id=answers,format=raw,readonly=on,file=" + answerDisk(t, answers), "-device", "virtio-blk-pci,drive=answers"}
 	begin := time.Now()
 	m.powerOn()
 	m.expect(`imeproxy: ready`, 2*time.Minute)
@@ -280,11 +294,12 @@ func TestMachine(t *testing.T) {
 	if v := m.shell("show version"); !regexp.MustCompile(`imeproxy Version \d`).MatchString(v) {
 		t.Errorf("show version: %s", v)
 	}
+	if out := m.shell("show interface"); !strings.Contains(out, "MTU 1400") {
+		t.Errorf("the MTU of the answers: %s", out)
+	}
 	m.shell("configure terminal")
-	for _, line := range strings.Split(typedConfig, "\n") {
-		if out := m.shell(line); strings.Contains(out, "ERROR") {
-			t.Fatalf("%s: %s", line, out)
-		}
+	if out := m.shell("banner motd Authorized use only"); strings.Contains(out, "ERROR") {
+		t.Error(out)
 	}
 	m.shell("end")
 	if out := m.shell("write memory"); !strings.Contains(out, "[OK]") {
@@ -313,7 +328,7 @@ func TestMachine(t *testing.T) {
 	m.powerOn()
 	m.expect(`imeproxy: ready`, 2*time.Minute)
 	m.login()
-	if out := m.shell("show running-config interface"); !strings.Contains(out, "192.168.10.1 255.255.255.0") {
+	if out := m.shell("show running-config"); !strings.Contains(out, "192.168.10.1 255.255.255.0") || !strings.Contains(out, "banner motd Authorized use only") {
 		t.Errorf("what was saved is gone: %s", out)
 	}
 	m.send("utils system restart noconfirm\r")
@@ -324,6 +339,38 @@ func TestMachine(t *testing.T) {
 	m.press()
 	m.waitOff(time.Minute)
 	checkState(t, m)
+}
+
+// The same machine without answers asks for them at the console.
+func TestMachineAsks(t *testing.T) {
+	m := newVM(t)
+	wires(t)
+	m.powerOn()
+	m.expect(`imeproxy: ready`, 2*time.Minute)
+	m.send("\r")
+	m.expect(`not installed yet`, 20*time.Second)
+	for _, d := range [][2]string{
+		{"Host name", "help"}, {"without its domain", "edge-a"}, {"Domain", "a.example"}, {"Network card", "eth0 inside 192.168.10.1/24"},
+		{"Network card", "eth1 outside 209.165.200.225/27"}, {"Network card", ""}, {"Gateway", "10.0.0.1"}, {"Name servers", "back"}, {"Gateway", "209.165.200.254"},
+		{"Name servers", "192.168.10.30"}, {"Time servers", "none"}, {"Time zone", ""}, {"Name of the administrator", "admin"},
+		{"Password of the administrator", "Correct-Horse-7"}, {"once more", "Correct-Horse-7"}, {"Security password", "Battery_Staple_9"},
+		{"once more", "Battery_Staple_9"}, {"Organization", ""}, {`Are they right\?`, "yes"},
+	} {
+		m.expect(`(?s)`+d[0]+`.*: $`, 20*time.Second)
+		m.send(d[1] + "\r")
+	}
+	m.expect(`was installed from its answers`, 30*time.Second)
+	m.expect(`imeproxy: ready`, time.Minute)
+	if strings.Contains(m.console(), "Correct-Horse") {
+		t.Error("the console shows a password")
+	}
+	if err := reaches("192.168.10.1:2022"); err != nil {
+		t.Errorf("SSH: %v", err)
+	}
+	m.login()
+	if out := m.shell("show running-config"); !strings.Contains(out, "hostname edge-a") {
+		t.Error(out)
+	}
 }
 
 // checkState looks at the state partition of a machine that is off.

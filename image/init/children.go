@@ -63,14 +63,18 @@ func (c *children) start(path string, argv []string, attr *os.ProcAttr) (pid int
 	return pid, end, nil
 }
 
-// runFor runs a program with its output in out, and ends it when it takes too long.
+// runFor runs a program with its output in out, and ends it when it takes too long. As "service" it runs without privileges.
 func (c *children) runFor(limit time.Duration, out io.Writer, argv ...string) (code int, err error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return 0, err
 	}
 	defer r.Close()
-	pid, done, err := c.start(argv[0], argv, &os.ProcAttr{Env: []string{}, Files: []*os.File{nil, w, w}})
+	path := argv[0]
+	if path == "service" {
+		path = "/init"
+	}
+	pid, done, err := c.start(path, argv, &os.ProcAttr{Env: []string{}, Files: []*os.File{nil, w, w}})
 	_ = w.Close()
 	if err != nil {
 		return 0, err

@@ -49,16 +49,23 @@ func (m *machine) session(device string) error {
 			return err
 		}
 	}
-	// The daemon's user may have the terminal, for the time of the session.
-	_, done, err := m.children.start("/init", []string{"service", imeproxy, "shell", "--control", controlSocket}, &os.ProcAttr{
-		Dir: "/", Env: []string{"TERM=vt100", "PATH=/bin"}, Files: []*os.File{tty, tty, tty},
-		Sys: &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0},
-	})
+	if m.fresh.Load() {
+		return m.askAnswers(tty)
+	}
+	_, done, err := m.onTerminal(tty, imeproxy, "shell", "--control", controlSocket)
 	if err != nil {
 		return err
 	}
 	<-done
 	return nil
+}
+
+// onTerminal starts a program of the service's user with a terminal for itself.
+func (m *machine) onTerminal(tty *os.File, argv ...string) (pid int, done <-chan syscall.WaitStatus, err error) {
+	return m.children.start("/init", append([]string{"service"}, argv...), &os.ProcAttr{
+		Dir: "/", Env: append(m.zone(), "TERM=vt100", "PATH=/bin"), Files: []*os.File{tty, tty, tty},
+		Sys: &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0},
+	})
 }
 
 // sane puts a terminal into the state that people expect, whatever the last session left.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -50,6 +51,9 @@ type machine struct {
 	release  string
 	log      *logFile
 	service  *service
+	fresh    atomic.Bool // never installed: the consoles ask
+	upgrades upgrades
+	settings atomic.Pointer[settings] // nil: never installed
 }
 
 // release is the name of what runs.
@@ -93,18 +97,22 @@ func (m *machine) bring() error {
 		return err
 	}
 	m.log = openLog(logDir + "/system.log")
-	m.history("Boot")
+	m.history("Boot", "Start")
+	if err := m.firstBoot(); err != nil {
+		return err
+	}
+	m.applySettings()
 	return linkUp("lo")
 }
 
-// history adds a line to the log of what happened to the system.
-func (m *machine) history(what string) {
+// history adds a line to the log of what happened to the system, in the guide's form.
+func (m *machine) history(what, result string) {
 	f, err := os.OpenFile(logDir+"/system-history.log", os.O_APPEND|os.O_CREATE|os.O_WRONLY|os.O_SYNC, 0o640)
 	if err != nil {
 		return
 	}
 	defer f.Close()
-	fmt.Fprintf(f, "%s | root: %s %s\n", time.Now().UTC().Format("01/02/2006 15:04:05"), what, m.release)
+	fmt.Fprintf(f, "%s | root: %s %s %s\n", time.Now().UTC().Format("01/02/2006 15:04:05"), what, strings.TrimPrefix(m.release, "imeproxy "), result)
 }
 
 // serve runs the service until somebody asks for the machine's end, and says which end.
@@ -112,6 +120,7 @@ func (m *machine) serve() int {
 	go powerButton(m.requests)
 	go m.signals()
 	go kickWatchdog()
+	go m.keepTime()
 	control, err := m.listen()
 	if err != nil {
 		m.say("requests of the service will not be heard: %v", err)
@@ -120,17 +129,18 @@ func (m *machine) serve() int {
 	}
 	m.service = newService(m)
 	go m.service.run()
+	go m.judge()
 	for _, tty := range consoles() {
 		go m.console(tty)
 	}
 	request := <-m.requests
 	m.service.stop()
 	if request == "shutdown" {
-		m.history("Shutdown")
+		m.history("Shutdown", "Start")
 		m.say("the machine is switched off")
 		return unix.LINUX_REBOOT_CMD_POWER_OFF
 	}
-	m.history("Restart")
+	m.history("System Restart", "Start")
 	m.say("the machine restarts")
 	return unix.LINUX_REBOOT_CMD_RESTART
 }

@@ -73,6 +73,14 @@ func (m *machine) do(r request) reply {
 		m.log.line("system", r.Do+" was asked for by "+r.Who)
 		ask(m.requests, r.Do)
 		return reply{}
+	case "versions":
+		return m.versions()
+	case "switch-version":
+		return m.switchVersion(r.Who)
+	case "upgrade":
+		return m.upgradeFrom(r.Argument, r.Who)
+	case "upgrade-status":
+		return m.upgradeStatus()
 	}
 	return reply{Error: "this system does not know how to " + r.Do}
 }

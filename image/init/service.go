@@ -31,8 +31,9 @@ const (
 type service struct {
 	m        *machine
 	mu       sync.Mutex
-	pid      int  // 0: none runs; guarded by mu
-	stopping bool // guarded by mu
+	pid      int       // 0: none runs; guarded by mu
+	stopping bool      // guarded by mu
+	since    time.Time // ready with the stored configuration since; guarded by mu
 	ended    chan struct{}
 }
 
@@ -79,7 +80,7 @@ func (s *service) once(file string) (wasReady bool, err error) {
 	}
 	argv := []string{"service", imeproxy, "run", "--config", file, "--state-dir", stateDir, "--control", controlSocket, "--log-format", "json"}
 	attr := &os.ProcAttr{
-		Dir: "/", Env: []string{"PATH=/bin", "HOME=" + stateDir, "IMEPROXY_INIT=" + requestSocket}, Files: []*os.File{nil, outW, logW},
+		Dir: "/", Env: append(s.m.zone(), "PATH=/bin", "HOME="+stateDir, "IMEPROXY_INIT="+requestSocket), Files: []*os.File{nil, outW, logW},
 		Sys: &syscall.SysProcAttr{Setsid: true},
 	}
 	if dir, err := limits(); err != nil {
@@ -101,11 +102,11 @@ func (s *service) once(file string) (wasReady bool, err error) {
 		return false, err
 	}
 	ready := make(chan struct{})
-	go s.readOutput(outR, ready)
+	go s.readOutput(outR, ready, file == configFile)
 	go s.m.log.copy("imeproxy", logR)
 	status := s.watch(pid, ready, done)
 	s.mu.Lock()
-	s.pid = 0
+	s.pid, s.since = 0, time.Time{}
 	s.mu.Unlock()
 	select {
 	case <-ready:
@@ -119,7 +120,7 @@ func (s *service) once(file string) (wasReady bool, err error) {
 }
 
 // readOutput waits for the service to say that it serves.
-func (s *service) readOutput(r io.ReadCloser, ready chan<- struct{}) {
+func (s *service) readOutput(r io.ReadCloser, ready chan<- struct{}, stored bool) {
 	defer r.Close()
 	said := false
 	for sc := bufio.NewScanner(r); sc.Scan(); {
@@ -127,6 +128,11 @@ func (s *service) readOutput(r io.ReadCloser, ready chan<- struct{}) {
 			continue
 		}
 		seal()
+		if stored {
+			s.mu.Lock()
+			s.since = time.Now()
+			s.mu.Unlock()
+		}
 		var up unix.Timespec
 		_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &up)
 		s.m.say("ready, %.1f s after the kernel's start", float64(up.Nano())/1e9)
@@ -161,6 +167,22 @@ func (s *service) watch(pid int, ready <-chan struct{}, done <-chan syscall.Wait
 			s.m.say("the service gives no sign of life and is ended")
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
+	}
+}
+
+// readySince is since when the service is ready with the stored configuration; zero when it is not.
+func (s *service) readySince() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.since
+}
+
+// again ends the service, which starts anew with what is stored now.
+func (s *service) again() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pid != 0 {
+		_ = syscall.Kill(s.pid, syscall.SIGTERM)
 	}
 }
 

@@ -152,7 +152,7 @@ func (m *machine) repair(device string) error {
 	return errors.New("the state partition cannot be repaired")
 }
 
-// makeState makes the folders of the state partition, and the first configuration.
+// makeState makes the folders of the state partition.
 func makeState() error {
 	for dir, perm := range map[string]os.FileMode{filepath.Dir(configFile): 0o700, stateDir: 0o700, logDir: 0o750} {
 		if err := os.MkdirAll(dir, perm); err != nil {
@@ -162,14 +162,7 @@ func makeState() error {
 			return err
 		}
 	}
-	if _, err := os.Lstat(configFile); !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	text, err := os.ReadFile(defaultConfig)
-	if err != nil {
-		return err
-	}
-	return place(configFile, text)
+	return nil
 }
 
 // place puts a file of the service where none may be half written.

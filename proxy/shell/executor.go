@@ -90,7 +90,7 @@ func newExecutor(b Backend, k Keeper, now func() time.Time) *executor {
 		x.commands = append(x.commands, reloadCommand(r))
 	}
 	if m, ok := b.(Machine); ok {
-		x.commands = append(x.commands, powerCommands(m)...)
+		x.commands = append(x.commands, machineCommands(m)...)
 	}
 	if f, ok := b.(Storage); ok && k != nil {
 		x.commands = append(x.commands, x.copyCommands(f.Disk())...)

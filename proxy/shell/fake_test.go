@@ -162,12 +162,14 @@ type traced struct {
 	shunned []observe.Shun
 	hub     trace.Hub
 	store   *capture.Store
+	first   string // socket of the first process
 }
 
 func newTraced(t *testing.T) *traced {
 	b := &traced{dir: t.TempDir()}
 	b.store = capture.NewStore(b.dir, &b.hub, slog.New(slog.DiscardHandler))
 	t.Cleanup(b.store.Close)
+	b.first, _ = firstProcess(t)
 	var err error
 	if b.disk, err = disk.Open(b.dir); err != nil {
 		t.Fatal(err)
@@ -180,7 +182,7 @@ func (b *traced) Trace() *trace.Hub { return &b.hub }
 
 func (b *traced) Restart(string) {}
 
-func (b *traced) Machine() *machine.Client { return machine.New("/nowhere") }
+func (b *traced) Machine() *machine.Client { return machine.New(b.first) }
 
 func (b *traced) Shun(a netip.Addr, d time.Duration) error {
 	b.shunned = append(b.shunned, observe.Shun{Source: a.String(), Left: observe.Seconds(d)})

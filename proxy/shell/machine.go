@@ -3,13 +3,38 @@ package shell
 import (
 	"context"
 	"io"
+	"slices"
+	"strings"
 
 	"imeproxy/proxy/config/keyword"
+	"imeproxy/proxy/observe"
 )
 
-// powerCommands end the whole machine, where there is one of the appliance's own.
-func powerCommands(m Machine) []entry {
+// machineCommands are about the whole machine, where there is one of the appliance's own.
+func machineCommands(m Machine) []entry {
+	ask := func(what, argument string) func(*session, keyword.Args) (observe.View, error) {
+		return func(s *session, args keyword.Args) (observe.View, error) {
+			value := ""
+			if argument != "" {
+				value = args.Text(argument)
+			}
+			text, err := m.Machine().Do(context.Background(), s.who, what, value)
+			return lines(strings.Split(strings.TrimSuffix(text, "\n"), "\n")), err
+		}
+	}
+	version := func(which string) func(*session, keyword.Args) (observe.View, error) {
+		return func(s *session, _ keyword.Args) (observe.View, error) {
+			text, err := m.Machine().Do(context.Background(), s.who, "versions", "")
+			all := slices.DeleteFunc(strings.Split(text, "\n"), func(l string) bool { return !strings.HasPrefix(l, which) })
+			return lines(all), err
+		}
+	}
 	return []entry{
+		{usage: "show version active", help: "The system that runs", run: version("Active")},
+		{usage: "show version inactive", help: "The system in the other slot", run: version("Inactive")},
+		{usage: "utils system upgrade initiate FILE", pattern: "utils system upgrade initiate <file:WORD>", help: "Write the new system of a signed file of disk0: into the slot that does not run", run: ask("upgrade", "file")},
+		{usage: "utils system upgrade status", help: "What became of it", run: ask("upgrade-status", "")},
+		powerCommand(m, "utils system switch-version [noconfirm]", "Restart with the other system: all calls end", "switch-version", ""),
 		powerCommand(m, "utils system restart [noconfirm]", "Restart the whole machine: all calls end", "restart", "The machine restarts.\n"),
 		powerCommand(m, "utils system shutdown [noconfirm]", "Switch the machine off: all calls end", "shutdown", "The machine is switched off.\n"),
 	}
@@ -21,10 +46,11 @@ func powerCommand(m Machine, usage, help, what, said string) entry {
 		usage: usage, help: help,
 		live: func(ctx context.Context, s *session, args keyword.Args, w io.Writer) error {
 			do := func(ctx context.Context, w io.Writer) error {
-				if _, err := m.Machine().Do(ctx, s.who, what, ""); err != nil {
+				text, err := m.Machine().Do(ctx, s.who, what, "")
+				if err != nil {
 					return err
 				}
-				_, err := io.WriteString(w, said)
+				_, err = io.WriteString(w, said+text)
 				return err
 			}
 			if args.Has("noconfirm") {

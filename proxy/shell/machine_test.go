@@ -21,8 +21,15 @@ type onMachine struct {
 func (m *onMachine) Machine() *machine.Client { return machine.New(m.socket) }
 
 func newOnMachine(t *testing.T) (m *onMachine, asked chan string) {
-	m, asked = &onMachine{socket: filepath.Join(t.TempDir(), "s")}, make(chan string, 8)
-	l, err := net.Listen("unix", m.socket)
+	m = new(onMachine)
+	m.socket, asked = firstProcess(t)
+	return m, asked
+}
+
+// firstProcess is one that does what it is asked for, and notes it.
+func firstProcess(t *testing.T) (socket string, asked chan string) {
+	socket, asked = filepath.Join(t.TempDir(), "s"), make(chan string, 32)
+	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +46,7 @@ func newOnMachine(t *testing.T) (m *onMachine, asked chan string) {
 			_ = c.Close()
 		}
 	}()
-	return m, asked
+	return socket, asked
 }
 
 func TestPower(t *testing.T) {
@@ -66,6 +73,20 @@ func TestPower(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("%s: the first process was asked %q", name, got)
+		}
+	}
+	for command, want := range map[string]string{
+		"utils system upgrade initiate disk0:next.upgrade": `{"who":"admin from ","do":"upgrade","argument":"disk0:next.upgrade"}`,
+		"utils system upgrade status":                      `{"who":"admin from ","do":"upgrade-status"}`,
+		"utils system switch-version noconfirm":            `{"who":"admin from ","do":"switch-version"}`,
+		"show version inactive":                            `{"who":"admin from ","do":"versions"}`,
+	} {
+		m, asked := newOnMachine(t)
+		if err := newExecutor(m, newKeeper(t), time.Now).NewSession(Caller{Name: "admin"}).Run(context.Background(), command, new(bytes.Buffer)); err != nil {
+			t.Errorf("%s: %v", command, err)
+		}
+		if got := <-asked; got != want+"\n" {
+			t.Errorf("%s: the first process was asked %s", command, got)
 		}
 	}
 	m, _ := newOnMachine(t)

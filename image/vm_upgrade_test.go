@@ -1,0 +1,172 @@
+package image
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+var (
+	vmNext   = flag.String("vm-next", "", "upgrade `FILE` of another build, signed with the image's key")
+	vmBroken = flag.String("vm-broken", "", "upgrade `FILE` of a build whose kernel finds no first process")
+)
+
+// store puts files into disk0: of a machine that is off.
+func (m *vm) store(files map[string]string) {
+	m.t.Helper()
+	part := filepath.Join(m.dir, "state")
+	run(m.t, "dd", "if="+m.disk, "of="+part, "bs=1M", "skip=129", "conv=sparse", "status=none")
+	for name, from := range files {
+		if out, err := exec.Command("debugfs", "-w", "-R", "write "+from+" /imeproxy/"+name, part).CombinedOutput(); err != nil {
+			m.t.Fatalf("debugfs: %v: %s", err, out)
+		}
+	}
+	run(m.t, "dd", "if="+part, "of="+m.disk, "bs=1M", "seek=129", "conv=notrunc,sparse", "status=none")
+}
+
+// written waits until the upgrade of a file is in its slot.
+func (m *vm) written(name string) {
+	m.t.Helper()
+	if out := m.shell("utils system upgrade initiate disk0:" + name); !strings.Contains(out, "is being written") {
+		m.t.Fatalf("initiate: %s", out)
+	}
+	for end := time.Now().Add(time.Minute); ; {
+		out := m.shell("utils system upgrade status")
+		if strings.Contains(out, "is written") {
+			return
+		}
+		if strings.Contains(out, "was not") || time.Now().After(end) {
+			m.t.Fatalf("status: %s", out)
+		}
+	}
+}
+
+// A machine takes signed upgrades alone, comes back from one that does not start, and stays with one that does.
+func TestMachineUpgrades(t *testing.T) {
+	if *vmNext == "" || *vmBroken == "" {
+		t.Skip("needs -vm-next and -vm-broken: make test-image")
+	}
+	m := newVM(t)
+	wires(t)
+	m.args = []string{"-drive", "if=none,id=answers,format=raw,readonly=on,file=" + answerDisk(t, answers), "-device", "virtio-blk-pci,drive=answers"}
+	m.powerOn()
+	m.expect(`imeproxy: ready`, 2*time.Minute)
+	m.login()
+	m.send("utils system shutdown noconfirm\r")
+	m.waitOff(time.Minute)
+	forged := filepath.Join(m.dir, "forged")
+	text, err := os.ReadFile(*vmNext)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text[40] ^= 1 // in what is signed
+	if err := os.WriteFile(forged, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.store(map[string]string{"next.upgrade": *vmNext, "broken.upgrade": *vmBroken, "forged.upgrade": forged})
+
+	m.powerOn()
+	m.expect(`imeproxy: ready`, 2*time.Minute)
+	m.login()
+	first := m.shell("show version active")
+	if out := m.shell("show version inactive"); !strings.Contains(out, "(system B): none") {
+		t.Errorf("the other slot of a new machine: %s", out)
+	}
+	if out := m.shell("utils system upgrade initiate disk0:forged.upgrade"); !strings.Contains(out, "signature is missing or wrong") {
+		t.Errorf("a forged upgrade: %s", out)
+	}
+	m.written("broken.upgrade")
+	m.send("utils system switch-version noconfirm\r")
+	m.expect(`the machine restarts`, time.Minute)
+	m.expect(`was not healthy: this is the former system again`, 3*time.Minute)
+	m.expect(`imeproxy: ready`, time.Minute)
+	m.login()
+	if out := m.shell("show version active"); out != first {
+		t.Errorf("after a system that does not start: %s, was %s", out, first)
+	}
+	m.written("next.upgrade")
+	m.send("utils system switch-version noconfirm\r")
+	m.expect(`the machine restarts`, time.Minute)
+	m.expect(`this system is healthy and stays`, 3*time.Minute)
+	if err := reaches("192.168.10.1:2022"); err != nil {
+		t.Errorf("SSH of the new system: %v", err)
+	}
+	m.kill() // what was decided is on the disk
+	m.powerOn()
+	m.expect(`imeproxy: ready`, 2*time.Minute)
+	m.login()
+	if out := m.shell("show version active"); !regexp.MustCompile(`\(system B\): imeproxy .*next`).MatchString(out) {
+		t.Errorf("the new system is not the one that starts: %s", out)
+	}
+	if out := m.shell("show running-config"); !strings.Contains(out, "hostname edge-a") {
+		t.Errorf("the configuration under the new system: %s", out)
+	}
+}
+
+var vmCuts = flag.Int("vm-cuts", 4, "how often the power is cut while something is written")
+
+// A power cut while a configuration is saved or an upgrade is written leaves the former or the new one, and a machine that starts. What
+// the host has taken from the machine is not lost by this kind of cut.
+func TestMachinePowerCuts(t *testing.T) {
+	if *vmNext == "" {
+		t.Skip("needs -vm-next: make test-image")
+	}
+	m := newVM(t)
+	wires(t)
+	m.args = []string{"-drive", "if=none,id=answers,format=raw,readonly=on,file=" + answerDisk(t, answers), "-device", "virtio-blk-pci,drive=answers"}
+	m.powerOn()
+	m.expect(`imeproxy: ready`, 2*time.Minute)
+	m.login()
+	m.send("utils system shutdown noconfirm\r")
+	m.waitOff(time.Minute)
+	m.store(map[string]string{"next.upgrade": *vmNext})
+	start := func() {
+		m.powerOn()
+		m.expect(`imeproxy: ready`, 2*time.Minute)
+		m.login()
+	}
+	start()
+	saved := "none"
+	for i := range *vmCuts {
+		now := fmt.Sprintf("notice-%d", i)
+		m.shell("configure terminal")
+		m.shell("no banner motd")
+		m.shell("banner motd " + now)
+		m.shell("end")
+		m.send("write memory\r")
+		cut := time.Duration(rand.Int64N(int64(200 * time.Millisecond)))
+		time.Sleep(cut) // the moment is what is tried
+		m.kill()
+		start()
+		out := m.shell("show startup-config")
+		switch {
+		case strings.Contains(out, "banner motd "+now):
+			saved = now
+		case saved != "none" && !strings.Contains(out, "banner motd "+saved), !strings.Contains(out, "hostname edge-a"):
+			t.Errorf("cut %v after write memory: the configuration is neither the former (%s) nor the new (%s) one:\n%s", cut, saved, now, out)
+		}
+		m.send("utils system upgrade initiate disk0:next.upgrade\r")
+		cut = time.Duration(rand.Int64N(int64(3 * time.Second)))
+		time.Sleep(cut)
+		m.kill()
+		start()
+		if out := m.shell("show version active"); !strings.Contains(out, "(system A)") {
+			t.Errorf("cut %v after the begin of an upgrade: %s", cut, out)
+		}
+		out = m.shell("show version inactive")
+		t.Logf("%v: %s", cut, strings.TrimSpace(out))
+		if !strings.Contains(out, "(system B): none") && !strings.Contains(out, "next") {
+			t.Errorf("cut %v after the begin of an upgrade: %s", cut, out)
+		}
+	}
+	m.written("next.upgrade")
+	m.send("utils system switch-version noconfirm\r")
+	m.expect(`this system is healthy and stays`, 3*time.Minute)
+}
