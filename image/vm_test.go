@@ -350,11 +350,25 @@ func TestMachineAsks(t *testing.T) {
 	m.send("\r")
 	m.expect(`not installed yet`, 20*time.Second)
 	for _, d := range [][2]string{
-		{"Host name", "help"}, {"without its domain", "edge-a"}, {"Domain", "a.example"}, {"Network card", "eth0 inside 192.168.10.1/24"},
-		{"Network card", "eth1 outside 209.165.200.225/27"}, {"Network card", ""}, {"Gateway", "10.0.0.1"}, {"Name servers", "back"}, {"Gateway", "209.165.200.254"},
-		{"Name servers", "192.168.10.30"}, {"Time servers", "none"}, {"Time zone", ""}, {"Name of the administrator", "admin"},
-		{"Password of the administrator", "Correct-Horse-7"}, {"once more", "Correct-Horse-7"}, {"Security password", "Battery_Staple_9"},
-		{"once more", "Battery_Staple_9"}, {"Organization", ""}, {`Are they right\?`, "yes"},
+		{"Host name", "help"},
+		{"without its domain", "edge-a"},
+		{"Domain", "a.example"},
+		{"Network card", "eth0 inside 192.168.10.1/24"},
+		{"Network card", "eth1 outside 209.165.200.225/27"},
+		{"Network card", ""},
+		{"Gateway", "10.0.0.1"},
+		{"Name servers", "back"},
+		{"Gateway", "209.165.200.254"},
+		{"Name servers", "192.168.10.30"},
+		{"Time servers", "none"},
+		{"Time zone", ""},
+		{"Name of the administrator", "admin"},
+		{"Password of the administrator", "Correct-Horse-7"},
+		{"once more", "Correct-Horse-7"},
+		{"Security password", "Battery_Staple_9"},
+		{"once more", "Battery_Staple_9"},
+		{"Organization", ""},
+		{`Are they right\?`, "yes"},
 	} {
 		m.expect(`(?s)`+d[0]+`.*: $`, 20*time.Second)
 		m.send(d[1] + "\r")

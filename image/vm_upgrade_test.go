@@ -153,7 +153,7 @@ func TestMachinePowerCuts(t *testing.T) {
 			t.Errorf("cut %v after write memory: the configuration is neither the former (%s) nor the new (%s) one:\n%s", cut, saved, now, out)
 		}
 		m.send("utils system upgrade initiate disk0:next.upgrade\r")
-		cut = time.Duration(rand.Int64N(int64(3 * time.Second)))
+		cut = time.Duration(rand.Int64N(int64(time.Second)))
 		time.Sleep(cut)
 		m.kill()
 		start()
