@@ -101,5 +101,6 @@ deps deps-lab deps-image deps-vm: ## the Debian packages that are missing
 		$$sudo DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	fi
 
-clean: ## what was built
-	rm -rf bin build
+clean: ## what was built; the key that signs upgrades stays, or appliances in service would take none any more
+	rm -rf bin
+	@if [ -d build ]; then find build -mindepth 1 -maxdepth 1 ! -name keys -exec rm -rf {} +; fi
