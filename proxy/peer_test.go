@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"imeproxy/proxy/disk"
 	"imeproxy/proxy/observe"
 	"imeproxy/proxy/peerserver"
 	"imeproxy/ucime/enroll"
@@ -123,6 +125,21 @@ func TestPeerServerThatCannotRun(t *testing.T) {
 	s, err := a.PeerServer()
 	if err != nil || s.Running || s.Why != "no license is installed" || len(s.Servers) != 1 {
 		t.Errorf("show: %+v, %v", s, err)
+	}
+	if a.disk, err = disk.Open(dir); err != nil {
+		t.Fatal(err)
+	}
+	defer a.disk.Close()
+	for name, text := range map[string]string{"key.pem": "a secret", "a.lic": "no license"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := a.InstallLicense("key.pem"); !errors.Is(err, disk.ErrName) || strings.Contains(err.Error(), "a secret") {
+		t.Errorf("another file of the state directory is read as a license: %v", err)
+	}
+	if _, _, err := a.InstallLicense("disk0:a.lic"); err == nil || !strings.Contains(err.Error(), "no license") {
+		t.Errorf("what is no license: %v", err)
 	}
 	other := testPlan(t, strings.Replace(peerConfig, "ticket epoch 1 password ", "ticket epoch 1 password another-", 1))
 	a.plan.Store(other)

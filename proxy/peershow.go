@@ -2,10 +2,8 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"io"
 	"slices"
 	"sort"
 	"strings"
@@ -150,28 +148,21 @@ func (a *Appliance) FetchDID(ctx context.Context, number string) (observe.DIDCla
 	return out, nil
 }
 
-// maxLicense bounds a license file.
+// maxLicense bounds what is read of a license file; enroll refuses less.
 const maxLicense = 64 << 10
 
-// InstallLicense installs a license file of the state directory.
+// InstallLicense installs a license file of disk0:.
 func (a *Appliance) InstallLicense(name string) (tag string, peers int, err error) {
 	n, err := a.peerNode()
 	if err != nil {
 		return "", 0, err
 	}
-	name = strings.TrimPrefix(strings.TrimPrefix(name, "disk0:"), "/")
-	if !filepath.IsLocal(name) {
-		return "", 0, errors.New("a file of disk0: is expected")
-	}
-	path := filepath.Join(a.opt.StateDir, name)
-	info, err := os.Stat(path)
+	f, err := a.disk.Read(name) // nothing else: a mistake in a license is told with its line
 	if err != nil {
 		return "", 0, fmt.Errorf("license file: %w", err)
 	}
-	if info.Size() > maxLicense {
-		return "", 0, fmt.Errorf("license file: %s has more than %d bytes", name, maxLicense)
-	}
-	text, err := os.ReadFile(path)
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxLicense))
 	if err != nil {
 		return "", 0, fmt.Errorf("license file: %w", err)
 	}

@@ -140,11 +140,7 @@ func imeCommands(m *mode) {
 		p.ime.Where["ticket"] = p.pos()
 	}, nil)
 	m.addNo("ticket [epoch <epoch:1-255> [password <password:WORD>]]", func(p *parser, a args) {
-		if n := a.Int("epoch"); n != 0 && p.ime.TicketEpoch != 0 && n != p.ime.TicketEpoch {
-			p.fail(a.arg("epoch").Col, "the epoch is another one", fmt.Sprintf("it is %d", p.ime.TicketEpoch))
-			return
-		}
-		p.ime.TicketEpoch, p.ime.TicketPassword = 0, ""
+		p.forgetTicket(a, &p.ime.TicketEpoch, &p.ime.TicketPassword)
 	})
 	m.add("ticket reject-action {drop|reject}", "What a request with a bad ticket gets", func(p *parser, a args) { p.ime.TicketRejectDrop = a.Has("drop") },
 		func(p *parser, _ args) { p.ime.TicketRejectDrop = false })
@@ -169,6 +165,15 @@ func imeCommands(m *mode) {
 	m.addNo("mapping-service", func(p *parser, _ args) { p.ime.Mapping = nil })
 	mappingCommands(m)
 	timeoutCommands(m)
+}
+
+// forgetTicket takes epoch and password back, unless another epoch is meant.
+func (p *parser) forgetTicket(a args, epoch *int, password *Secret) {
+	if n := a.Int("epoch"); n != 0 && *epoch != 0 && n != *epoch {
+		p.fail(a.arg("epoch").Col, "the epoch is another one", fmt.Sprintf("it is %d", *epoch))
+		return
+	}
+	*epoch, *password = 0, ""
 }
 
 // mappingCommands are settings of the off-path mapping service (protocol file mapping.md).

@@ -75,11 +75,7 @@ func peerCommands(m *mode) {
 		p.peer.Where["ticket"] = p.pos()
 	}, nil)
 	m.addNo("ticket [epoch <epoch:1-255> [password <password:WORD>]]", func(p *parser, a args) {
-		if n := a.Int("epoch"); n != 0 && p.peer.TicketEpoch != 0 && n != p.peer.TicketEpoch {
-			p.fail(a.arg("epoch").Col, "the epoch is another one", fmt.Sprintf("it is %d", p.peer.TicketEpoch))
-			return
-		}
-		p.peer.TicketEpoch, p.peer.TicketPassword = 0, ""
+		p.forgetTicket(a, &p.peer.TicketEpoch, &p.peer.TicketPassword)
 	})
 	vapCommands(m)
 	learningCommands(m)

@@ -59,7 +59,7 @@ func defineKinds(t *keyword.Tree[command]) {
 	define("PEERHOST", "A.B.C.D|NAME", checkPeerHost)
 	define("HTTPSURL", "URL", checkURL("https"))
 	define("WEBURL", "URL", checkURL("https", "http"))
-	define("PEMFILE", "FILE.pem", checkPEMFile)
+	define("PEMFILE", "FILE.pem|FILE.txt", checkPEMFile)
 	define("VAPPASSWORD", "WORD", passwordOf(8, 128))
 	define("MODULUS", "<2048-8192>", checkModulus)
 	t.Define("PORT", keyword.Kind{Label: "<1-65535>", Check: checkPort, Suggest: portNames})
@@ -268,8 +268,8 @@ func checkPEMFile(w string) error {
 	if err := nameUpTo(255)(w); err != nil {
 		return err
 	}
-	if path.Ext(w) != ".pem" || path.Base(w) == ".pem" || strings.Contains(w, "..") {
-		return errors.New("the name of a file that ends in .pem is expected")
+	if ext := path.Ext(w); ext != ".pem" && ext != ".txt" || path.Base(w) == ext || strings.Contains(w, "..") {
+		return errors.New("the name of a file that ends in .pem or .txt is expected")
 	}
 	return nil
 }

@@ -44,7 +44,7 @@ var kindWords = map[string]string{
 	"PEERHOST":      "the IPv4 address or the name of a host",
 	"HTTPSURL":      "a URL of scheme `https`",
 	"WEBURL":        "a URL of scheme `https` or `http`",
-	"PEMFILE":       "the name of a file that ends in `.pem`",
+	"PEMFILE":       "the name of a file that ends in `.pem` or `.txt`",
 	"VAPPASSWORD":   "8 to 128 characters of codes 0x21 to 0x7e",
 	"MODULUS":       "2048-8192, in steps of 8",
 	"PORT":          "1-65535, or a port's name such as `sip`",

@@ -20,7 +20,7 @@ const (
 )
 
 // Suffixes are those of the files that can be named.
-var Suffixes = []string{".cfg", ".conf", ".txt", ".fbs", ".pcapng", ".upgrade"}
+var Suffixes = []string{".cfg", ".conf", ".txt", ".fbs", ".pcapng", ".upgrade", ".lic"}
 
 var goodName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 

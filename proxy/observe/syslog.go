@@ -30,9 +30,6 @@ const (
 	maxSyslogQueue = 1000
 )
 
-// SyslogLevels are the names of an ASA, by their number.
-var SyslogLevels = []string{"emergencies", "alerts", "critical", "errors", "warnings", "notifications", "informational", "debugging"}
-
 var severityNames = map[string]int{"emergency": 0, "alert": 1, "critical": 2, "error": 3, "warning": 4, "notice": 5}
 
 // Syslog sends log lines to syslog servers over UDP (RFC 5424, RFC 5426). Lines that do not fit into its queue of 1000 are counted and lost: a log must never hold up a
