@@ -36,9 +36,9 @@ image: deps-image ## the appliance's disk, for virtual machines: build/image
 	$(GO) run ./image/build -version $(VERSION) -commit $(COMMIT) -epoch $(EPOCH)
 	@ls -sh build/image
 
-# The machine's cards end in a network namespace of the test's own.
+# The machine's cards end in network namespaces of the test's own; for calls these are the lab's.
 # What it is upgraded to is another build, and one whose kernel finds no first process.
-test-image: image deps-vm ## boot it under emulation, as root: some seven minutes
+test-image: image build deps-vm deps-lab ## boot it under emulation, as root: some nine minutes
 	$(GO) run ./image/build -version $(VERSION) -commit next -epoch $(EPOCH) -out build/image-next -formats ''
 	$(GO) run ./image/build -version $(VERSION) -commit broken -epoch $(EPOCH) -out build/image-broken -formats '' -append rdinit=/none
 	$(GO) test -c -o build/image.test ./image

@@ -22,13 +22,14 @@ var (
 
 const ovmf = "/usr/share/OVMF/OVMF_"
 
-// vm is a virtual machine under emulation with two network cards, whose other ends are tap0 (inside) and tap1 (outside) of this
+// vm is a virtual machine under emulation with two network cards, whose other ends are tap0 (inside) and tap1 (outside) of its
 // network namespace, and a serial console.
 type vm struct {
 	t    *testing.T
 	dir  string
 	disk string
 	args []string // of qemu, in addition
+	in   []string // what starts qemu in another network namespace
 
 	cmd    *exec.Cmd
 	ended  chan struct{} // closed when qemu has ended
@@ -67,15 +68,16 @@ func (m *vm) powerOn() {
 	m.t.Helper()
 	socket := filepath.Join(m.dir, "serial")
 	_ = os.Remove(socket)
-	args := append([]string{
+	args := append(append([]string{}, m.in...), "qemu-system-x86_64")
+	args = append(args,
 		"-accel", "tcg,thread=multi", "-machine", "q35", "-smp", "2", "-m", "768", "-cpu", "max", "-nodefaults", "-no-user-config", "-display", "none",
-		"-chardev", "socket,id=serial,server=on,wait=off,path=" + socket, "-serial", "chardev:serial", "-monitor", "unix:" + m.dir + "/monitor,server=on,wait=off",
+		"-chardev", "socket,id=serial,server=on,wait=off,path="+socket, "-serial", "chardev:serial", "-monitor", "unix:"+m.dir+"/monitor,server=on,wait=off",
 		"-netdev", "tap,id=n0,ifname=tap0,script=no,downscript=no", "-device", "virtio-net-pci,netdev=n0,romfile=,mac=52:54:00:00:00:01",
 		"-netdev", "tap,id=n1,ifname=tap1,script=no,downscript=no", "-device", "virtio-net-pci,netdev=n1,romfile=,mac=52:54:00:00:00:02",
-		"-drive", "if=pflash,format=raw,readonly=on,file=" + ovmf + "CODE_4M.fd", "-drive", "if=pflash,format=raw,file=" + m.dir + "/vars.fd",
-		"-drive", "if=none,id=disk,format=raw,cache=writeback,file=" + m.disk, "-device", "virtio-blk-pci,drive=disk,bootindex=1",
-	}, m.args...)
-	m.cmd = exec.Command("qemu-system-x86_64", args...)
+		"-drive", "if=pflash,format=raw,readonly=on,file="+ovmf+"CODE_4M.fd", "-drive", "if=pflash,format=raw,file="+m.dir+"/vars.fd",
+		"-drive", "if=none,id=disk,format=raw,cache=writeback,file="+m.disk, "-device", "virtio-blk-pci,drive=disk,bootindex=1")
+	args = append(args, m.args...)
+	m.cmd = exec.Command(args[0], args[1:]...)
 	m.cmd.Stderr = os.Stderr
 	if err := m.cmd.Start(); err != nil {
 		m.t.Fatal(err)

@@ -27,7 +27,12 @@ const (
 	// EdgeRouter only forwards: the lab without any edge, to try the rest of it.
 	// Both enterprises must have it, or none.
 	EdgeRouter
+	// EdgeMachine is the appliance as a virtual machine, which the test starts: its cards are Taps in the edge's namespace.
+	EdgeMachine
 )
+
+// Taps are the other ends of the cards of an EdgeMachine: the inside one, the outside one.
+var Taps = [2]string{"tap0", "tap1"}
 
 // Options of a lab. The zero value is the whole lab with two proxies.
 type Options struct {

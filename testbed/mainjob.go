@@ -185,7 +185,7 @@ func (r *Report) judge(t T, l *Lab, number int, c placedCall, caps taps, all []S
 	// An edge of other make does not hide what is behind it.
 	var hidden []netip.Prefix
 	for _, e := range l.Enterprises() {
-		if e.Proxy != nil {
+		if e.side.Edge == EdgeImeproxy || e.side.Edge == EdgeMachine {
 			hidden = append(hidden, e.Inside)
 		}
 	}

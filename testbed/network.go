@@ -173,10 +173,28 @@ func (l *Lab) wireEnterprise(e *Enterprise) error {
 			return err
 		}
 	}
-	if e.side.Edge == EdgeImeproxy {
+	switch e.side.Edge {
+	case EdgeImeproxy:
 		return nil
+	case EdgeMachine:
+		return e.plugMachine()
 	}
 	return l.addressEdge(e)
+}
+
+// plugMachine joins the cards of a virtual machine to the edge's cables.
+func (e *Enterprise) plugMachine() error {
+	for i, cable := range []string{"ein", "eout"} {
+		bridge := "br" + cable
+		if err := e.EdgeHost.ip(
+			"link add "+bridge+" type bridge", "tuntap add "+Taps[i]+" mode tap",
+			"link set "+Taps[i]+" master "+bridge, "link set "+cable+" master "+bridge,
+			"link set "+Taps[i]+" up", "link set "+bridge+" up",
+		); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // wirePSTN adds the PBXs and the PSTN's gateways to the inside networks. The PSTN forwards no packet from one to the other.

@@ -141,9 +141,11 @@ func newProxy(l *Lab, e *Enterprise) *Proxy {
 }
 
 // DefaultConfig is the configuration text of the basic in-line deployment.
-func (p *Proxy) DefaultConfig(t T) string {
+func (p *Proxy) DefaultConfig(t T) string { t.Helper(); return p.e.DefaultConfig(t) }
+
+// DefaultConfig is what Proxy.DefaultConfig is, for an edge that may be of any kind; its cards are ein and eout.
+func (e *Enterprise) DefaultConfig(t T) string {
 	t.Helper()
-	e := p.e
 	var b strings.Builder
 	err := proxyConfig.Execute(&b, map[string]any{
 		"Letter": e.Letter, "Domain": e.Domain, "InsideIP": e.InsideIP, "InsideMask": mask(e.Inside),
