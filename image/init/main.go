@@ -47,7 +47,8 @@ func main() {
 // machine is the running system.
 type machine struct {
 	children *children
-	requests chan string // "restart" or "shutdown"
+	requests chan string  // "restart" or "shutdown"
+	asker    atomic.Value // string: the user who has asked for it
 	release  string
 	log      *logFile
 	service  *service
@@ -105,16 +106,6 @@ func (m *machine) bring() error {
 	return linkUp("lo")
 }
 
-// history adds a line to the log of what happened to the system, in the guide's form.
-func (m *machine) history(what, result string) {
-	f, err := os.OpenFile(logDir+"/system-history.log", os.O_APPEND|os.O_CREATE|os.O_WRONLY|os.O_SYNC, 0o640)
-	if err != nil {
-		return
-	}
-	defer f.Close()
-	fmt.Fprintf(f, "%s | root: %s %s %s\n", time.Now().UTC().Format("01/02/2006 15:04:05"), what, strings.TrimPrefix(m.release, "imeproxy "), result)
-}
-
 // serve runs the service until somebody asks for the machine's end, and says which end.
 func (m *machine) serve() int {
 	go powerButton(m.requests)
@@ -135,12 +126,13 @@ func (m *machine) serve() int {
 	}
 	request := <-m.requests
 	m.service.stop()
+	who, _ := m.asker.Load().(string)
 	if request == "shutdown" {
-		m.history("Shutdown", "Start")
+		m.historyOf(who, "Shutdown", "Start")
 		m.say("the machine is switched off")
 		return unix.LINUX_REBOOT_CMD_POWER_OFF
 	}
-	m.history("System Restart", "Start")
+	m.historyOf(who, "System Restart", "Start")
 	m.say("the machine restarts")
 	return unix.LINUX_REBOOT_CMD_RESTART
 }

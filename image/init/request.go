@@ -71,6 +71,7 @@ func (m *machine) do(r request) reply {
 	switch r.Do {
 	case "restart", "shutdown":
 		m.log.line("system", r.Do+" was asked for by "+r.Who)
+		m.asker.Store(r.Who)
 		ask(m.requests, r.Do)
 		return reply{}
 	case "versions":
@@ -79,8 +80,14 @@ func (m *machine) do(r request) reply {
 		return m.switchVersion(r.Who)
 	case "upgrade":
 		return m.upgradeFrom(r.Argument, r.Who)
+	case "upgrade-cancel":
+		return m.cancelUpgrade(r.Who)
 	case "upgrade-status":
 		return m.upgradeStatus()
+	case "logs":
+		return logList()
+	case "log":
+		return logPiece(r.Argument)
 	}
 	return reply{Error: "this system does not know how to " + r.Do}
 }

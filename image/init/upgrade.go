@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"encoding/json"
 	"errors"
@@ -37,14 +38,8 @@ type identity struct {
 // upgrades writes one upgrade at a time.
 type upgrades struct {
 	mu     sync.Mutex
-	busy   bool   // guarded by mu, as status
-	status string // of the last one
-}
-
-func (u *upgrades) set(busy bool, format string, args ...any) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.busy, u.status = busy, fmt.Sprintf(format, args...)
+	now    *writing // nil: none is being written; guarded by mu, as status
+	status string   // of the last one
 }
 
 // upgradeFrom begins to write the system of a file of disk0: into the slot that does not run. Calls go on meanwhile.
@@ -52,7 +47,7 @@ func (m *machine) upgradeFrom(name, who string) reply {
 	u := &m.upgrades
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.busy {
+	if u.now != nil {
 		return reply{Error: "an upgrade is being written: utils system upgrade status"}
 	}
 	file, err := readUpgrade(name)
@@ -69,14 +64,15 @@ func (m *machine) upgradeFrom(name, who string) reply {
 	}
 	manifest, system, err := upgrade.Open(file, self.Key, self.Minimum)
 	if err != nil {
-		m.history("Upgrade "+name, "Failure")
+		m.historyOf(who, "Upgrade "+name, "Failure")
 		m.say("upgrade %s, asked for by %s: refused: %v", name, who, err)
 		return reply{Error: err.Error()}
 	}
-	u.busy, u.status = true, "writing "+manifest.Name
-	m.history("Upgrade "+manifest.Name, "Start")
-	go m.writeUpgrade(manifest, system, who)
-	return reply{Text: manifest.Name + " is being written; calls go on. utils system upgrade status tells when it is done.\n"}
+	ctx, cancel := context.WithCancel(context.Background())
+	u.now = &writing{name: manifest.Name, size: int64(len(system)), cancel: cancel, ended: make(chan struct{})}
+	m.historyOf(who, "Upgrade "+bare(manifest.Name), "Start")
+	go m.writeUpgrade(ctx, u.now, manifest, system, who)
+	return reply{Text: manifest.Name + " is being written; calls go on. utils system upgrade status tells when it is done, utils system upgrade cancel ends it.\n"}
 }
 
 // readUpgrade reads a file of the service's state directory; a link there leads nowhere.
@@ -101,49 +97,80 @@ func readUpgrade(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxUpgrade))
 }
 
-func (m *machine) writeUpgrade(manifest upgrade.Manifest, system []byte, who string) {
-	err := func() error {
-		s, err := openSlots()
-		if err != nil {
-			return err
-		}
+// writeUpgrade writes a system, and says what became of it.
+func (m *machine) writeUpgrade(ctx context.Context, w *writing, manifest upgrade.Manifest, system []byte, who string) {
+	defer w.cancel()
+	defer close(w.ended)
+	s, err := openSlots()
+	if err == nil {
 		defer s.close()
-		if d, err := disk.Default(s.f, s.base); err != nil {
-			return err
-		} else if d != s.running {
-			return errors.New("this system is on trial yet: an upgrade would take the other one's place")
-		}
-		if err := disk.WriteSlot(s.f, s.base, s.other(), system, disk.Part(manifest.Kernel), disk.Part(manifest.Initrd)); err != nil {
-			return err
-		}
-		_ = unix.Fadvise(int(s.f.Fd()), 0, 0, unix.FADV_DONTNEED) // what is read now comes from the disk
-		got, err := disk.ReadSlot(s.f, s.base, s.other())
-		if err == nil && !bytes.Equal(got, system) {
-			err = upgrade.ErrDamaged
-		}
-		if err != nil {
-			return errors.Join(err, disk.ForgetSlot(s.f, s.base, s.other()))
-		}
-		return nil
-	}()
-	if err != nil {
-		m.upgrades.set(false, "%s was not written: %v", manifest.Name, err)
-		m.history("Upgrade "+manifest.Name, "Failure")
-		m.say("upgrade to %s, asked for by %s: %v", manifest.Name, who, err)
-		return
+		err = m.writeSystem(ctx, s, w, manifest, system)
 	}
-	m.upgrades.set(false, "%s is written: utils system switch-version starts it", manifest.Name)
-	m.history("Upgrade "+manifest.Name, "Success")
-	m.say("upgrade to %s, asked for by %s, is written", manifest.Name, who)
+	u := &m.upgrades
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.now = nil
+	if err == nil && ctx.Err() != nil { // after the last byte, and before anybody was told
+		err = errors.Join(errCancelled, disk.ForgetSlot(s.f, s.base, s.other()))
+	}
+	switch {
+	case err == nil:
+		u.status = manifest.Name + " is written: utils system switch-version starts it"
+		m.historyOf(who, "Upgrade "+bare(manifest.Name), "Success")
+		m.say("upgrade to %s, asked for by %s, is written", manifest.Name, who)
+	case errors.Is(err, errCancelled):
+		u.status = fmt.Sprintf("the upgrade to %s was cancelled by %s: its slot is empty", manifest.Name, w.who)
+		m.historyOf(w.who, "Upgrade "+bare(manifest.Name), "Cancel")
+		m.say("the upgrade to %s, asked for by %s, was cancelled by %s", manifest.Name, who, w.who)
+	default:
+		u.status = fmt.Sprintf("%s was not written: %v", manifest.Name, err)
+		m.historyOf(who, "Upgrade "+bare(manifest.Name), "Failure")
+		m.say("upgrade to %s, asked for by %s: %v", manifest.Name, who, err)
+	}
+}
+
+// writeSystem puts a system into the slot that does not run, and compares what stands there. The slot is empty when it fails.
+func (m *machine) writeSystem(ctx context.Context, s *slots, w *writing, manifest upgrade.Manifest, system []byte) error {
+	if d, err := disk.Default(s.f, s.base); err != nil {
+		return err
+	} else if d != s.running {
+		return errors.New("this system is on trial yet: an upgrade would take the other one's place")
+	}
+	return m.writeSystemTo(ctx, watched{s.f, ctx, &w.done}, s, system, disk.Part(manifest.Kernel), disk.Part(manifest.Initrd))
+}
+
+func (m *machine) writeSystemTo(ctx context.Context, d watched, s *slots, system []byte, kernel, initrd disk.Part) error {
+	err := disk.WriteSlot(d, s.base, s.other(), system, kernel, initrd)
+	if errors.Is(err, errCancelled) { // maybe before the former system was taken away
+		return errors.Join(err, disk.ForgetSlot(s.f, s.base, s.other()))
+	}
+	if err != nil {
+		return err
+	}
+	_ = unix.Fadvise(int(s.f.Fd()), 0, 0, unix.FADV_DONTNEED) // what is read now comes from the disk
+	got, err := disk.ReadSlot(s.f, s.base, s.other())
+	if err == nil && !bytes.Equal(got, system) {
+		err = upgrade.ErrDamaged
+	}
+	if err == nil && ctx.Err() != nil {
+		err = errCancelled
+	}
+	if err != nil {
+		return errors.Join(err, disk.ForgetSlot(s.f, s.base, s.other()))
+	}
+	return nil
 }
 
 func (m *machine) upgradeStatus() reply {
 	m.upgrades.mu.Lock()
 	defer m.upgrades.mu.Unlock()
-	if m.upgrades.status == "" {
-		return reply{Text: "No upgrade since the start of this system.\n"}
+	switch u := &m.upgrades; {
+	case u.now != nil:
+		return reply{Text: u.now.progress() + "\n"}
+	case u.status != "":
+		return reply{Text: u.status + "\n"}
 	}
-	return reply{Text: m.upgrades.status + "\n"}
+	return reply{Text: "No upgrade since the start of this system.\n"}
 }
 
 // versions tells what runs and what is in the other slot.
@@ -178,7 +205,7 @@ func (m *machine) switchVersion(who string) reply {
 	}
 	defer s.close()
 	m.upgrades.mu.Lock()
-	busy := m.upgrades.busy
+	busy := m.upgrades.now != nil
 	m.upgrades.mu.Unlock()
 	if busy {
 		return reply{Error: "an upgrade is being written: utils system upgrade status"}
@@ -201,8 +228,9 @@ func (m *machine) switchVersion(who string) reply {
 	if err != nil {
 		return reply{Error: err.Error()}
 	}
-	m.history("Switch Version "+strings.TrimPrefix(m.release, "imeproxy ")+" to "+name, "Start")
+	m.historyOf(who, "Switch Version "+m.version()+" to "+bare(name), "Start")
 	m.log.line("system", "the other system, "+name+", was asked for by "+who)
+	m.asker.Store(who)
 	ask(m.requests, "restart")
 	return reply{Text: "The machine restarts with " + name + ". It comes back by itself when that is not healthy.\n"}
 }
@@ -231,7 +259,7 @@ func (m *machine) judge() {
 			m.service.again()
 		}
 		_ = os.Remove(switchFile)
-		m.history("Switch Version to "+t.Name, "Failure")
+		m.history("Switch Version to "+bare(t.Name), "Failure")
 		m.say("%s was not healthy: this is the former system again, with its configuration", t.Name)
 		return
 	}
@@ -245,7 +273,7 @@ func (m *machine) judge() {
 		return
 	}
 	_ = os.Remove(switchFile)
-	m.history("Switch Version to "+t.Name, "Success")
+	m.history("Switch Version to "+bare(t.Name), "Success")
 	m.say("this system is healthy and stays")
 }
 

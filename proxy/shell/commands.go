@@ -45,6 +45,9 @@ var keywordHelp = map[string]string{
 	"ime":            "The peer server",
 	"perf":           "Counters of the peer server",
 	"utils":          "What is done by hand",
+	"file":           "Logs of the installation and of upgrades",
+	"system":         "The whole machine, and its two systems",
+	"upgrade":        "The system in the other slot",
 	"set":            "Change a setting of the peer server",
 	"add":            "Add something to the peer server",
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 
 	"imeproxy/proxy/config/keyword"
@@ -32,11 +33,39 @@ func machineCommands(m Machine) []entry {
 	return []entry{
 		{usage: "show version active", help: "The system that runs", run: version("Active")},
 		{usage: "show version inactive", help: "The system in the other slot", run: version("Inactive")},
-		{usage: "utils system upgrade initiate FILE", pattern: "utils system upgrade initiate <file:WORD>", help: "Write the new system of a signed file of disk0: into the slot that does not run", run: ask("upgrade", "file")},
+		{usage: "utils system upgrade initiate FILE", pattern: "utils system upgrade initiate <file:UPGRADE>", help: "Write the new system of a signed file of disk0: into the slot that does not run", run: ask("upgrade", "file")},
 		{usage: "utils system upgrade status", help: "What became of it", run: ask("upgrade-status", "")},
+		{usage: "utils system upgrade cancel", help: "End the upgrade that is being written: its slot is left empty", run: ask("upgrade-cancel", "")},
+		{usage: "file list install [*]", help: "The logs of the installation and of upgrades", run: ask("logs", "")},
+		{usage: "file view install FILE", pattern: "file view install <file:INSTALLLOG>", help: "What is in one of them", run: viewLog(m)},
 		powerCommand(m, "utils system switch-version [noconfirm]", "Restart with the other system: all calls end", "switch-version", ""),
 		powerCommand(m, "utils system restart [noconfirm]", "Restart the whole machine: all calls end", "restart", "The machine restarts.\n"),
 		powerCommand(m, "utils system shutdown [noconfirm]", "Switch the machine off: all calls end", "shutdown", "The machine is switched off.\n"),
+	}
+}
+
+// maxLog bounds what is shown of a log: pieces of it.
+const maxLog = 256
+
+// viewLog shows a log of the machine, which the first process gives in pieces.
+func viewLog(m Machine) action {
+	return func(s *session, args keyword.Args) (observe.View, error) {
+		var all strings.Builder
+		for piece := range maxLog {
+			text, err := m.Machine().Do(context.Background(), s.who, "log", args.Text("file")+" "+strconv.Itoa(piece))
+			if err != nil {
+				return nil, err
+			}
+			if text == "" {
+				break
+			}
+			all.WriteString(text)
+		}
+		var out lines
+		for line := range strings.Lines(all.String()) {
+			out = append(out, observe.Clean(strings.TrimSuffix(line, "\n")))
+		}
+		return out, nil
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"imeproxy/proxy/capture"
@@ -81,6 +82,20 @@ func (x *executor) kinds() {
 			_, err := disk.Name(w)
 			return err
 		}})
+	}
+	if _, ok := x.backend.(Machine); ok {
+		x.tree.Define("UPGRADE", keyword.Kind{Label: "disk0:FILE", Suggest: func() (out []string) {
+			if f, ok := x.backend.(Storage); ok {
+				all, _ := f.Disk().List() // as above
+				for _, x := range all {
+					if strings.HasSuffix(x.Name, ".upgrade") {
+						out = append(out, "disk0:"+x.Name)
+					}
+				}
+			}
+			return out
+		}})
+		x.tree.Define("INSTALLLOG", keyword.Kind{Label: "FILE", Suggest: func() []string { return []string{"install.log", "system-history.log"} }})
 	}
 	if t, ok := x.backend.(Tracer); ok {
 		x.tree.Define("CAPTURE", keyword.Kind{Label: "WORD", Check: capture.CheckName, Suggest: func() []string { return captureNames(t.Captures()) }})
