@@ -37,13 +37,15 @@ image: deps-image ## the appliance's disk, for virtual machines: build/image
 	@ls -sh build/image
 
 # The machine's cards end in network namespaces of the test's own; for calls these are the lab's.
-# What it is upgraded to is another build, and one whose kernel finds no first process.
-test-image: image build deps-vm deps-lab ## boot it under emulation, as root: some nine minutes
+# What it is upgraded to is another build, one whose kernel finds no first process, and one whose service is never ready.
+test-image: image build deps-vm deps-lab ## boot it under emulation, as root: some eleven minutes
 	$(GO) run ./image/build -version $(VERSION) -commit next -epoch $(EPOCH) -out build/image-next -formats ''
 	$(GO) run ./image/build -version $(VERSION) -commit broken -epoch $(EPOCH) -out build/image-broken -formats '' -append rdinit=/none
+	$(GO) run ./image/build -version $(VERSION) -commit mute -epoch $(EPOCH) -out build/image-mute -formats '' \
+		-service ./image/testdata/mute -append imeproxy.healthy-within=30s
 	$(GO) test -c -o build/image.test ./image
 	cd image && unshare -nm ../build/image.test -test.run '^TestMachine' -test.v -test.timeout 20m -vm ../build/image/imeproxy.raw \
-		-vm-next ../build/image-next/imeproxy.upgrade -vm-broken ../build/image-broken/imeproxy.upgrade
+		-vm-next ../build/image-next/imeproxy.upgrade -vm-broken ../build/image-broken/imeproxy.upgrade -vm-mute ../build/image-mute/imeproxy.upgrade
 
 install: build ## the binary, its user and its systemd service, as root; DESTDIR is honoured
 	install -D -m 755 bin/imeproxy $(DESTDIR)/usr/local/bin/imeproxy

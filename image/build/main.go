@@ -16,6 +16,7 @@ type job struct {
 	key             string // file of the key that upgrades are signed with
 	more            string // what the kernel's command line has in addition
 	minimum         int64  // of upgrades that this system takes
+	service         string // package of what runs as imeproxy
 }
 
 func main() {
@@ -27,6 +28,7 @@ func main() {
 	flag.StringVar(&j.key, "key", "build/keys/upgrade.pem", "`FILE` of the key that upgrades are signed with; made when it is not there")
 	flag.StringVar(&j.more, "append", "", "what the kernel's command line has in addition")
 	flag.Int64Var(&j.minimum, "minimum", 0, "oldest release, seconds since 1970, that the system can be replaced by")
+	flag.StringVar(&j.service, "service", "./cmd/imeproxy", "`PACKAGE` of what runs as imeproxy; another one makes a system for tests")
 	flag.StringVar(&j.cache, "cache", "build/cache", "folder of fetched packages")
 	formats := flag.String("formats", "qcow2,vmdk,ova", "what to make of the raw image: qcow2, vmdk, ova")
 	flag.Parse()

@@ -97,7 +97,7 @@ func (j *job) release() []byte {
 // programs adds everything but modules.
 func (j *job) programs(a *boot.Archive, packages map[string]debian) error {
 	work := filepath.Join(j.out, "work")
-	for _, p := range []struct{ pkg, at string }{{"./image/init", "init"}, {"./cmd/imeproxy", "bin/imeproxy"}} {
+	for _, p := range []struct{ pkg, at string }{{"./image/init", "init"}, {j.service, "bin/imeproxy"}} {
 		file := filepath.Join(work, filepath.Base(p.at))
 		// Symbols are left out: they are a third of what must be read and unpacked before anything runs.
 		cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid= -X main.commit="+j.commit, "-o", file, p.pkg)

@@ -94,7 +94,9 @@ func (m *machine) bring() error {
 	if err := mods.loadAlways(); err != nil {
 		return err
 	}
-	if err := m.mountState(mods); err != nil {
+	errs := mods.loadForDevices()
+	m.startWatchdogs()
+	if err := m.mountState(mods, errs); err != nil {
 		return err
 	}
 	m.log = openLog(logDir + "/system.log")
@@ -110,7 +112,6 @@ func (m *machine) bring() error {
 func (m *machine) serve() int {
 	go powerButton(m.requests)
 	go m.signals()
-	go kickWatchdog()
 	go m.keepTime()
 	control, err := m.listen()
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
-	"time"
 )
 
 // ask passes a request on; one is enough.
@@ -52,18 +51,5 @@ func powerButton(requests chan<- string) {
 				}
 			}
 		}()
-	}
-}
-
-// kickWatchdog keeps the watchdog from restarting the machine, as long as this process lives. The kernel's own (softdog) serves
-// where there is no other.
-func kickWatchdog() {
-	f, err := os.OpenFile("/dev/watchdog", os.O_WRONLY, 0)
-	if err != nil {
-		return
-	}
-	for {
-		_, _ = f.WriteString("\x00")
-		time.Sleep(10 * time.Second)
 	}
 }

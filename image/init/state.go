@@ -22,9 +22,8 @@ const statePartition = "imeproxy-state"
 // deviceWait is how long disks may take to appear.
 const deviceWait = 20 * time.Second
 
-// mountState finds the state partition, makes it as large as its disk, repairs and mounts it.
-func (m *machine) mountState(mods *modules) error {
-	errs := mods.loadForDevices()
+// mountState finds the state partition, makes it as large as its disk, repairs and mounts it. errs is what drivers have said so far.
+func (m *machine) mountState(mods *modules, errs []error) error {
 	part := ""
 	for end := time.Now().Add(deviceWait); part == ""; {
 		if part = partition(statePartition); part == "" {

@@ -26,7 +26,21 @@ const (
 	// A new system is healthy when its service is ready within healthLimit and still there healthTime later.
 	healthLimit = 5 * time.Minute
 	healthTime  = 20 * time.Second
+	// healthOption of the kernel's command line, which is signed with the system, gives another limit.
+	healthOption = "imeproxy.healthy-within="
 )
+
+// healthyWithin is how long this system has to become healthy. cmdline is the kernel's command line.
+func healthyWithin(cmdline string) time.Duration {
+	for _, word := range strings.Fields(cmdline) {
+		if v, ok := strings.CutPrefix(word, healthOption); ok {
+			if d, err := time.ParseDuration(v); err == nil && d > 0 {
+				return d
+			}
+		}
+	}
+	return healthLimit
+}
 
 // identity is what a system knows of itself: which upgrades it takes.
 type identity struct {
@@ -263,8 +277,10 @@ func (m *machine) judge() {
 		m.say("%s was not healthy: this is the former system again, with its configuration", t.Name)
 		return
 	}
-	if !m.healthy() {
-		m.say("this system is not healthy within %v: the machine goes back to the former one", healthLimit)
+	cmdline, _ := os.ReadFile("/proc/cmdline")
+	limit := healthyWithin(string(cmdline))
+	if !m.healthy(limit) {
+		m.say("this system is not healthy within %v: the machine goes back to the former one", limit)
 		ask(m.requests, "restart")
 		return
 	}
@@ -278,9 +294,8 @@ func (m *machine) judge() {
 }
 
 // healthy waits until the service has been ready for a while with the configuration that is stored.
-func (m *machine) healthy() bool {
-	limit := time.Now().Add(healthLimit)
-	for time.Now().Before(limit) {
+func (m *machine) healthy(limit time.Duration) bool {
+	for end := time.Now().Add(limit); time.Now().Before(end); {
 		if ready := m.service.readySince(); !ready.IsZero() && time.Since(ready) >= healthTime {
 			return true
 		}
