@@ -85,27 +85,28 @@ func (f *Figures) worse(g *Figures) bool {
 func (s *Stream) Sample(at time.Duration) Figures {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f, _ := s.sample(at)
-	return f
-}
-
-// sampleHolds also tells how many holds there were, so that one between two samples is
-// not overlooked.
-func (s *Stream) sampleHolds(at time.Duration) (Figures, uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	return s.sample(at)
 }
 
-func (s *Stream) sample(at time.Duration) (f Figures, holds uint64) {
+// sampleMore also tells how many holds there were, so that one between two samples is
+// not overlooked, and how many numbers are lost.
+func (s *Stream) sampleMore(at time.Duration) (f Figures, holds, lost uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f = s.sample(at)
+	return f, s.totals.Holds, s.totals.Lost
+}
+
+func (s *Stream) sample(at time.Duration) (f Figures) {
 	s.now = max(s.now, at)
 	f.SSRC = s.ssrc
 	if s.held {
 		f.Held = true
-		return f, s.totals.Holds
+		return f
 	}
 	if s.begun {
-		s.advance(s.now)
+		s.advance()
+		s.win.expire(&s.spread)
 		s.windowFigures(&f)
 		if s.spread.nearlyFull() {
 			s.spread.grow()
@@ -114,15 +115,15 @@ func (s *Stream) sample(at time.Duration) (f Figures, holds uint64) {
 	if silence := s.now - s.lastAlive; s.heard && !s.quiet && silence >= silentAfter {
 		f.Measured, f.Dead, f.Burst, f.MOS = true, true, silence, 1
 	}
-	return f, s.totals.Holds
+	return f
 }
 
 func (s *Stream) windowFigures(f *Figures) {
-	f.Received, f.Lost = split(s.win.total)
+	f.Received, f.Lost = s.win.received, s.win.lost
 	f.PDV = s.spread.pdv()
 	if f.Lost > 0 {
 		var longest uint16
-		f.Events, longest = s.win.losses()
+		f.Events, longest = s.win.judge()
 		f.PacketTime = s.packetTime()
 		f.Burst = time.Duration(longest) * f.PacketTime
 	}
@@ -152,7 +153,9 @@ func (s *Stream) PacketTime() time.Duration {
 func (s *Stream) Totals() Totals {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.totals
+	t := s.totals
+	t.Packets = s.packets
+	return t
 }
 
 // Side is what one description says of a stream.

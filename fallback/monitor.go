@@ -33,6 +33,7 @@ type Result struct {
 	Due     bool // the call is to be notified: see Monitor.Notify
 	State   State
 	Level   Level
+	Lost    uint64  // numbers that the streams have lost since they were made
 	Figures Figures // of the worst stream, bad ones first
 }
 
@@ -111,16 +112,6 @@ func (m *Monitor) Last() Result {
 	return r
 }
 
-// Lost is the number of packets that the streams have lost so far.
-func (m *Monitor) Lost() (n uint64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for i := range m.streams {
-		n += m.streams[i].Totals().Lost
-	}
-	return n
-}
-
 // clear ends suspicion.
 func (m *Monitor) clear() {
 	if m.state == Suspect {
@@ -135,7 +126,8 @@ func (m *Monitor) Sample(at time.Duration, table *Table) Result {
 	var r Result
 	for i := range m.streams {
 		s := &m.streams[i]
-		f, holds := s.sampleHolds(at)
+		f, holds, lost := s.sampleMore(at)
+		r.Lost += lost
 		if holds != s.holds || f.Held {
 			s.holds = holds
 			m.clear()

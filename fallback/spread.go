@@ -2,18 +2,18 @@ package fallback
 
 import (
 	"math"
-	"slices"
-	"sync"
 	"time"
 )
 
 const (
-	binWidth    = 125 // microseconds; the protocol file allows 1 ms
-	noTransit   = math.MinInt32
-	maxBin      = 1 << 30
-	minRing     = 512  // 8 s of 20 ms packets, with a margin
-	maxRing     = 4096 // 8 s of 512 packets a second
-	walkRanking = 3    // neighbours to walk to before ranking all anew
+	binWidth  = 125 // microseconds; the protocol file allows 1 ms
+	minRing   = 512 // 8 s of 20 ms packets, with a margin
+	maxRing   = 4096
+	nearBins  = 32 // counted one by one around the rank that pdv asks for
+	stepBits  = 5  // of a ring's entry; the others are the bin
+	maxSteps  = 1 << stepBits
+	maxBin    = 1<<(31-stepBits) - 1
+	noTransit = -maxBin - 1
 )
 
 // ringFor chooses the first size of a stream's ring.
@@ -25,37 +25,53 @@ func ringFor(ptime time.Duration) int {
 	return size
 }
 
+// entry of a received number: its transit as a bin, less spread.zero, or noTransit; and
+// the step from its timestamp to its successor's, an index of spread.steps, 0: none.
+type entry int32
+
+func (e entry) bin() int32 { return int32(e >> stepBits) }
+func (e entry) step() int  { return int(e & (maxSteps - 1)) }
+
+func (e entry) withBin(bin int32) entry { return entry(bin)<<stepBits | e&(maxSteps-1) }
+
+// step is a timestamp step and how many entries have it.
+type step struct {
+	us    uint32
+	count uint32
+}
+
 // spread has an entry for each received number in the window, oldest turn first, and
-// follows two things through them: the rank that pdv asks for and the packet time.
+// follows two things through them: the rank that pdv asks for and the packet time. What
+// a usual packet touches comes first.
 type spread struct {
-	transits []int32  // bins; noTransit: no part of pdv
-	steps    []uint32 // microseconds from this number's timestamp to its successor's; 0: none
-	head     int      // the oldest entry
-	n        int
-	dropped  uint32 // numbers in the window that the ring had no room for, all older
+	ring    []entry
+	head    uint32 // the oldest entry
+	n       uint32
+	dropped uint32 // numbers in the window that the ring had no room for, all older
 
-	valid       int   // entries that are part of pdv
-	lowest      int32 // of them; holds while lowestCount > 0
-	lowestCount int
-	ranked      bool // rank, below and equal hold
-	rank        int32
-	below       int // entries lower than rank
-	equal       int
+	valid       uint32 // entries that are part of pdv
+	lowest      int32  // bin of them; holds while lowestCount > 0
+	lowestCount uint32
+	ranked      bool   // base, below and near hold
+	last        uint8  // index of the last step computed
+	base        int32  // bin of near[0]
+	below       uint32 // entries lower than base
+	ticks, hz   uint32 // the last step computed
+	zero        int64
+	near        [nearBins]uint16 // entries by bin
 
-	links       int    // entries with a step
-	common      uint32 // a step
-	commonCount int    // entries that have it
-
-	ticks, hz, us uint32 // the last step computed
+	used  uint32 // steps below have had entries
+	steps [maxSteps]step
 }
 
 func (s *spread) init(size int) {
-	s.transits, s.steps = make([]int32, size), make([]uint32, size)
+	s.ring = make([]entry, size)
+	s.clear()
 }
 
 func (s *spread) clear() {
-	s.head, s.n, s.dropped = 0, 0, 0
-	s.links, s.common, s.commonCount = 0, 0, 0
+	s.head, s.n, s.dropped, s.zero = 0, 0, 0, 0
+	s.used, s.ticks, s.last = 1, 0, 0
 	s.forgetRank()
 }
 
@@ -63,50 +79,70 @@ func (s *spread) forgetRank() {
 	s.valid, s.lowestCount, s.ranked = 0, 0, false
 }
 
-// index of the entry that has so many newer ones.
-func (s *spread) index(newer int) int { return (s.head + s.n - 1 - newer) & (len(s.transits) - 1) }
+func (s *spread) full() bool { return int(s.n) == len(s.ring) }
+
+// at is the entry that has so many newer ones.
+func (s *spread) at(newer uint32) *entry {
+	return &s.ring[int(s.head+s.n-1-newer)&(len(s.ring)-1)]
+}
 
 func (s *spread) append(bin int32) {
-	if s.n == len(s.transits) {
+	if s.full() {
 		s.drop()
 	}
 	s.n++
-	i := s.index(0)
-	s.transits[i], s.steps[i] = bin, 0
+	*s.at(0) = entry(0).withBin(bin)
 	s.count(bin)
 }
 
 // insert puts an entry before so many newer ones, fewer than maxMisorder.
-func (s *spread) insert(newer int, bin int32) {
-	if s.n == len(s.transits) {
+func (s *spread) insert(newer uint32, bin int32) {
+	if s.full() {
 		s.drop()
 	}
 	s.n++
 	for k := range newer {
-		to, from := s.index(k), s.index(k+1)
-		s.transits[to], s.steps[to] = s.transits[from], s.steps[from]
+		*s.at(k) = *s.at(k + 1)
 	}
-	i := s.index(newer)
-	s.transits[i], s.steps[i] = bin, 0
+	*s.at(newer) = entry(0).withBin(bin)
 	s.count(bin)
 }
 
-// link notes the timestamp step from an entry to its successor.
-func (s *spread) link(newer int, ticks, hz uint32) {
+// link notes the timestamp step from an entry, which has none, to its successor.
+func (s *spread) link(newer, ticks, hz uint32) {
 	if ticks == 0 || newer >= s.n {
 		return
 	}
 	if ticks != s.ticks || hz != s.hz {
 		us := (uint64(ticks)*1e6 + uint64(hz)/2) / uint64(hz)
-		s.ticks, s.hz, s.us = ticks, hz, uint32(min(us, math.MaxUint32))
+		s.ticks, s.hz, s.last = ticks, hz, s.stepFor(uint32(min(us, math.MaxUint32)))
 	}
-	s.steps[s.index(newer)] = s.us
-	if s.links++; s.links == 1 {
-		s.common, s.commonCount = s.us, 0
+	if s.last == 0 {
+		return
 	}
-	if s.us == s.common {
-		s.commonCount++
+	*s.at(newer) |= entry(s.last)
+	s.steps[s.last].count++
+}
+
+// stepFor finds a step's place, or gives it one that no entry has; 0: there is none.
+func (s *spread) stepFor(us uint32) uint8 {
+	free := 0
+	for i := 1; i < int(s.used); i++ {
+		if s.steps[i].us == us {
+			return uint8(i)
+		}
+		if s.steps[i].count == 0 {
+			free = i
+		}
 	}
+	if free == 0 && s.used < maxSteps {
+		free = int(s.used)
+		s.used++
+	}
+	if free > 0 {
+		s.steps[free] = step{us: us}
+	}
+	return uint8(free)
 }
 
 // expire takes off the entries of the oldest numbers.
@@ -124,73 +160,83 @@ func (s *spread) drop() {
 }
 
 func (s *spread) pop() {
-	if bin := s.transits[s.head]; bin != noTransit {
-		s.uncount(bin)
+	e := s.ring[int(s.head)&(len(s.ring)-1)]
+	s.uncount(e.bin())
+	if i := e.step(); i > 0 {
+		s.steps[i].count--
 	}
-	if step := s.steps[s.head]; step != 0 {
-		s.links--
-		if step == s.common {
-			s.commonCount--
-		}
-	}
-	s.head = (s.head + 1) & (len(s.transits) - 1)
+	s.head = (s.head + 1) & uint32(len(s.ring)-1)
 	s.n--
 }
 
 // forget takes all entries out of pdv. They are among the newest, so that the walk
 // visits each entry about once in its life.
 func (s *spread) forget() {
-	for k := 0; s.valid > 0 && k < s.n; k++ {
-		if i := s.index(k); s.transits[i] != noTransit {
-			s.transits[i] = noTransit
+	for k := uint32(0); s.valid > 0 && k < s.n; k++ {
+		if e := s.at(k); e.bin() != noTransit {
+			*e = e.withBin(noTransit)
 			s.valid--
 		}
 	}
+	s.zero = 0
 	s.forgetRank()
+}
+
+// place makes a bin relative to zero. Where that does not fit an entry, because transits
+// have drifted for an hour, zero moves there; what is another hour away then is no part
+// of pdv any more. Transits step by less than 4 s, so that this is rare.
+func (s *spread) place(bin int64) int32 {
+	if by := bin - s.zero; by > maxBin || by < -maxBin {
+		s.zero = bin
+		s.forgetRank()
+		for k := range s.n {
+			e := s.at(k)
+			old := e.bin()
+			if old == noTransit {
+				continue
+			}
+			if now := int64(old) - by; now < -maxBin || now > maxBin {
+				*e = e.withBin(noTransit)
+			} else {
+				*e = e.withBin(int32(now))
+				s.valid++
+			}
+		}
+	}
+	return int32(bin - s.zero)
 }
 
 func (s *spread) count(bin int32) {
 	if bin == noTransit {
 		return
 	}
-	if s.valid++; s.valid == 1 || s.lowestCount > 0 && bin < s.lowest {
-		s.lowest, s.lowestCount = bin, 0
-	}
-	if bin == s.lowest && (s.lowestCount > 0 || s.valid == 1) {
+	s.valid++
+	switch {
+	case s.valid == 1 || s.lowestCount > 0 && bin < s.lowest:
+		s.lowest, s.lowestCount = bin, 1
+	case s.lowestCount > 0 && bin == s.lowest:
 		s.lowestCount++
-	} else if bin == s.lowest {
-		s.lowestCount = 0
 	}
-	if s.ranked {
-		if bin < s.rank {
-			s.below++
-		} else if bin == s.rank {
-			s.equal++
-		}
+	if i := uint32(bin - s.base); i < nearBins {
+		s.near[i]++
+	} else if bin < s.base {
+		s.below++
 	}
 }
 
 func (s *spread) uncount(bin int32) {
+	if bin == noTransit {
+		return
+	}
 	s.valid--
 	if s.lowestCount > 0 && bin == s.lowest {
 		s.lowestCount--
 	}
-	if s.ranked {
-		if bin < s.rank {
-			s.below--
-		} else if bin == s.rank {
-			s.equal--
-		}
+	if i := uint32(bin - s.base); i < nearBins {
+		s.near[i]--
+	} else if bin < s.base {
+		s.below--
 	}
-}
-
-// parts are the entries in one piece or two.
-func (s *spread) parts() [2][]int32 {
-	end := s.head + s.n
-	if end <= len(s.transits) {
-		return [2][]int32{s.transits[s.head:end]}
-	}
-	return [2][]int32{s.transits[s.head:], s.transits[:end-len(s.transits)]}
 }
 
 // pdv is the nearest rank, place ceil(0.95 n), less the lowest transit.
@@ -202,29 +248,42 @@ func (s *spread) pdv() time.Duration {
 		s.findLowest()
 	}
 	place := (19*s.valid + 19) / 20
-	for range walkRanking {
-		switch {
-		case !s.ranked:
-		case s.below >= place:
-			s.down()
-			continue
-		case s.below+s.equal < place:
-			s.up()
-			continue
+	bin, ok := s.rank(place)
+	if !ok {
+		s.centre(s.selectBin(place))
+		bin, _ = s.rank(place)
+	}
+	return time.Duration(int64(bin)-int64(s.lowest)) * binWidth * time.Microsecond
+}
+
+// rank finds the entry at a place (from 1) among those that are counted by bin.
+func (s *spread) rank(place uint32) (bin int32, ok bool) {
+	if !s.ranked || s.below >= place {
+		return 0, false
+	}
+	sum := s.below
+	for i, n := range s.near {
+		if sum += uint32(n); sum >= place {
+			return s.base + int32(i), true
 		}
-		break
 	}
-	if !s.ranked || s.below >= place || s.below+s.equal < place {
-		s.rankAll(place)
+	return 0, false
+}
+
+// parts are the entries in one piece or two.
+func (s *spread) parts() [2][]entry {
+	end := int(s.head + s.n)
+	if end <= len(s.ring) {
+		return [2][]entry{s.ring[s.head:end]}
 	}
-	return time.Duration(int64(s.rank)-int64(s.lowest)) * binWidth * time.Microsecond
+	return [2][]entry{s.ring[s.head:], s.ring[:end-len(s.ring)]}
 }
 
 func (s *spread) findLowest() {
-	low, count := int32(math.MaxInt32), 0
+	low, count := int32(math.MaxInt32), uint32(0)
 	for _, part := range s.parts() {
-		for _, bin := range part {
-			switch {
+		for _, e := range part {
+			switch bin := e.bin(); {
 			case bin == low:
 				count++
 			case bin < low && bin != noTransit:
@@ -235,150 +294,85 @@ func (s *spread) findLowest() {
 	s.lowest, s.lowestCount = low, count
 }
 
-// down moves the rank to the next lower bin that has entries.
-func (s *spread) down() {
-	best, count := int32(noTransit), 0
+// selectBin finds the entry at a place (from 1) by parting the range that it must be in into 256, until the parts are single bins.
+func (s *spread) selectBin(place uint32) int32 {
+	low, high := int32(math.MaxInt32), int32(math.MinInt32)
 	for _, part := range s.parts() {
-		for _, bin := range part {
-			if bin >= s.rank || bin < best {
+		for _, e := range part {
+			if bin := e.bin(); bin != noTransit {
+				low, high = min(low, bin), max(high, bin)
+			}
+		}
+	}
+	for {
+		shift := 0
+		for (high-low)>>shift > math.MaxUint8 {
+			shift++
+		}
+		var counts [math.MaxUint8 + 1]uint16
+		for _, part := range s.parts() {
+			for _, e := range part {
+				if bin := e.bin(); bin >= low && bin <= high && bin != noTransit {
+					counts[uint8((bin-low)>>shift)]++
+				}
+			}
+		}
+		i := int32(0)
+		for ; uint32(counts[i]) < place; i++ {
+			place -= uint32(counts[i])
+		}
+		low += i << shift
+		if shift == 0 {
+			return low
+		}
+		high = min(high, low+1<<shift-1)
+	}
+}
+
+// centre counts the bins around one.
+func (s *spread) centre(bin int32) {
+	s.ranked, s.base, s.below = true, bin-nearBins/2, 0
+	s.near = [nearBins]uint16{}
+	for _, part := range s.parts() {
+		for _, e := range part {
+			bin := e.bin()
+			if bin == noTransit {
 				continue
 			}
-			if bin > best {
-				best, count = bin, 0
-			}
-			count++
-		}
-	}
-	s.rank, s.equal = best, count
-	s.below -= count
-}
-
-// up moves the rank to the next higher bin that has entries.
-func (s *spread) up() {
-	best, count := int32(math.MaxInt32), 0
-	for _, part := range s.parts() {
-		for _, bin := range part {
-			if bin <= s.rank || bin > best {
-				continue
-			}
-			if bin < best {
-				best, count = bin, 0
-			}
-			count++
-		}
-	}
-	s.below += s.equal
-	s.rank, s.equal = best, count
-}
-
-// sortRoom lends the memory of the rare samples that sort.
-var sortRoom = sync.Pool{New: func() any { return new([maxRing]int32) }}
-
-// rankAll finds the entry at a place (from 1) without help of what was known.
-func (s *spread) rankAll(place int) {
-	room := sortRoom.Get().(*[maxRing]int32)
-	defer sortRoom.Put(room)
-	sorted := room[:0]
-	for _, part := range s.parts() {
-		for _, bin := range part {
-			if bin != noTransit {
-				sorted = append(sorted, bin)
+			if i := uint32(bin - s.base); i < nearBins {
+				s.near[i]++
+			} else if bin < s.base {
+				s.below++
 			}
 		}
 	}
-	slices.Sort(sorted)
-	s.ranked, s.rank = true, sorted[place-1]
-	s.below, _ = slices.BinarySearch(sorted, s.rank)
-	above, _ := slices.BinarySearch(sorted, s.rank+1)
-	s.equal = above - s.below
 }
 
-// packetTime is the most frequent step, the smallest on a tie, 0 where there is none. A
-// step that most entries have is known without counting.
+// packetTime is the most frequent step, the smallest on a tie, 0 where there is none.
 func (s *spread) packetTime() time.Duration {
-	if s.links > 0 && 2*s.commonCount <= s.links {
-		s.findCommon()
+	var best step
+	for _, x := range s.steps[1:s.used] {
+		if x.count > best.count || x.count == best.count && x.us < best.us {
+			best = x
+		}
 	}
-	if s.links == 0 {
+	if best.count == 0 {
 		return 0
 	}
-	return time.Duration(s.common) * time.Microsecond
-}
-
-func (s *spread) findCommon() {
-	room := sortRoom.Get().(*[maxRing]int32)
-	defer sortRoom.Put(room)
-	sorted := room[:0]
-	for k := range s.n {
-		if step := s.steps[s.index(k)]; step != 0 {
-			sorted = append(sorted, int32(step^1<<31)) // keeps the order of uint32
-		}
-	}
-	slices.Sort(sorted)
-	s.commonCount = 0
-	for i := 0; i < len(sorted); {
-		from := i
-		for i < len(sorted) && sorted[i] == sorted[from] {
-			i++
-		}
-		if i-from > s.commonCount {
-			s.common, s.commonCount = uint32(sorted[from])^1<<31, i-from
-		}
-	}
+	return time.Duration(best.us) * time.Microsecond
 }
 
 // nearlyFull tells that the ring should grow before the next sample.
 func (s *spread) nearlyFull() bool {
-	return s.n+s.n/8 >= len(s.transits) && len(s.transits) < maxRing
+	return int(s.n+s.n/8) >= len(s.ring) && len(s.ring) < maxRing
 }
 
 // grow doubles the ring.
 func (s *spread) grow() {
-	bigger := spread{}
-	bigger.init(2 * len(s.transits))
-	for k := range s.n {
-		i := (s.head + k) & (len(s.transits) - 1)
-		bigger.transits[k], bigger.steps[k] = s.transits[i], s.steps[i]
+	bigger := make([]entry, 2*len(s.ring))
+	n := 0
+	for _, part := range s.parts() {
+		n += copy(bigger[n:], part)
 	}
-	s.transits, s.steps, s.head = bigger.transits, bigger.steps, 0
-}
-
-// transitClock turns arrivals and timestamps into transits, in microseconds relative to
-// its first packet.
-type transitClock struct {
-	running bool
-	hz      uint32
-	ts      uint32
-	base    time.Duration
-	ticks   int64 // from the first packet's timestamp to ts
-	last    int64
-}
-
-// transit returns the bin of a packet's transit. afresh tells that it cannot be compared
-// with those before: another clock rate, or a jump of 4 s or more. (So does a drift of
-// more than a day, which only a wrong clock rate makes.)
-func (c *transitClock) transit(at time.Duration, ts, hz uint32) (bin int32, afresh bool) {
-	if !c.running || hz != c.hz {
-		afresh = c.running
-		c.start(at, ts, hz)
-		return 0, afresh
-	}
-	c.ticks += int64(int32(ts - c.ts))
-	c.ts = ts
-	us := int64(at-c.base)/1000 - c.ticks*1e6/int64(hz)
-	step := us - c.last
-	c.last = us
-	wide := us / binWidth
-	if us < 0 {
-		wide = (us - binWidth + 1) / binWidth
-	}
-	if step >= clockJump || step <= -clockJump || wide > maxBin || wide < -maxBin {
-		c.start(at, ts, hz)
-		return 0, true
-	}
-	return int32(wide), false
-}
-
-func (c *transitClock) start(at time.Duration, ts, hz uint32) {
-	*c = transitClock{running: true, hz: hz, ts: ts, base: at}
+	s.ring, s.head = bigger, 0
 }

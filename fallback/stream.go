@@ -52,37 +52,43 @@ const recentSlots = 128
 
 // Stream follows one audio stream that arrives from the Internet. Safe for concurrent
 // use; see the package's thread rules. Make it with NewStream.
+//
+// The fields stand in the order in which packets need them: those of a packet in sequence
+// lie in six cache lines and one of the ring.
 type Stream struct {
 	mu sync.Mutex // guards everything that follows
 
 	now       time.Duration // latest instant seen
 	lastAlive time.Duration // last packet, or the end of the last hold
-	heard     bool          // a packet has come, ever
-	quiet     bool          // the last packet announced silence
-	held      bool
-	begun     bool // the window has its first packet
-	oddBefore bool // the last packet was odd
-	codec     codec
-	format    format // of the last packet
 	ssrc      uint32
-	first     uint32    // of the window
 	highest   uint32    // extended sequence number, modulo 2^32
 	got       [2]uint64 // bit i: highest - i has come, or lies before the window
+	format    format    // of the last packet
+	codec     codec
+	heard     bool // a packet has come, ever
+	quiet     bool // the last packet announced silence
+	held      bool
+	begun     bool  // the window has its first packet
+	oddBefore bool  // the last packet was odd
+	highPT    uint8 // what came with the highest number
 
-	win    window
-	spread spread
-	clock  transitClock
-	gaps   gapQueue
+	clock   transitClock
+	highTS  uint32 // what came with the highest number
+	first   uint32 // of the window
+	packets uint64 // Totals.Packets
+	spread  spread
+	win     window
 
-	oddSSRC uint32
-	oddSeq  uint16
-	totals  Totals
-
-	recentTS [recentSlots]uint32 // by number: what came with it
-	recentPT [recentSlots]uint8
-
+	totals  Totals // but packets
 	formats []format
 	ptime   time.Duration
+	oddSSRC uint32
+	oddSeq  uint16
+
+	gaps gapQueue
+	// What came with the numbers in holes and next to them, by number.
+	recentTS [recentSlots]uint32
+	recentPT [recentSlots]uint8
 }
 
 // NewStream returns a stream that has seen nothing. formats are the payload types that
@@ -120,7 +126,7 @@ func (s *Stream) SetHold(at time.Duration, held bool) {
 	}
 	s.lastAlive = s.now
 	s.begun, s.oddBefore = false, false
-	s.clear()
+	s.spread.clear()
 }
 
 // Packet counts one packet. It allocates nothing.
@@ -144,15 +150,14 @@ func (s *Stream) packet(p *Packet) {
 	if p.SSRC != s.ssrc || ahead >= maxDropout || ahead <= -maxMisorder {
 		if s.odd(p) {
 			s.totals.Resets++
-			s.clear()
 			s.begin(p)
 		}
 		return
 	}
 	s.oddBefore = false
 	s.alive(p)
-	s.totals.Packets++
-	s.advance(s.now)
+	s.packets++
+	s.advance()
 	switch {
 	case ahead == 1:
 		s.next(p)
@@ -197,31 +202,29 @@ func (s *Stream) find(pt uint8) format {
 	return staticFormat(pt)
 }
 
-// clear empties the window; state that outlives it stays.
-func (s *Stream) clear() {
-	s.win.clear()
-	s.spread.clear()
-	s.clock = transitClock{}
-	s.gaps.n = 0
-}
-
+// begin starts the window with its first packet.
 func (s *Stream) begin(p *Packet) {
 	s.alive(p)
-	s.totals.Packets++
+	s.packets++
 	s.begun, s.oddBefore = true, false
 	s.ssrc, s.first, s.highest = p.SSRC, uint32(p.Seq), uint32(p.Seq)
 	s.got = [2]uint64{^uint64(0), ^uint64(0)}
-	s.win.start(s.now)
+	s.win.clear(s.now)
+	s.spread.clear()
+	s.clock = transitClock{}
+	s.gaps.n = 0
 	s.add(p)
 }
 
-// advance brings the window to an instant: holes that waited long enough become losses,
-// then what has left the window is taken off.
-func (s *Stream) advance(at time.Duration) {
-	for s.gaps.n > 0 && at-s.gaps.oldest().turn > lateAfter {
+// advance brings the window to the latest instant: holes that waited long enough become
+// losses. What has left the window is taken off by the next sample, see window.expire.
+func (s *Stream) advance() {
+	for s.gaps.n > 0 && s.now-s.gaps.oldest().turn > lateAfter {
 		s.settle()
 	}
-	s.win.roll(at, &s.spread)
+	if s.now > s.win.until {
+		s.win.move(s.now, &s.spread)
+	}
 }
 
 // next takes the number after the highest: the usual packet.
@@ -229,9 +232,8 @@ func (s *Stream) next(p *Packet) {
 	if s.gaps.n > 0 {
 		s.gaps.retire(s.highest, s.highest+1, &s.got)
 	}
-	slot := s.highest % recentSlots
-	if s.recentPT[slot] == p.PayloadType {
-		s.spread.link(0, ticks(p.Timestamp, s.recentTS[slot]), s.format.hz)
+	if s.highPT == p.PayloadType {
+		s.spread.link(0, ticks(p.Timestamp, s.highTS), s.format.hz)
 	}
 	s.highest++
 	s.got[1] = s.got[1]<<1 | s.got[0]>>63
@@ -248,7 +250,9 @@ func (s *Stream) jump(p *Packet, ahead uint32) {
 		s.settle()
 	}
 	s.gaps.push(s.now, s.highest+1, s.highest+ahead)
+	s.remember(s.highest, s.highTS, s.highPT)
 	s.highest += ahead
+	s.remember(s.highest, p.Timestamp, p.PayloadType)
 	switch {
 	case ahead >= 128:
 		s.got = [2]uint64{}
@@ -262,12 +266,21 @@ func (s *Stream) jump(p *Packet, ahead uint32) {
 	s.add(p)
 }
 
+// remember notes what came with a number.
+func (s *Stream) remember(n, ts uint32, pt uint8) {
+	s.recentTS[n%recentSlots], s.recentPT[n%recentSlots] = ts, pt
+}
+
 // add counts the highest number as received at its turn.
 func (s *Stream) add(p *Packet) {
-	slot := s.highest % recentSlots
-	s.recentTS[slot], s.recentPT[slot] = p.Timestamp, p.PayloadType
-	s.win.received(s.win.current)
-	s.spread.append(s.transit(p))
+	s.highTS, s.highPT = p.Timestamp, p.PayloadType
+	bin := s.transit(p)
+	if s.spread.full() { // no sample has come for long
+		s.win.expire(&s.spread)
+	}
+	if s.win.receive(s.win.current) {
+		s.spread.append(bin)
+	}
 }
 
 // behind takes a number below the highest: a duplicate, one too late, or one that
@@ -288,21 +301,21 @@ func (s *Stream) behind(p *Packet, back uint32) {
 		return
 	}
 	s.totals.Reordered++
-	newer := bits.OnesCount64(s.got[0] & (1<<min(back, 64) - 1))
+	newer := uint32(bits.OnesCount64(s.got[0] & (1<<min(back, 64) - 1)))
 	if back > 64 {
-		newer += bits.OnesCount64(s.got[1] & (1<<(back-64) - 1))
+		newer += uint32(bits.OnesCount64(s.got[1] & (1<<(back-64) - 1)))
 	}
 	s.got[back>>6] |= 1 << (back & 63)
-	s.win.received(stepOf(turn))
+	s.remember(n, p.Timestamp, p.PayloadType)
 	bin := s.transit(p)
-	s.spread.insert(newer, bin)
-	slot := n % recentSlots
-	s.recentTS[slot], s.recentPT[slot] = p.Timestamp, p.PayloadType
-	s.neighbours(newer, back)
+	if s.win.receive(stepOf(turn)) {
+		s.spread.insert(newer, bin)
+		s.neighbours(newer, back)
+	}
 }
 
 // neighbours notes the timestamp steps from and to a number that filled a hole.
-func (s *Stream) neighbours(newer int, back uint32) {
+func (s *Stream) neighbours(newer, back uint32) {
 	n := s.highest - back
 	slot, after, before := n%recentSlots, (n+1)%recentSlots, (n-1)%recentSlots
 	pt := s.recentPT[slot]
@@ -331,7 +344,7 @@ func (s *Stream) transit(p *Packet) int32 {
 		s.spread.forget()
 		s.totals.PDVResets++
 	}
-	return bin
+	return s.spread.place(bin)
 }
 
 // ticks is an advance of timestamps; backwards is none.

@@ -63,7 +63,7 @@ policy-map ime-policy
 service-policy ime-policy global
 `
 
-func testPlan(t *testing.T, text string) *plan {
+func testPlan(t testing.TB, text string) *plan {
 	t.Helper()
 	cfg, diags := config.Parse("test.cfg", []byte(text))
 	if diags.HasErrors() {

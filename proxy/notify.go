@@ -78,7 +78,7 @@ func (q *quality) notify(c *callQuality, r fallback.Result) {
 	_, _ = rand.Read(b[:])
 	id := hex.EncodeToString(b[:])
 	q.mu.Lock()
-	if _, watched := q.lanes[c.lane][c]; !watched {
+	if c.place < 0 {
 		q.mu.Unlock()
 		return
 	}

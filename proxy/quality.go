@@ -32,7 +32,7 @@ type quality struct {
 	table atomic.Pointer[fallback.Table]
 
 	mu    sync.Mutex // guards everything that follows
-	lanes [lanes]map[*callQuality]struct{}
+	lanes [lanes][]*callQuality
 	next  int                     // lane of the next call
 	asked map[string]*callQuality // by the Call-ID of a REFER that has no final answer yet
 	turns []*callQuality          // calls that are to be told, in the order in which they became due
@@ -54,6 +54,7 @@ type callQuality struct {
 	q         *quality
 	call      *call
 	lane      int
+	place     int    // in its lane, guarded by quality.mu; -1: not watched any more
 	direction string // "inbound" or "outbound": who called
 	monitor   *fallback.Monitor
 
@@ -85,17 +86,17 @@ type qualitySeen struct {
 }
 
 // add takes one sample, and tells whether it is the end of another 8 s, which no earlier one counted.
-func (s *qualitySeen) add(at time.Duration, r fallback.Result, lost uint64) (whole bool) {
+func (s *qualitySeen) add(at time.Duration, r *fallback.Result) (whole bool) {
 	if s.samples == 0 {
-		s.begun, s.eventsAt, s.lost, s.concealedAt = at, at, lost, -1
+		s.begun, s.eventsAt, s.lost, s.concealedAt = at, at, r.Lost, -1
 	} else {
 		s.interval = max(s.interval, at-s.last)
 	}
 	s.samples, s.last = s.samples+1, at
-	if second := int64(at / time.Second); lost > s.lost && second != s.concealedAt {
+	if second := int64(at / time.Second); r.Lost > s.lost && second != s.concealedAt {
 		s.concealed, s.concealedAt = s.concealed+1, second
 	}
-	s.lost = lost
+	s.lost = r.Lost
 	f := &r.Figures
 	if r.Bad {
 		s.bad++
@@ -118,9 +119,6 @@ func (s *qualitySeen) add(at time.Duration, r fallback.Result, lost uint64) (who
 
 func newQuality(a *Appliance) *quality {
 	q := &quality{a: a, asked: make(map[string]*callQuality), told: make(map[netip.Addr]uint64)}
-	for i := range q.lanes {
-		q.lanes[i] = make(map[*callQuality]struct{})
-	}
 	t := fallback.Builtin()
 	q.table.Store(&t)
 	return q
@@ -188,9 +186,9 @@ func (q *quality) sample(lane int, at time.Duration, rate int) []due {
 	table := q.table.Load()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for c := range q.lanes[lane] {
+	for _, c := range q.lanes[lane] {
 		r := c.monitor.Sample(at, table)
-		if c.seen.add(at, r, c.monitor.Lost()) && q.a.metrics != nil {
+		if c.seen.add(at, &r) && q.a.metrics != nil {
 			f := &r.Figures
 			q.a.metrics.Window(c.direction, observe.Window{LossRatio: f.Loss() / 100, Burst: f.Burst.Seconds(), PDV: f.PDV.Seconds(), MOS: f.MOS})
 		}
@@ -220,9 +218,9 @@ func (q *quality) watch(c *call) *callQuality {
 	w := &callQuality{q: q, call: c, direction: c.rec.Direction, monitor: fallback.NewMonitor(fallback.DefaultLevel, hold), notifier: fallback.Notifier{HoldDown: hold}}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	w.lane = q.next
+	w.lane, w.place = q.next, len(q.lanes[q.next])
 	q.next = (q.next + 1) % lanes
-	q.lanes[w.lane][w] = struct{}{}
+	q.lanes[w.lane] = append(q.lanes[w.lane], w)
 	return w
 }
 
@@ -233,7 +231,12 @@ func (q *quality) forget(c *callQuality) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	delete(q.lanes[c.lane], c)
+	if lane := q.lanes[c.lane]; c.place >= 0 {
+		last := len(lane) - 1
+		lane[c.place], lane[last].place = lane[last], c.place
+		lane[last] = nil
+		q.lanes[c.lane], c.place = lane[:last], -1
+	}
 	delete(q.asked, c.callID)
 	if i := slices.Index(q.turns, c); i >= 0 {
 		q.turns = slices.Delete(q.turns, i, i+1)
@@ -324,7 +327,7 @@ func (q *quality) statistics() observe.FallbackStatistics {
 	slices.SortFunc(out.Agents, func(x, y observe.FallbackAgent) int { return strings.Compare(x.Address, y.Address) })
 	for _, lane := range q.lanes {
 		out.Monitored += len(lane)
-		for c := range lane {
+		for _, c := range lane {
 			switch c.monitor.Last().State {
 			case fallback.Suspect:
 				out.Suspect++

@@ -20,7 +20,7 @@ func (a *Appliance) Quality() observe.Quality {
 	q := a.quality
 	q.mu.Lock()
 	for _, lane := range q.lanes {
-		for c := range lane {
+		for _, c := range lane {
 			all = append(all, sampled{c, c.monitor.Last()})
 		}
 	}
