@@ -11,8 +11,8 @@ DEPS_BUILD := gcc libc6-dev libsrtp2-dev
 # What the tests attack with.
 DEPS_TEST  := nmap sipvicious hping3 curl cpio dosfstools fdisk mtools
 # What the appliance's image is made with.
-DEPS_IMAGE := e2fsprogs qemu-utils zstd
-DEPS_VM    := qemu-system-x86 ovmf iproute2 mtools nmap
+DEPS_IMAGE := e2fsprogs grub-common qemu-utils zstd
+DEPS_VM    := qemu-system-x86 ovmf seabios iproute2 mtools nmap
 DEPS_LAB   := iproute2 iputils-ping conntrack nftables ethtool openssl openssh-client util-linux systemd baresip-core kamailio kamailio-tls-modules \
               rtpengine-daemon sip-tester tshark linphone-cli sox
 
@@ -38,7 +38,7 @@ image: deps-image ## the appliance's disk, for virtual machines: build/image
 
 # The machine's cards end in network namespaces of the test's own; for calls these are the lab's.
 # What it is upgraded to is another build, one whose kernel finds no first process, and one whose service is never ready.
-test-image: image build deps-vm deps-lab ## boot it under emulation, as root: some eleven minutes
+test-image: image build deps-vm deps-lab ## boot it under emulation, as root: some thirteen minutes
 	$(GO) run ./image/build -version $(VERSION) -commit next -epoch $(EPOCH) -out build/image-next -formats ''
 	$(GO) run ./image/build -version $(VERSION) -commit broken -epoch $(EPOCH) -out build/image-broken -formats '' -append rdinit=/none
 	$(GO) run ./image/build -version $(VERSION) -commit mute -epoch $(EPOCH) -out build/image-mute -formats '' \

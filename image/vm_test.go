@@ -30,6 +30,7 @@ type vm struct {
 	disk string
 	args []string // of qemu, in addition
 	in   []string // what starts qemu in another network namespace
+	bios bool     // instead of UEFI
 
 	cmd    *exec.Cmd
 	ended  chan struct{} // closed when qemu has ended
@@ -74,8 +75,10 @@ func (m *vm) powerOn() {
 		"-chardev", "socket,id=serial,server=on,wait=off,path="+socket, "-serial", "chardev:serial", "-monitor", "unix:"+m.dir+"/monitor,server=on,wait=off",
 		"-netdev", "tap,id=n0,ifname=tap0,script=no,downscript=no", "-device", "virtio-net-pci,netdev=n0,romfile=,mac=52:54:00:00:00:01",
 		"-netdev", "tap,id=n1,ifname=tap1,script=no,downscript=no", "-device", "virtio-net-pci,netdev=n1,romfile=,mac=52:54:00:00:00:02",
-		"-drive", "if=pflash,format=raw,readonly=on,file="+ovmf+"CODE_4M.fd", "-drive", "if=pflash,format=raw,file="+m.dir+"/vars.fd",
 		"-drive", "if=none,id=disk,format=raw,cache=writeback,file="+m.disk, "-device", "virtio-blk-pci,drive=disk,bootindex=1")
+	if !m.bios {
+		args = append(args, "-drive", "if=pflash,format=raw,readonly=on,file="+ovmf+"CODE_4M.fd", "-drive", "if=pflash,format=raw,file="+m.dir+"/vars.fd")
+	}
 	args = append(args, m.args...)
 	m.cmd = exec.Command(args[0], args[1:]...)
 	m.cmd.Stderr = os.Stderr

@@ -28,11 +28,13 @@ const (
 // Identifiers of the partitions: the same in each image, so that the same inputs give the same bytes. Two images in one machine
 // are not meant to be.
 const (
-	diskID  = "1c3e4a4e-90f2-4d2e-8d5e-6d0b7a8f5a10"
-	espID   = "1c3e4a4e-90f2-4d2e-8d5e-6d0b7a8f5a11"
-	stateID = "1c3e4a4e-90f2-4d2e-8d5e-6d0b7a8f5a12"
-	espType = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
-	extType = "0fc63daf-8483-4772-8e79-3d69d8477de4"
+	diskID   = "1c3e4a4e-90f2-4d2e-8d5e-6d0b7a8f5a10"
+	espID    = "1c3e4a4e-90f2-4d2e-8d5e-6d0b7a8f5a11"
+	stateID  = "1c3e4a4e-90f2-4d2e-8d5e-6d0b7a8f5a12"
+	espType  = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
+	extType  = "0fc63daf-8483-4772-8e79-3d69d8477de4"
+	biosID   = "1c3e4a4e-90f2-4d2e-8d5e-6d0b7a8f5a13"
+	biosType = "21686148-6449-6e6f-744e-656564454649"
 )
 
 // raw writes the disk.
@@ -57,7 +59,7 @@ func (j *job) raw(sys *system) error {
 	for _, p := range []struct {
 		typ, id, name string
 		start, size   uint64
-	}{{espType, espID, "imeproxy-esp", espStart, disk.ESPSize}, {extType, stateID, "imeproxy-state", espStart + disk.ESPSize, stateSize}} {
+	}{{biosType, biosID, "imeproxy-bios", biosStart, biosEnd - biosStart}, {espType, espID, "imeproxy-esp", espStart, disk.ESPSize}, {extType, stateID, "imeproxy-state", espStart + disk.ESPSize, stateSize}} {
 		part := disk.Partition{Name: p.name, First: p.start / disk.SectorSize, Last: (p.start+p.size)/disk.SectorSize - 1}
 		var err1, err2 error
 		part.Type, err1 = disk.ParseGUID(p.typ)
@@ -67,14 +69,17 @@ func (j *job) raw(sys *system) error {
 		}
 		t.Partitions = append(t.Partitions, part)
 	}
-	if err := t.Write(f, []byte{}); err != nil {
+	if err := t.Write(f, sys.biosFirst); err != nil {
 		return err
 	}
-	files := []disk.File{{Path: "EFI/BOOT/BOOTX64.EFI", Data: sys.loader}}
+	if _, err := f.WriteAt(sys.biosCore, biosStart); err != nil {
+		return err
+	}
+	files := []disk.File{{Path: "EFI/BOOT/BOOTX64.EFI", Data: sys.loader}, {Path: "grub/grub.cfg", Data: []byte(grubConfig)}}
 	if err := disk.WriteESP(f, espStart, 0x1e9a0001, files); err != nil {
 		return err
 	}
-	if err := disk.WriteSlot(f, espStart, 0, sys.image, sys.kernel, sys.initrd); err != nil {
+	if err := disk.WriteSlot(f, espStart, 0, sys.image, sys.parts); err != nil {
 		return err
 	}
 	if err := j.state(f); err != nil {

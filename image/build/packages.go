@@ -20,7 +20,7 @@ type debian struct {
 }
 
 // wanted are the packages; the kernel's is the one that its meta-package asks for now.
-var wanted = []string{"linux-image-cloud-amd64", "systemd-boot-efi", "e2fsck-static", "ca-certificates"}
+var wanted = []string{"linux-image-cloud-amd64", "systemd-boot-efi", "grub-pc-bin", "e2fsck-static", "ca-certificates"}
 
 // output runs a program and gives what it prints; its errors are part of the error.
 func output(name string, args ...string) (string, error) {

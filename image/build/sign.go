@@ -82,7 +82,10 @@ func (j *job) upgrade(sys *system, key ed25519.PrivateKey) error {
 	if j.commit != "" {
 		name += " (" + j.commit + ")"
 	}
-	file, err := upgrade.Pack(upgrade.Manifest{Name: name, Release: n, Minimum: j.minimum, Kernel: upgrade.Part(sys.kernel), Initrd: upgrade.Part(sys.initrd)}, sys.image, key)
+	file, err := upgrade.Pack(upgrade.Manifest{
+		Name: name, Release: n, Minimum: j.minimum,
+		Kernel: upgrade.Part(sys.parts.Kernel), Initrd: upgrade.Part(sys.parts.Initrd), Script: upgrade.Part(sys.parts.Script),
+	}, sys.image, key)
 	if err != nil {
 		return err
 	}

@@ -33,9 +33,11 @@ const commandLine = "console=tty0 console=ttyS0,115200 quiet loglevel=1 panic=10
 
 // system is what a slot holds.
 type system struct {
-	image          []byte
-	kernel, initrd disk.Part
-	loader         []byte // for the ESP
+	image  []byte
+	parts  disk.Parts
+	loader []byte // for the ESP
+	// for a BIOS: the code of the first sector, and what it loads
+	biosFirst, biosCore []byte
 }
 
 // system makes the unified kernel image.
@@ -72,9 +74,15 @@ func (j *job) system(packages map[string]debian, key ed25519.PrivateKey) (*syste
 	if err != nil {
 		return nil, err
 	}
+	biosFirst, biosCore, err := j.bios(packages["grub-pc-bin"])
+	if err != nil {
+		return nil, err
+	}
+	cmdline := strings.TrimSpace(commandLine + " " + j.more)
 	image, places, err := boot.UKI(stub, []boot.Section{
 		{Name: ".osrel", Data: release},
-		{Name: ".cmdline", Data: []byte(strings.TrimSpace(commandLine+" "+j.more) + "\x00")},
+		{Name: ".cmdline", Data: []byte(cmdline + "\x00")},
+		{Name: ".script", Data: script(cmdline)},
 		{Name: ".initrd", Data: initrd},
 		{Name: ".linux", Data: kernel},
 	})
@@ -82,7 +90,8 @@ func (j *job) system(packages map[string]debian, key ed25519.PrivateKey) (*syste
 		return nil, err
 	}
 	part := func(name string) disk.Part { return disk.Part(places[name]) }
-	return &system{image: image, kernel: part(".linux"), initrd: part(".initrd"), loader: loader}, nil
+	parts := disk.Parts{Kernel: part(".linux"), Initrd: part(".initrd"), Script: part(".script")}
+	return &system{image: image, parts: parts, loader: loader, biosFirst: biosFirst, biosCore: biosCore}, nil
 }
 
 // release describes the system, for the loader's menu and for people.

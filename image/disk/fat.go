@@ -47,6 +47,8 @@ func slotOffset(slot int) int64 { return offsetOf(clusterAt(slotStart)) + int64(
 type File struct {
 	Path string // "EFI/BOOT/BOOTX64.EFI"
 	Data []byte
+	// at is the only cluster of a file that is found by it; 0 is anywhere
+	at uint32
 }
 
 // dosTime is what all files have: the date says nothing that the version does not.
@@ -72,13 +74,14 @@ type node struct {
 // SlotFolder holds the entries of both systems; nothing else is in it, so that they stand in its first sector.
 const SlotFolder = "EFI/Linux"
 
-// WriteESP makes the file system of the ESP at an offset of the disk, with the files, an empty SlotFolder, and the loader's settings,
-// by which it starts system A.
+// WriteESP makes the file system of the ESP at an offset of the disk, with the files, an empty SlotFolder, and the loaders' settings,
+// by which they start system A.
 func WriteESP(w io.WriterAt, base int64, serial uint32, files []File) error {
 	f := &fat{w: w, base: base, next: 2}
 	f.fat[0], f.fat[1] = 0x0ffffff8, fatEnd
 	// In this order, so that these two are always in the same place: see loaderCluster and slotFolderCluster.
-	for _, file := range append([]File{{"loader/loader.conf", loaderConf(0)}, {Path: SlotFolder + "/"}}, files...) {
+	always := []File{{Path: "loader/loader.conf", Data: loaderConf(0)}, {Path: SlotFolder + "/"}, {Path: onceFile, Data: onceEnv(-1), at: onceCluster}}
+	for _, file := range append(always, files...) {
 		if err := f.add(file); err != nil {
 			return err
 		}
@@ -88,7 +91,7 @@ func WriteESP(w io.WriterAt, base int64, serial uint32, files []File) error {
 	if err := f.emit(root, 0); err != nil {
 		return err
 	}
-	if offsetOf(f.next) > slotOffset(0) {
+	if f.next > onceCluster {
 		return errors.New("the loader's files leave no space for the systems")
 	}
 	for slot := range Slots {
@@ -114,7 +117,7 @@ func (f *fat) add(file File) error {
 		at = &found.folder
 	}
 	if name := parts[len(parts)-1]; name != "" {
-		*at = append(*at, &node{name: name, data: file.Data})
+		*at = append(*at, &node{name: name, data: file.Data, cluster: file.at})
 	}
 	return nil
 }
@@ -129,6 +132,10 @@ func (f *fat) chain(first uint32, n int) {
 
 // place gives clusters to a node and all below it: folders get one cluster, which holds 32 entries.
 func (f *fat) place(n *node) {
+	if n.cluster != 0 {
+		f.chain(n.cluster, 1)
+		return
+	}
 	size := len(n.data)
 	if n.dir {
 		size = clusterSize

@@ -14,11 +14,11 @@ import (
 func esp(t *testing.T) *os.File {
 	t.Helper()
 	f := image(t, mib+ESPSize)
-	files := []File{{"EFI/BOOT/BOOTX64.EFI", bytes.Repeat([]byte("loader"), 30000)}}
+	files := []File{{Path: "EFI/BOOT/BOOTX64.EFI", Data: bytes.Repeat([]byte("loader"), 30000)}}
 	if err := WriteESP(f, mib, 0x12345678, files); err != nil {
 		t.Fatal(err)
 	}
-	if err := WriteSlot(f, mib, 0, content("A"), Part{4096, 5000}, Part{12288, 3 << 20}); err != nil {
+	if err := WriteSlot(f, mib, 0, content("A"), Parts{Part{4096, 5000}, Part{12288, 3 << 20}, Part{8192, 33}}); err != nil {
 		t.Fatal(err)
 	}
 	return f
@@ -44,7 +44,7 @@ func TestESPIsReadByOthers(t *testing.T) {
 		if err := SetDefault(f, mib, slot); err != nil {
 			t.Fatal(err)
 		}
-		if got := typed(t, f, "loader/loader.conf"); !strings.HasPrefix(got, "timeout 0\n") || !strings.HasSuffix(got, want) {
+		if got := typed(t, f, "loader/loader.conf"); !strings.HasPrefix(got, "# GRUB Environment Block\nslot="+string(rune('a'+slot))+"\ntimeout 0\n") || !strings.HasSuffix(got, want) {
 			t.Errorf("loader.conf: %q", got)
 		}
 		if got, err := Default(f, mib); err != nil || got != slot {
@@ -65,6 +65,22 @@ func TestESPIsReadByOthers(t *testing.T) {
 	}
 	if got := typed(t, f, "EFI/Linux/INITRD-A"); got != string(content("A")[12288:12288+3<<20]) {
 		t.Errorf("the initramfs of system A has %d bytes", len(got))
+	}
+	if got := typed(t, f, "EFI/Linux/SCRIPT-A"); got != string(content("A")[8192:8225]) {
+		t.Errorf("the script of system A has %d bytes", len(got))
+	}
+	for _, want := range []string{"", "a", "b"} {
+		if want != "" {
+			if err := StartOnce(f, mib, int(want[0]-'a')); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := typed(t, f, onceFile); !strings.HasPrefix(got, "# GRUB Environment Block\nonce="+want+"\n##") || len(got) != 1024 || strings.Trim(got[32:], "#") != "" {
+			t.Errorf("what is started once: %q", got)
+		}
+	}
+	if err := StartOnce(image(t, mib+ESPSize), mib, 1); err == nil {
+		t.Error("something was written on a disk without a loader")
 	}
 	// fsck knows no files within files and no reserved clusters: it must find nothing else.
 	part := image(t, ESPSize)
@@ -89,7 +105,7 @@ func TestSystemsReplaceEachOther(t *testing.T) {
 	if got, err := ReadSlot(f, mib, 1); err != nil || got != nil {
 		t.Errorf("system B of a new disk: %d bytes, %v", len(got), err)
 	}
-	if err := WriteSlot(f, mib, 1, content("B is longer"), Part{}, Part{}); err != nil {
+	if err := WriteSlot(f, mib, 1, content("B is longer"), Parts{}); err != nil {
 		t.Fatal(err)
 	}
 	for slot, want := range [][]byte{content("A"), content("B is longer")} {
@@ -101,7 +117,7 @@ func TestSystemsReplaceEachOther(t *testing.T) {
 			t.Errorf("%s: %d bytes", SlotName(slot), len(got))
 		}
 	}
-	if err := WriteSlot(f, mib, 1, make([]byte, SlotSize+1), Part{}, Part{}); err == nil {
+	if err := WriteSlot(f, mib, 1, make([]byte, SlotSize+1), Parts{}); err == nil {
 		t.Error("a system larger than its slot was taken")
 	}
 }
@@ -110,7 +126,7 @@ func TestSystemsReplaceEachOther(t *testing.T) {
 func TestPowerCutWhileASystemIsWritten(t *testing.T) {
 	for writes := range 4 {
 		f := esp(t)
-		err := WriteSlot(&cut{f, writes}, mib, 1, content("B"), Part{}, Part{})
+		err := WriteSlot(&cut{f, writes}, mib, 1, content("B"), Parts{})
 		if want := writes < 3; errors.Is(err, errCut) != want {
 			t.Fatalf("%d writes: %v", writes, err)
 		}
@@ -127,13 +143,13 @@ func TestSlotsFitTheESP(t *testing.T) {
 	if end := slotOffset(Slots-1) + SlotSize; end > ESPSize {
 		t.Errorf("the last system ends at %d, the ESP at %d", end, ESPSize)
 	}
-	big := []File{{"EFI/BOOT/BOOTX64.EFI", make([]byte, slotStart)}}
+	big := []File{{Path: "EFI/BOOT/BOOTX64.EFI", Data: make([]byte, slotStart)}}
 	if err := WriteESP(image(t, ESPSize), 0, 1, big); err == nil {
 		t.Error("a loader that reaches into system A was taken")
 	}
 	var many []File
 	for i := range 40 {
-		many = append(many, File{fmt.Sprintf("F%d", i), []byte("x")})
+		many = append(many, File{Path: fmt.Sprintf("F%d", i), Data: []byte("x")})
 	}
 	if err := WriteESP(image(t, ESPSize), 0, 1, many); err == nil {
 		t.Error("a folder with more entries than fit was taken")

@@ -19,19 +19,58 @@ type Part struct {
 	Offset, Size int64 // inside the system; Offset at a cluster's begin
 }
 
+// Parts are what a loader of a BIOS reads of a system: the kernel, its initramfs, and a script that sets its command line.
+type Parts struct{ Kernel, Initrd, Script Part }
+
 // SlotName is the file name of a system in SlotFolder.
 func SlotName(slot int) string { return fmt.Sprintf("SYSTEM-%c.EFI", 'A'+slot) }
+
+// KernelName is the file name of a system's kernel in SlotFolder.
+func KernelName(slot int) string { return fmt.Sprintf("KERNEL-%c", 'A'+slot) }
 
 // Where WriteESP puts the loader's settings and SlotFolder: the first clusters are the root, "loader", the settings, "EFI" and
 // SlotFolder.
 const (
 	loaderCluster     = 4
 	slotFolderCluster = 6
+	// onceCluster is the last one before the systems.
+	onceCluster = (slotStart-dataStart)/clusterSize + 2 - 1
 )
 
-// loaderConf are the settings of systemd's loader, of the same length for each system.
+// envBegin is how GRUB knows a file of variables; to systemd's loader it is a comment.
+const envBegin = "# GRUB Environment Block\n"
+
+// loaderConf are the settings of both loaders, of the same length for each system: the variable "slot" for GRUB, the rest for systemd's,
+// which takes a line without a blank for none.
 func loaderConf(slot int) []byte {
-	return fmt.Appendf(nil, "timeout 0\nconsole-mode keep\neditor no\ndefault %s\n", EntryName(slot))
+	return fmt.Appendf(nil, envBegin+"slot=%c\ntimeout 0\nconsole-mode keep\neditor no\ndefault %s\n", 'a'+slot, EntryName(slot))
+}
+
+// onceFile names the system that GRUB starts once, instead of the default; it takes the name away before.
+const onceFile = "loader/once.env"
+
+// onceEnv is what onceFile holds, one cluster; no slot is -1.
+func onceEnv(slot int) []byte {
+	text := envBegin + "once=\n"
+	if slot >= 0 {
+		text = fmt.Sprintf(envBegin+"once=%c\n", 'a'+slot)
+	}
+	return append([]byte(text), bytes.Repeat([]byte("#"), clusterSize-len(text))...)
+}
+
+// StartOnce lets a loader of a BIOS start a system at the next start, and only then: one sector is written.
+func StartOnce(d readWriter, base int64, slot int) error {
+	sector := make([]byte, SectorSize)
+	if _, err := d.ReadAt(sector, base+offsetOf(onceCluster)); err != nil {
+		return err
+	}
+	if !bytes.HasPrefix(sector, []byte(envBegin)) {
+		return errors.New("this disk has no loader for a BIOS")
+	}
+	if _, err := d.WriteAt(onceEnv(slot)[:SectorSize], base+offsetOf(onceCluster)); err != nil {
+		return err
+	}
+	return flush(d)
 }
 
 // EntryName is what the loader calls a system.
@@ -66,7 +105,7 @@ func SetDefault(d readWriter, base int64, slot int) error {
 
 // WriteSlot puts a system into a slot: data first, then, once that is safe, the one sector that names it. base is the offset of the
 // ESP on the disk.
-func WriteSlot(d readWriter, base int64, slot int, system []byte, kernel, initrd Part) error {
+func WriteSlot(d readWriter, base int64, slot int, system []byte, parts Parts) error {
 	if len(system) > SlotSize {
 		return fmt.Errorf("the system has %d bytes, %d at most", len(system), SlotSize)
 	}
@@ -82,15 +121,19 @@ func WriteSlot(d readWriter, base int64, slot int, system []byte, kernel, initrd
 	return editFolder(d, base, func(entries []byte) {
 		at := slotOffset(slot)
 		copy(entries[entryOf(slot, 0):], entry(fmt.Sprintf("SYSTEM-%cEFI", 'A'+slot), 0x20, clusterAt(at), len(system)))
-		copy(entries[entryOf(slot, 1):], entry(fmt.Sprintf("KERNEL-%c   ", 'A'+slot), 0x20, clusterAt(at+kernel.Offset), int(kernel.Size)))
-		copy(entries[entryOf(slot, 2):], entry(fmt.Sprintf("INITRD-%c   ", 'A'+slot), 0x20, clusterAt(at+initrd.Offset), int(initrd.Size)))
+		for i, p := range []struct {
+			name string
+			Part
+		}{{"KERNEL", parts.Kernel}, {"INITRD", parts.Initrd}, {"SCRIPT", parts.Script}} {
+			copy(entries[entryOf(slot, i+1):], entry(fmt.Sprintf("%s-%c   ", p.name, 'A'+slot), 0x20, clusterAt(at+p.Offset), int(p.Size)))
+		}
 	})
 }
 
 // ForgetSlot takes a system's names away; its clusters stay reserved.
 func ForgetSlot(d readWriter, base int64, slot int) error {
 	return editFolder(d, base, func(entries []byte) {
-		for i := range 3 {
+		for i := range slotEntries {
 			e := entries[entryOf(slot, i):][:32]
 			clear(e)
 			e[0] = deleted
@@ -117,8 +160,16 @@ func ReadSlot(d io.ReaderAt, base int64, slot int) ([]byte, error) {
 	return data, err
 }
 
-// entryOf is the offset of an entry of a slot: after those of the folder itself and its parent.
-func entryOf(slot, i int) int { return (2 + 3*slot + i) * 32 }
+const slotEntries = 4
+
+// entryOf is the offset of an entry of a slot: after those of the folder itself and its parent. The fourth ones stand behind the three
+// of both slots.
+func entryOf(slot, i int) int {
+	if i == slotEntries-1 {
+		return (2 + (slotEntries-1)*Slots + slot) * 32
+	}
+	return (2 + (slotEntries-1)*slot + i) * 32
+}
 
 func folder(d io.ReaderAt, base int64) ([]byte, error) {
 	sector := make([]byte, SectorSize)
@@ -138,6 +189,11 @@ func editFolder(d readWriter, base int64, change func(entries []byte)) error {
 		return err
 	}
 	change(sector)
+	for i := range Slots * slotEntries {
+		if e := sector[(2+i)*32:]; e[0] == 0 {
+			e[0] = deleted // else the folder would end here
+		}
+	}
 	if _, err := d.WriteAt(sector, base+offsetOf(slotFolderCluster)); err != nil {
 		return err
 	}

@@ -28,7 +28,7 @@ func esp(t *testing.T) *os.File {
 	if err := disk.WriteESP(f, 0, 1, []disk.File{{Path: "EFI/BOOT/BOOTX64.EFI", Data: []byte("loader")}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := disk.WriteSlot(f, 0, 0, []byte("this runs"), disk.Part{}, disk.Part{}); err != nil {
+	if err := disk.WriteSlot(f, 0, 0, []byte("this runs"), disk.Parts{}); err != nil {
 		t.Fatal(err)
 	}
 	return f
@@ -53,7 +53,7 @@ func TestCancelledSystemCannotStart(t *testing.T) {
 	system := bytes.Repeat([]byte("new"), 3<<20)
 	for _, after := range []int{0, 1, 4 << 20, len(system), len(system) + 512, len(system) + 1024} {
 		f := esp(t)
-		if err := disk.WriteSlot(f, 0, 1, []byte("a former system"), disk.Part{}, disk.Part{}); err != nil {
+		if err := disk.WriteSlot(f, 0, 1, []byte("a former system"), disk.Parts{}); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(context.Background())
@@ -64,7 +64,7 @@ func TestCancelledSystemCannotStart(t *testing.T) {
 		m, w := &machine{}, &writing{size: int64(len(system))}
 		s := &slots{f: f}
 		d := &whenever{f, after, cancel}
-		err := m.writeSystemTo(ctx, watched{d, ctx, &w.done}, s, system, disk.Part{}, disk.Part{})
+		err := m.writeSystemTo(ctx, watched{d, ctx, &w.done}, s, system, disk.Parts{})
 		if !errors.Is(err, errCancelled) {
 			t.Errorf("cancelled after %d bytes: %v", after, err)
 		}
@@ -85,7 +85,7 @@ func TestSystemIsWritten(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var done atomic.Int64
-	if err := new(machine).writeSystemTo(ctx, watched{f, ctx, &done}, &slots{f: f}, system, disk.Part{}, disk.Part{}); err != nil {
+	if err := new(machine).writeSystemTo(ctx, watched{f, ctx, &done}, &slots{f: f}, system, disk.Parts{}); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := disk.ReadSlot(f, 0, 1); err != nil || !bytes.Equal(got, system) {

@@ -29,6 +29,46 @@ type slots struct {
 	f       *os.File
 	base    int64 // of the ESP
 	running int
+	bios    bool // the firmware is a BIOS, the loader GRUB
+}
+
+func underUEFI() bool {
+	_, err := os.Stat("/sys/firmware/efi")
+	return err == nil
+}
+
+// whichRuns asks systemd's loader, by the variable that it leaves, or GRUB, by what it puts before the kernel's command line.
+func whichRuns(bios bool) (slot int, err error) {
+	if bios {
+		cmdline, err := os.ReadFile("/proc/cmdline")
+		if err != nil {
+			return 0, err
+		}
+		return kernelOf(string(cmdline))
+	}
+	selected, err := readVariable(varSelected)
+	if err != nil {
+		return 0, fmt.Errorf("which system runs: %w", err)
+	}
+	for i := range disk.Slots {
+		if strings.EqualFold(selected, disk.EntryName(i)) {
+			return i, nil
+		}
+	}
+	return 0, fmt.Errorf("the loader has started %q, which is none of the systems", selected)
+}
+
+// kernelOf is the slot of the kernel that has a command line.
+func kernelOf(cmdline string) (slot int, err error) {
+	for _, word := range strings.Fields(cmdline) {
+		file, ok := strings.CutPrefix(word, "BOOT_IMAGE=")
+		for i := range disk.Slots {
+			if ok && strings.EqualFold(file[strings.LastIndex(file, "/")+1:], disk.KernelName(i)) {
+				return i, nil
+			}
+		}
+	}
+	return 0, fmt.Errorf("the kernel's command line %q names none of the systems", strings.TrimSpace(cmdline))
 }
 
 // openSlots finds the disk of the state partition and which system of it runs.
@@ -45,18 +85,9 @@ func openSlots() (*slots, error) {
 	if err != nil {
 		return nil, err
 	}
-	selected, err := readVariable(varSelected)
-	if err != nil {
-		return nil, fmt.Errorf("which system runs: %w", err)
-	}
-	s := &slots{base: int64(start) * disk.SectorSize, running: -1}
-	for i := range disk.Slots {
-		if strings.EqualFold(selected, disk.EntryName(i)) {
-			s.running = i
-		}
-	}
-	if s.running < 0 {
-		return nil, fmt.Errorf("the loader has started %q, which is none of the systems", selected)
+	s := &slots{base: int64(start) * disk.SectorSize, running: -1, bios: !underUEFI()}
+	if s.running, err = whichRuns(s.bios); err != nil {
+		return nil, err
 	}
 	s.f, err = os.OpenFile("/dev/"+filepath.Base(filepath.Dir(sys)), os.O_RDWR, 0)
 	return s, err
@@ -98,7 +129,10 @@ func systemName(system []byte) (string, error) {
 }
 
 // startOnce lets the loader start a system once, at the next start: after that the default has its turn again.
-func startOnce(slot int) error {
+func (s *slots) startOnce(slot int) error {
+	if s.bios {
+		return disk.StartOnce(s.f, s.base, slot)
+	}
 	if err := mountVariables(); err != nil {
 		return err
 	}

@@ -150,11 +150,13 @@ func (m *machine) writeSystem(ctx context.Context, s *slots, w *writing, manifes
 	} else if d != s.running {
 		return errors.New("this system is on trial yet: an upgrade would take the other one's place")
 	}
-	return m.writeSystemTo(ctx, watched{s.f, ctx, &w.done}, s, system, disk.Part(manifest.Kernel), disk.Part(manifest.Initrd))
+	return m.writeSystemTo(ctx, watched{s.f, ctx, &w.done}, s, system, disk.Parts{
+		Kernel: disk.Part(manifest.Kernel), Initrd: disk.Part(manifest.Initrd), Script: disk.Part(manifest.Script),
+	})
 }
 
-func (m *machine) writeSystemTo(ctx context.Context, d watched, s *slots, system []byte, kernel, initrd disk.Part) error {
-	err := disk.WriteSlot(d, s.base, s.other(), system, kernel, initrd)
+func (m *machine) writeSystemTo(ctx context.Context, d watched, s *slots, system []byte, parts disk.Parts) error {
+	err := disk.WriteSlot(d, s.base, s.other(), system, parts)
 	if errors.Is(err, errCancelled) { // maybe before the former system was taken away
 		return errors.Join(err, disk.ForgetSlot(s.f, s.base, s.other()))
 	}
@@ -237,7 +239,7 @@ func (m *machine) switchVersion(who string) reply {
 		err = place(switchFile, note)
 	}
 	if err == nil {
-		err = startOnce(s.other())
+		err = s.startOnce(s.other())
 	}
 	if err != nil {
 		return reply{Error: err.Error()}

@@ -28,6 +28,7 @@ type Manifest struct {
 	SHA256   []byte `json:"sha256"`
 	Kernel   Part   `json:"kernel"` // what of the system is the kernel and the initramfs
 	Initrd   Part   `json:"initrd"`
+	Script   Part   `json:"script"` // for the loader of a BIOS: sets the kernel's command line
 }
 
 // Part is a piece of the system.
@@ -88,7 +89,7 @@ func Open(file []byte, key ed25519.PublicKey, minimum int64) (m Manifest, system
 	case m.Release < minimum:
 		return m, nil, fmt.Errorf("%w: %d, not before %d", ErrOld, m.Release, minimum)
 	}
-	for _, p := range []Part{m.Kernel, m.Initrd} {
+	for _, p := range []Part{m.Kernel, m.Initrd, m.Script} {
 		if p.Offset < 0 || p.Size < 0 || p.Offset > m.Size || p.Size > m.Size-p.Offset {
 			return m, nil, fmt.Errorf("%w: it names parts that it has not", ErrFormat)
 		}
