@@ -62,3 +62,30 @@ func onlyTheCalledSideHears(t *testing.T, lab *Lab) {
 		t.Errorf("the other proxy notified %d times", n)
 	}
 }
+
+// A far enterprise that takes the call and never rings, while it answers OPTIONS: the caller talks over the PSTN soon after the progress
+// timer, and nothing of the call is left on the Internet.
+func TestFarEnterpriseThatNeverRings(t *testing.T) {
+	lab := Start(t, Options{
+		PSTN: true, NoCallAgents: true,
+		A: Side{AgentConfig: func(text string) string { return text + "feature\n progress-timer 3\n" }},
+		B: Side{AgentConfig: func(text string) string {
+			return strings.Replace(text, "ime-trunk proxy\n", "ime-trunk proxy\n inbound-called nowhere\n", 1) + "transformation nowhere\n match +! strip 15 prefix " + neverRings + "\n"
+		}},
+	})
+	lab.JoinPSTN(t)
+	a, b := lab.A, lab.B
+	a.Agent.AddRoute(t)
+	if setup := a.Phone.Call(t, b.Phone); setup < 3*time.Second || setup > 5*time.Second {
+		t.Errorf("the call was set up in %v", setup)
+	}
+	c := a.Agent.Counters(t)
+	if c["CallsAttempted"] != 1 || c["CallsSetup"] != 0 || c["IMESetupsFailed"] != 1 || c["PSTNCallsPlaced"] != 1 {
+		t.Errorf("counters of call agent a: %v", c)
+	}
+	Until(t, 10*time.Second, "the far enterprise has the PSTN's call alone", func() bool { return b.Agent.Counters(t)["ActiveCalls"] == 1 })
+	phoneA, phoneB := lab.Capture(t, a.PhoneHost, "eth0"), lab.Capture(t, b.PhoneHost, "eth0")
+	lab.TalkFor(t, time.Second, phoneA, phoneB)
+	a.Phone.Hangup(t)
+	b.Phone.WaitEvent(t, "CALL_CLOSED", 10*time.Second)
+}

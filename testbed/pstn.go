@@ -41,6 +41,9 @@ type IMEAgent struct {
 // pstnPort is where call agents talk with the PSTN.
 const pstnPort = 5080
 
+// neverRings is a number at which a PBX answers 100 and nothing more.
+const neverRings = "999"
+
 // kamailioHead is what the small switches of the lab have in common.
 const kamailioHead = `#!KAMAILIO
 debug=1
@@ -126,6 +129,8 @@ request_route {
   # The phone's preloaded route is this PBX.
   remove_hf("Route");
   if (is_method("OPTIONS|REGISTER")) { sl_send_reply("200", "OK"); exit; }
+  # A number whose calls are taken and never ring.
+  if ($rU == "` + neverRings + `") { t_newtran(); exit; }
   record_route();
   if ($rU == "{{.Number}}") {
     $ru = "sip:{{.Number}}@{{.PhoneIP}}:5060;transport=tcp";

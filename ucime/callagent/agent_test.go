@@ -126,6 +126,42 @@ func TestThePathDiesWhileThePhoneRings(t *testing.T) {
 	}
 }
 
+// A far enterprise that answers 100 and OPTIONS and does no more holds the call for the progress timer.
+func TestAFarEnterpriseThatNeverRings(t *testing.T) {
+	w := newWorld(t, "feature\n progress-timer 2\n")
+	w.route(other, w.far.at, netip.MustParseAddrPort("127.0.0.4:1"))
+	begin := time.Now()
+	out := w.pbx.call(w.pbxAt, own, other, anySDP)
+	s := w.far.expect()
+	answer(s.req, s.tx, 100, "Trying")
+	at, _ := w.toPSTN(out, other)
+	if d := at.Sub(begin); d < 2*time.Second || d > 3*time.Second {
+		t.Errorf("on the PSTN after %v", d)
+	}
+	until(t, "the far enterprise's call is cancelled", func() bool { return s.tx.OnCancel(func(*sip.Request) {}) == false })
+	w.counts(map[string]uint64{"CallsAttempted": 1, "CallsSetup": 0, "IMESetupsFailed": 1, "PSTNCallsPlaced": 1})
+}
+
+// A phone that rings may do so for longer than the progress timer.
+func TestAPhoneMayRingLongerThanTheProgressTimer(t *testing.T) {
+	w := newWorld(t, "feature\n progress-timer 2\n")
+	w.route(other, w.far.at)
+	out := w.pbx.call(w.pbxAt, own, other, anySDP)
+	s := w.far.expect()
+	l := w.far.leg(s)
+	_ = l.Respond(s.req, s.tx, 180, "Ringing", nil, "", nil)
+	select {
+	case <-w.pstn.got:
+		t.Fatal("on the PSTN while the phone rings")
+	case <-time.After(2500 * time.Millisecond):
+	}
+	_ = l.Respond(s.req, s.tx, 200, "OK", anySDP, "", nil)
+	if res := final(t, out); res.StatusCode != 200 {
+		t.Errorf("%s", res)
+	}
+	w.counts(map[string]uint64{"CallsSetup": 1, "IMESetupsFailed": 0, "PSTNCallsPlaced": 0})
+}
+
 // What a far phone said before its path died must not keep the caller from hearing the one that answers: it is of another early dialog.
 func TestThePSTNAnswersInADialogOfItsOwn(t *testing.T) {
 	w := newWorld(t, "")

@@ -152,6 +152,7 @@ type attempt struct {
 	leg   *leg.Leg
 	extra leg.Extra
 	limit time.Duration // until the first answer, 0: the transaction's own
+	rings time.Duration // until an answer that tells of more than life (over 100), 0: the transaction's own
 	watch func(ctx context.Context, dead chan<- error)
 	learn func(res *sip.Response)
 }
@@ -179,6 +180,12 @@ func (c *call) try(req *sip.Request, tx *sip.ServerTx, caller *leg.Leg, t attemp
 		return nil, nil, err
 	}
 	first := dial.Done()
+	var rings <-chan time.Time
+	if t.rings > 0 {
+		timer := time.NewTimer(t.rings)
+		defer timer.Stop()
+		rings = timer.C
+	}
 	dead, watched := make(chan error, 1), false
 	for {
 		select {
@@ -198,6 +205,7 @@ func (c *call) try(req *sip.Request, tx *sip.ServerTx, caller *leg.Leg, t attemp
 			}
 			first = ctx.Done()
 			if res.StatusCode > 100 {
+				rings = nil
 				out.Learn(res)
 				if len(res.Body()) > 0 {
 					c.mu.Lock()
@@ -212,6 +220,9 @@ func (c *call) try(req *sip.Request, tx *sip.ServerTx, caller *leg.Leg, t attemp
 		case err := <-dead:
 			out.Cancel()
 			return nil, nil, err
+		case <-rings:
+			out.Cancel()
+			return nil, nil, errNoProgress
 		case <-first:
 			out.Cancel()
 			if err := c.ctx.Err(); err != nil {

@@ -108,6 +108,9 @@ func (c *call) byIP(s settings, r learn.Route, req *sip.Request, tx *sip.ServerT
 		case errors.Is(err, errFirewall):
 			log.Warn("IP path failed", "err", err)
 			return false
+		case errors.Is(err, errNoProgress): // the next URI leads to the same enterprise
+			log.Warn("IP path failed", "uri", u, "err", err)
+			return false
 		case err != nil:
 			log.Warn("IP path failed", "uri", u, "err", err)
 		case res.IsSuccess():
@@ -173,7 +176,7 @@ func (c *call) tryURI(s settings, r learn.Route, u string, w window, req *sip.Re
 		leg.Party{Name: req.From().DisplayName, URI: uri(string(c.from), s.cfg.Service.Domain)}, leg.Party{URI: uri(string(c.to), r.Domain)})
 	x := append(leg.Extra{{ticketHeader, r.Ticket}}, c.sensitivity()...)
 	out, res, err := c.try(req, tx, c.pbx, attempt{
-		leg: l, extra: x, limit: max(limit, leastTry),
+		leg: l, extra: x, limit: max(limit, leastTry), rings: s.cfg.Feature.ProgressTimer,
 		watch: func(ctx context.Context, dead chan<- error) { c.watchPath(ctx, dest, r.Domain, dead) },
 		learn: c.learnTarget,
 	})
@@ -182,6 +185,9 @@ func (c *call) tryURI(s settings, r learn.Route, u string, w window, req *sip.Re
 	}
 	return out, res, err
 }
+
+// errNoProgress says that the far enterprise lives but does nothing with the call that a caller could hear.
+var errNoProgress = errors.New("no ringing and no refusal within the progress timer")
 
 var errPathDead = errors.New("the path died while the call was set up")
 

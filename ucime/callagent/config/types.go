@@ -126,6 +126,7 @@ type FallbackFeature struct {
 // Feature holds the feature parameters that have a meaning outside of the original product (guide table 16).
 type Feature struct {
 	ConnectionTimer         time.Duration
+	ProgressTimer           time.Duration // not of the guide
 	FirewallConnectionTimer time.Duration
 	FirewallMappingTimer    time.Duration
 	FirewallIdleTimer       time.Duration
