@@ -1,6 +1,7 @@
 package callagent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +31,8 @@ type Options struct {
 	Log    *slog.Logger
 	Now    func() time.Time // nil is time.Now
 	Peer   vap.Clock        // of the connections to peer servers; the zero Clock is the machine's
+
+	askLimit time.Duration // 0: askLimit
 }
 
 // settings are what a reload replaces.
@@ -52,6 +55,7 @@ type Agent struct {
 	ctx      context.Context // ends with the agent
 	stop     context.CancelFunc
 	wg       sync.WaitGroup
+	askLimit time.Duration // for an end's answer whether it has a call
 
 	mu       sync.Mutex
 	set      settings
@@ -79,6 +83,7 @@ func Start(o Options) (*Agent, error) {
 	a := &Agent{
 		log: o.Log, now: o.Now, dialogs: make(map[string]*call), calls: make(map[*call]bool), alerts: make(map[string]*Alert),
 		open: make(chan struct{}), wake: make(chan struct{}, 1), digits: make(map[string]*call), limits: make([]limiter, len(cfg.PSTN)),
+		askLimit: cmp.Or(o.askLimit, askLimit),
 	}
 	a.ctx, a.stop = context.WithCancel(context.Background())
 	var err error
@@ -96,6 +101,7 @@ func Start(o Options) (*Agent, error) {
 	}
 	a.wg.Go(a.fallbacks)
 	a.wg.Go(a.watchQuality)
+	a.wg.Go(a.watchSessions)
 	return a, nil
 }
 

@@ -45,11 +45,14 @@ type call struct {
 	reliable reliable
 	acks     map[*leg.Leg]func([]byte) // what an ACK from a leg lets us acknowledge at the other one
 	fb       fallbackState
+	sessions map[*leg.Leg]*session
+	timed    bool // the ends have a session timer of their own
+	expired  bool // the call ended because one of them was gone
 }
 
 // newCall makes the call of an INVITE, with the leg that it came by; nil: it was refused.
 func (a *Agent) newCall(s settings, e *leg.Endpoint, req *sip.Request, tx *sip.ServerTx) *call {
-	c := &call{a: a, begun: a.now(), acks: make(map[*leg.Leg]func([]byte))}
+	c := &call{a: a, begun: a.now(), acks: make(map[*leg.Leg]func([]byte)), sessions: make(map[*leg.Leg]*session)}
 	c.ctx, c.cancel = context.WithCancel(a.ctx)
 	a.mu.Lock()
 	full := a.closing || len(a.calls) >= s.cfg.MaximumCalls
@@ -261,6 +264,8 @@ func (c *call) established(req *sip.Request, tx *sip.ServerTx, caller *leg.Leg, 
 	}
 	c.mu.Unlock()
 	c.register(out.Leg)
+	c.ends(out.Leg, res)
+	c.heardFrom(caller)
 	if !late {
 		out.Ack(nil)
 	}
@@ -361,6 +366,15 @@ func (a *Agent) inDialog(req *sip.Request, tx *sip.ServerTx, tag string) {
 		c.ack(l, req)
 	case !l.Fresh(req):
 		answer(req, tx, 500, "Server Internal Error")
+	default:
+		c.heardFrom(l)
+		c.take(l, req, tx)
+	}
+}
+
+// take takes a new request of a leg.
+func (c *call) take(l *leg.Leg, req *sip.Request, tx *sip.ServerTx) {
+	switch {
 	case unsupported(req) != "" && req.Method != sip.REFER:
 		answer(req, tx, 420, "Bad Extension", "Unsupported", unsupported(req))
 	case req.Method == sip.BYE:
@@ -418,6 +432,7 @@ func (c *call) pass(l, other *leg.Leg, req *sip.Request, tx *sip.ServerTx, x leg
 		answer(req, tx, 408, "Request Timeout")
 		return
 	}
+	c.ends(other, res)
 	_ = l.Respond(req, tx, res.StatusCode, res.Reason, res.Body(), contentType(res), carry(res))
 }
 
@@ -453,6 +468,7 @@ func (c *call) reinvite(l *leg.Leg, req *sip.Request, tx *sip.ServerTx) {
 	case err != nil:
 		answer(req, tx, 408, "Request Timeout")
 	default:
+		c.ends(other, res)
 		if res.IsSuccess() && len(req.Body()) == 0 {
 			c.mu.Lock()
 			c.acks[l] = ack
@@ -512,7 +528,7 @@ func (c *call) hangUp(but *leg.Leg, limit time.Duration) {
 func (c *call) record(stop time.Time) {
 	c.mu.Lock()
 	v := learn.VCR{Role: c.role, Called: c.to, Caller: c.from, Start: c.answered, Stop: stop}
-	ok := c.kind == kindPSTN && !c.answered.IsZero() && !c.fb.moved && v.Called.Valid() && (c.role == learn.Terminating || v.Caller.Valid())
+	ok := c.kind == kindPSTN && !c.answered.IsZero() && !c.fb.moved && !c.expired && v.Called.Valid() && (c.role == learn.Terminating || v.Caller.Valid())
 	own := c.own()
 	c.mu.Unlock()
 	if !ok {

@@ -27,6 +27,7 @@ type Counters struct {
 	InsufficientIdentifiers atomic.Uint64
 	RequestsRefused         atomic.Uint64 // from a source that no trunk has, or for a number that is not enrolled
 	CallsRefused            atomic.Uint64 // beyond maximum-calls
+	SessionsExpired         atomic.Uint64 // calls ended because one end had them no more
 }
 
 // Sample is one figure for `show counters` and the Prometheus endpoint.
@@ -82,6 +83,7 @@ func (a *Agent) Samples() []Sample {
 		{"InsufficientFallbackIdentifiers", n(&c.InsufficientIdentifiers), false, "insufficient_fallback_identifiers", "IME calls that got no correlation digits."},
 		{"RequestsRefused", n(&c.RequestsRefused), false, "requests_refused", "Requests from strangers or for numbers not enrolled."},
 		{"CallsRefused", n(&c.CallsRefused), false, "calls_refused", "Calls beyond maximum-calls."},
+		{"SessionsExpired", n(&c.SessionsExpired), false, "sessions_expired", "Calls ended because one end had them no more."},
 	}
 }
 

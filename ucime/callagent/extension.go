@@ -12,8 +12,8 @@ import (
 	"imeproxy/ucime/callagent/leg"
 )
 
-// Reliable provisional answers (RFC 3262) and session timers (RFC 4028) are between the two ends of a call: what they say of them passes, and
-// the call agent has no timer of its own. A numbered answer gets a number of the caller's dialog, and its PRACK the one that it had.
+// Reliable provisional answers (RFC 3262) and session timers (RFC 4028) are between the two ends of a call: what they say of them passes.
+// The call agent asks for the call besides (session.go). A numbered answer gets a number of the caller's dialog, and its PRACK the one that it had.
 var optionTags = []string{"100rel", "timer"}
 
 // message is what a request and a response have in common.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -197,6 +198,7 @@ type world struct {
 	pbxAt, pstnAt  netip.AddrPort
 	imeAt          netip.AddrPort
 	cfg            string
+	ahead          atomic.Int64 // of the agent's clock
 }
 
 // own and other are the two numbers of most tests.
@@ -249,7 +251,7 @@ transformation short
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if w.a, err = Start(Options{Config: cfg, Log: quiet()}); err != nil {
+	if w.a, err = Start(Options{Config: cfg, Log: quiet(), Now: func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }, askLimit: 300 * time.Millisecond}); err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(w.a.Close)

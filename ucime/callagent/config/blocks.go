@@ -17,7 +17,7 @@ func defaults() *Config {
 		E164: make(map[string]*E164Transformation), Profiles: make(map[string]*FallbackProfile), Firewalls: make(map[string]*Firewall), Servers: make(map[string]*Server),
 		Fallback: FallbackFeature{Enable: true, Sensitivity: Nominal, Digits: 4, CollectionTimer: 3 * time.Second, AnswerTimer: 3 * time.Second},
 		Feature: Feature{
-			ConnectionTimer: 2 * time.Second, ProgressTimer: 8 * time.Second, FirewallConnectionTimer: 2 * time.Second, FirewallMappingTimer: 2 * time.Second,
+			ConnectionTimer: 2 * time.Second, ProgressTimer: 8 * time.Second, SessionTimer: 30 * time.Minute, FirewallConnectionTimer: 2 * time.Second, FirewallMappingTimer: 2 * time.Second,
 			FirewallIdleTimer: 10 * time.Minute, FailedCallThreshold: 50, FallbackThreshold: 50, QualityInterval: 2 * time.Minute, OutboundCalls: true,
 		},
 	}
@@ -376,8 +376,13 @@ func feature(p *parser, head []token) settings {
 	p.bare(head, 1)
 	f := &p.cfg.Feature
 	return settings{
-		"connection-timer":          {"connection-timer 1-5", 1, 1, false, func(p *parser, a []token) { f.ConnectionTimer = p.seconds(a[0], 1, 5) }},
-		"progress-timer":            {"progress-timer 2-60", 1, 1, false, func(p *parser, a []token) { f.ProgressTimer = p.seconds(a[0], 2, 60) }},
+		"connection-timer": {"connection-timer 1-5", 1, 1, false, func(p *parser, a []token) { f.ConnectionTimer = p.seconds(a[0], 1, 5) }},
+		"progress-timer":   {"progress-timer 2-60", 1, 1, false, func(p *parser, a []token) { f.ProgressTimer = p.seconds(a[0], 2, 60) }},
+		"session-timer": {"session-timer off|90-86400", 1, 1, false, func(p *parser, a []token) {
+			if f.SessionTimer = 0; a[0].text != "off" {
+				f.SessionTimer = p.seconds(a[0], 90, 86400)
+			}
+		}},
 		"firewall-connection-timer": {"firewall-connection-timer 1-5", 1, 1, false, func(p *parser, a []token) { f.FirewallConnectionTimer = p.seconds(a[0], 1, 5) }},
 		"firewall-mapping-timer":    {"firewall-mapping-timer 1-5", 1, 1, false, func(p *parser, a []token) { f.FirewallMappingTimer = p.seconds(a[0], 1, 5) }},
 		"firewall-idle-timer":       {"firewall-idle-timer 5-60", 1, 1, false, func(p *parser, a []token) { f.FirewallIdleTimer = 60 * p.seconds(a[0], 5, 60) }},

@@ -127,6 +127,7 @@ type FallbackFeature struct {
 type Feature struct {
 	ConnectionTimer         time.Duration
 	ProgressTimer           time.Duration // not of the guide
+	SessionTimer            time.Duration // not of the guide; 0: none
 	FirewallConnectionTimer time.Duration
 	FirewallMappingTimer    time.Duration
 	FirewallIdleTimer       time.Duration

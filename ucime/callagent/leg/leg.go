@@ -38,6 +38,7 @@ type Leg struct {
 	sdpID      uint64
 	sdpVersion uint64
 	remoteSDP  []byte
+	updates    bool // the other side takes UPDATE
 
 	acked chan struct{} // closed by the ACK for the 2xx that was sent last
 	busy  bool          // an INVITE of either side is under way
@@ -78,7 +79,27 @@ func (e *Endpoint) Called(req *sip.Request) *Leg {
 		l.target = req.From().Address
 	}
 	l.routes = routeSet(req.GetHeaders("Record-Route"))
+	l.allow(req)
 	return l
+}
+
+// allow notes whether the other side says that it takes UPDATE; a message without Allow leaves that as it is. mu is held, or nobody else has l.
+func (l *Leg) allow(m sip.Message) {
+	for i, h := range m.GetHeaders("Allow") {
+		if i == 0 {
+			l.updates = false
+		}
+		for method := range strings.SplitSeq(h.Value(), ",") {
+			l.updates = l.updates || strings.TrimSpace(method) == string(sip.UPDATE)
+		}
+	}
+}
+
+// TakesUpdate tells whether the other side says that it takes UPDATE (RFC 3311 section 4).
+func (l *Leg) TakesUpdate() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.updates
 }
 
 // routeSet takes the entries apart that stand in one line.
@@ -245,6 +266,9 @@ func (l *Leg) learn(res *sip.Response, opening bool) {
 	}
 	if c := res.Contact(); c != nil && (opening || res.IsSuccess()) {
 		l.target = c.Address
+	}
+	if res.IsSuccess() {
+		l.allow(res)
 	}
 	if len(res.Body()) > 0 {
 		l.remoteSDP = bytes.Clone(res.Body())
@@ -509,6 +533,7 @@ func (l *Leg) Offered(req *sip.Request) {
 	if c := req.Contact(); c != nil {
 		l.target = c.Address
 	}
+	l.allow(req)
 }
 
 // Begin claims the dialog for a re-INVITE from outside; false: one is under way (491). End releases it.
