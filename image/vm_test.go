@@ -168,10 +168,19 @@ func (m *vm) shell(command string) string {
 	return strings.ReplaceAll(m.expect(`(?s)`+regexp.QuoteMeta(command)+`(.*?)\n[\w-]+(\([\w-]+\))?# $`, 20*time.Second)[1], "\r", "")
 }
 
-// login begins a session of the configuration shell.
+// login begins a session of the configuration shell, with the passwords of the answers.
 func (m *vm) login() {
 	m.t.Helper()
+	m.logInAs("Correct-Horse-7", "Battery_Staple_9")
+}
+
+func (m *vm) logInAs(password, security string) {
+	m.t.Helper()
 	m.send("\r")
+	for _, d := range [][2]string{{`Username: $`, "admin"}, {`Password: $`, password}, {`> $`, "enable"}, {`Password: $`, security}} {
+		m.expect(d[0], 20*time.Second)
+		m.send(d[1] + "\r")
+	}
 	m.expect(`# $`, 20*time.Second)
 	m.shell("terminal pager 0")
 }
@@ -408,7 +417,7 @@ func checkState(t *testing.T, m *vm) {
 		t.Errorf("the state partition has %d blocks of 4 KiB on a disk of 1 GiB: %v", blocks, err)
 	}
 	history := m.file("/log/system-history.log")
-	if strings.Count(history, "root: Boot ") != 3 || strings.Count(history, "root: Shutdown ") != 2 {
+	if strings.Count(history, "root: Boot ") != 3 || strings.Count(history, ": Shutdown ") != 2 {
 		t.Errorf("the history of three starts, a restart and two ends:\n%s", history)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -105,6 +106,16 @@ func (t terminal) Secret(prompt string) (string, error) {
 	fmt.Fprint(t, prompt)
 	return t.ReadLine()
 }
+
+// Ask shows a prompt and reads a line.
+func (t terminal) Ask(prompt string) (string, error) {
+	fmt.Fprint(t, prompt)
+	line, err := t.ReadLine()
+	return strings.TrimSpace(line), err
+}
+
+// Tell shows a line.
+func (t terminal) Tell(text string) { fmt.Fprintln(t, text) }
 
 func generateAnswers(cmd *cobra.Command, output string) error {
 	text, err := answerfile.Ask(terminal{cmd.ErrOrStderr(), os.Stdin})

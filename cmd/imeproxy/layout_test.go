@@ -39,6 +39,7 @@ var rooms = map[string][]string{
 	"imeproxy/proxy/answerfile":     {"imeproxy/proxy/config"},
 	"imeproxy/proxy/machine":        {},
 	"imeproxy/proxy/probe":          {},
+	"imeproxy/proxy/recovery":       {"imeproxy/proxy/answerfile", "imeproxy/proxy/config"},
 	"imeproxy/proxy/remote":         {},
 	"imeproxy/proxy/trace":          {"imeproxy/proxy/observe"},
 	"imeproxy/proxy/vqreport":       {"imeproxy/sipalg"},

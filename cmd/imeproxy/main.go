@@ -77,7 +77,7 @@ func newRootCommand() *cobra.Command {
 		Version:      versionText(),
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
-	root.AddCommand(newRunCommand(), newCheckCommand(), newShellCommand(), newTicketCommand(), newLicenseCommand(), newEnrollServerCommand(), trust.NewCommand(), newCallAgentCommand(), newAnswerfileCommand(), newCleanupCommand(), newVersionCommand())
+	root.AddCommand(newRunCommand(), newCheckCommand(), newShellCommand(), newTicketCommand(), newLicenseCommand(), newEnrollServerCommand(), trust.NewCommand(), newCallAgentCommand(), newAnswerfileCommand(), newRecoverCommand(), newCleanupCommand(), newVersionCommand())
 	return root
 }
 

@@ -17,9 +17,10 @@ import (
 // newShellCommand makes `imeproxy shell`, the client of a running daemon's control socket. It tells the operator of its errors itself;
 // main has only to exit 1 when it returns one.
 func newShellCommand() *cobra.Command {
+	login := false
 	con := shell.Console{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}
 	cmd := &cobra.Command{
-		Use:   "shell [--control SOCKET] [-c COMMAND]...",
+		Use:   "shell [--control SOCKET] [--login] [-c COMMAND]...",
 		Short: "Type commands to the running appliance",
 		Long: "Carries out commands of an ASA in the running appliance, in privileged mode: each -c in its turn, or else the lines of standard\n" +
 			"input. The first command that fails ends it with exit status 1; on a terminal it goes on. \"help\" lists the commands, ? what\n" +
@@ -30,11 +31,10 @@ func newShellCommand() *cobra.Command {
 			cmd.SilenceUsage, cmd.SilenceErrors = true, true // from here on; cobra still tells of wrong flags
 			con.Terminal = isTerminal(os.Stdin) && isTerminal(os.Stdout)
 			if con.Terminal && len(con.Commands) == 0 {
-				restore, err := rawTerminal(&con)
-				if err != nil {
-					return err
-				}
-				defer restore()
+				con.Raw = rawTerminal
+			}
+			if login {
+				con.Login = terminal{os.Stdout, os.Stdin}
 			}
 			// Ctrl-C ends the command that runs, the second one the shell. In a raw terminal it is a key.
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
@@ -48,6 +48,7 @@ func newShellCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&con.Socket, "control", shell.DefaultSocket, "control `SOCKET` of the daemon")
+	cmd.Flags().BoolVar(&login, "login", false, "ask for a user's name and password where there are users, as the console of the appliance does")
 	cmd.Flags().StringArrayVarP(&con.Commands, "command", "c", nil, "carry out `COMMAND`; may stand several times")
 	return cmd
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"strings"
 	"syscall"
@@ -21,8 +22,7 @@ func consoles() []string {
 	return names
 }
 
-// console gives the configuration shell on a terminal to whoever presses return, again and again. Whoever has the console of a
-// machine has the machine: no password is asked, as an ASA asks none there.
+// console gives the configuration shell on a terminal to whoever presses return and logs in, again and again.
 func (m *machine) console(name string) {
 	for {
 		if err := m.session("/dev/" + name); err != nil {
@@ -41,23 +41,56 @@ func (m *machine) session(device string) error {
 	if err := sane(tty); err != nil {
 		return err
 	}
-	if _, err := tty.WriteString("\r\nPress RETURN to get started.\r\n"); err != nil {
+	text := "\r\nPress RETURN to get started.\r\n"
+	if time.Since(m.consolesSince) < recoveryWindow && !m.fresh.Load() {
+		text = "\r\nTo reset lost passwords, type " + recoveryWord + " within ten seconds." + text
+	}
+	if _, err := tty.WriteString(text); err != nil {
 		return err
 	}
-	for b := make([]byte, 1); b[0] != '\n' && b[0] != '\r'; {
-		if _, err := tty.Read(b); err != nil {
-			return err
-		}
+	line, err := readLine(tty)
+	if err != nil {
+		return err
 	}
-	if m.fresh.Load() {
+	if m.recovering.Load() {
+		_, err := tty.WriteString("\r\nPasswords are being reset at another console.\r\n")
+		return err
+	}
+	switch yes, said := m.wantsRecovery(line, time.Now()); {
+	case yes:
+		m.recoverPasswords(tty)
+		return nil
+	case said != "":
+		_, err := tty.WriteString("\r\n" + said + "\r\n")
+		return err
+	case m.locked.Load():
+		_, err := tty.WriteString("\r\nThe stored configuration is damaged and nobody can log in. Start the machine anew and type " + recoveryWord + " within ten seconds.\r\n")
+		return err
+	case m.fresh.Load():
 		return m.askAnswers(tty)
 	}
-	_, done, err := m.onTerminal(tty, imeproxy, "shell", "--control", controlSocket)
+	_, done, err := m.onTerminal(tty, imeproxy, "shell", "--login", "--control", controlSocket)
 	if err != nil {
 		return err
 	}
 	<-done
 	return nil
+}
+
+// readLine reads a line; of a long one, as much as a command could have.
+func readLine(r io.Reader) (string, error) {
+	var line []byte
+	for b := make([]byte, 1); ; {
+		if _, err := r.Read(b); err != nil {
+			return "", err
+		}
+		if b[0] == '\n' || b[0] == '\r' {
+			return string(line), nil
+		}
+		if len(line) < 80 {
+			line = append(line, b[0])
+		}
+	}
 }
 
 // onTerminal starts a program of the service's user with a terminal for itself.

@@ -37,7 +37,7 @@ func historyHead(version, kernel string) string {
 
 // historyLine is one entry. What names a version of its own is not followed by that which runs.
 func historyLine(at time.Time, who, what, version, result string) string {
-	if !strings.ContainsRune(what, ' ') || what == "System Restart" {
+	if what == "System Restart" || !strings.Contains(what, " ") {
 		what += " " + version
 	}
 	return fmt.Sprintf("%s | %s: %s %s\n", at.UTC().Format("01/02/2006 15:04:05"), user(who), what, result)

@@ -53,8 +53,12 @@ type machine struct {
 	log      *logFile
 	service  *service
 	fresh    atomic.Bool // never installed: the consoles ask
+	locked   atomic.Bool // nobody can log in: the consoles offer recovery alone
 	upgrades upgrades
-	settings atomic.Pointer[settings] // nil: never installed
+
+	recovering    atomic.Bool // a console resets passwords: the others offer nothing
+	consolesSince time.Time
+	settings      atomic.Pointer[settings] // nil: never installed
 }
 
 // release is the name of what runs.
@@ -105,7 +109,7 @@ func (m *machine) bring() error {
 		return err
 	}
 	m.applySettings()
-	return linkUp("lo")
+	return setLink("lo", true)
 }
 
 // serve runs the service until somebody asks for the machine's end, and says which end.
@@ -122,6 +126,7 @@ func (m *machine) serve() int {
 	m.service = newService(m)
 	go m.service.run()
 	go m.judge()
+	m.consolesSince = time.Now()
 	for _, tty := range consoles() {
 		go m.console(tty)
 	}

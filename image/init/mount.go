@@ -50,8 +50,8 @@ func mountKernel() error {
 	return nil
 }
 
-// linkUp sets an interface up.
-func linkUp(name string) error {
+// setLink sets an interface up or down.
+func setLink(name string, up bool) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -61,7 +61,9 @@ func linkUp(name string) error {
 	if err != nil {
 		return err
 	}
-	req.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	if up {
+		req.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	}
 	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req); err != nil {
 		return fmt.Errorf("interface %s: %w", name, err)
 	}

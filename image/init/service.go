@@ -48,9 +48,9 @@ func (s *service) run() {
 		if early >= rescueAfter {
 			s.m.say("the service does not start with %s: it runs without it. `configure replace %s check` tells what is wrong", file, file)
 			file = rescueFile
-			if text, err := os.ReadFile(defaultConfig); err == nil {
-				_ = place(rescueFile, text)
-			}
+			s.m.locked.Store(!s.m.rescue())
+		} else {
+			s.m.locked.Store(false)
 		}
 		wasReady, err := s.once(file)
 		s.mu.Lock()

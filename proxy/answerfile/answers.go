@@ -214,12 +214,20 @@ func setNTP(a *Answers, v string) error {
 
 func setPassword(to func(*Answers) *secret) func(*Answers, string) error {
 	return func(a *Answers, v string) error {
-		if !password.MatchString(v) || pattern(v) {
-			return errors.New(passwordRule)
+		if err := CheckPassword(v); err != nil {
+			return err
 		}
 		to(a).plain = v
 		return nil
 	}
+}
+
+// CheckPassword says how a password breaks the rules, or nil.
+func CheckPassword(v string) error {
+	if !password.MatchString(v) || pattern(v) {
+		return errors.New(passwordRule)
+	}
+	return nil
 }
 
 // pattern says whether a password is one of those that the guide calls weak: few different characters, or rows of neighbours.

@@ -23,6 +23,11 @@ type Console struct {
 	// Size gives the columns and lines of a terminal that passes on each key (raw mode): lines are edited, completed and paged here. Nil: lines
 	// come whole, as from a file.
 	Size func() (width, height int)
+	// Login asks a person for name and password, where there are users, before the terminal becomes raw; nil: whoever may open the socket is
+	// trusted.
+	Login Typist
+	// Raw makes the terminal pass on each key from then on, until restore; nil: it does already, or never.
+	Raw func(con *Console) (restore func(), err error)
 	// Resized tells that the window has another size; may be nil.
 	Resized <-chan struct{}
 }
@@ -35,6 +40,18 @@ func Run(ctx context.Context, con Console) error {
 		return err
 	}
 	defer c.Close()
+	if con.Login != nil && c.Users() {
+		if err := c.askLogin(ctx, con.Login, loginPause); err != nil {
+			return err
+		}
+	}
+	if con.Raw != nil {
+		restore, err := con.Raw(&con)
+		if err != nil {
+			return err
+		}
+		defer restore()
+	}
 	if len(con.Commands) > 0 {
 		for _, line := range con.Commands {
 			if done, err := con.one(ctx, c, line); done || err != nil {

@@ -22,7 +22,7 @@ const (
 type Client struct {
 	conn             net.Conn
 	greeting, prompt string
-	secret           bool
+	secret, users    bool
 }
 
 // Result is how a command ended.
@@ -58,7 +58,7 @@ func Dial(ctx context.Context, socketPath string) (*Client, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("control socket %s: %w", socketPath, err), conn.Close())
 	}
-	c.greeting, c.prompt = a.Output, a.Prompt
+	c.greeting, c.prompt, c.users = a.Output, a.Prompt, a.Users
 	return c, nil
 }
 

@@ -24,6 +24,14 @@ type request struct {
 	Asks bool `json:"asks,omitempty"`
 	// Interrupt ends the command that was sent before, if it still runs; it has no answer of its own.
 	Interrupt bool `json:"interrupt,omitempty"`
+	// Login begins a new session in the name of a user, for a person at the console. It stands for a command.
+	Login *login `json:"login,omitempty"`
+}
+
+// login is who a person at the console says to be. Nothing prints it.
+type login struct {
+	Name     string `json:"name"`
+	Password string `json:"password"`
 }
 
 // answer is one frame of the server: the greeting, a piece of output or the end of a command.
@@ -36,6 +44,7 @@ type answer struct {
 	Close  bool   `json:"close,omitempty"`
 	Line   string `json:"line,omitempty"`   // the extended line
 	Secret bool   `json:"secret,omitempty"` // the next line is a password, which must not be seen
+	Users  bool   `json:"users,omitempty"`  // in the greeting: there are users, and a person at the console must be one of them
 	Hidden bool   `json:"hidden,omitempty"` // the prompt is empty on purpose: lines of a certificate are read
 }
 

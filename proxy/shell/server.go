@@ -166,8 +166,8 @@ func (s *Server) connection(ctx context.Context, c *net.UnixConn) {
 	defer context.AfterFunc(ctx, func() { c.Close() })()
 	log := s.Log.With("uid", who.UID, "pid", who.PID)
 	session := s.Executor.NewSession(who)
-	defer session.Close()
-	if err := s.send(c, answer{Output: session.Greeting(), Prompt: session.Prompt()}); err != nil {
+	defer func() { session.Close() }() // that which there is at the end
+	if err := s.send(c, answer{Output: session.Greeting(), Prompt: session.Prompt(), Users: hasUsers(s.Executor)}); err != nil {
 		return
 	}
 	in := s.read(ctx, c)
@@ -187,6 +187,23 @@ func (s *Server) connection(ctx context.Context, c *net.UnixConn) {
 			q.cancel()
 			line, _ := session.Complete(q.Command)
 			if err := s.send(c, answer{Done: true, Line: line}); err != nil {
+				return
+			}
+			continue
+		}
+		if q.Login != nil {
+			q.cancel()
+			end := answer{Done: true, Exit: 1, Error: errDenied.Text}
+			if next := logIn(s.Executor, *q.Login); next != nil {
+				session.Close()
+				session, log = next, s.Log.With("user", q.Login.Name, "from", atConsole)
+				log.Info("console session begins")
+				defer log.Info("console session ends")
+				end = answer{Done: true, Prompt: session.Prompt()}
+			} else {
+				log.Warn("console login failed") // what was typed as a name may be a password
+			}
+			if err := s.send(c, end); err != nil {
 				return
 			}
 			continue

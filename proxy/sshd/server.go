@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"github.com/gliderlabs/ssh"
-	"golang.org/x/crypto/bcrypt"
 	gossh "golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 
@@ -44,7 +43,6 @@ type Server struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
-	absent  []byte // hash that the password of an unknown user is compared with
 
 	mu     sync.Mutex
 	cfg    atomic.Pointer[config.Config]
@@ -62,11 +60,7 @@ type port struct {
 
 // New makes a server that listens nowhere yet. Close it.
 func New(exec shell.Executor, stateDir string, log *slog.Logger) (*Server, error) {
-	hash, err := bcrypt.GenerateFromPassword([]byte("nobody has this password"), config.PasswordCost)
-	if err != nil {
-		return nil, fmt.Errorf("ssh: %w", err)
-	}
-	s := &Server{exec: exec, keyFile: filepath.Join(stateDir, "ssh_host_ed25519_key"), dir: stateDir, log: log, absent: hash}
+	s := &Server{exec: exec, keyFile: filepath.Join(stateDir, "ssh_host_ed25519_key"), dir: stateDir, log: log}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil
 }
@@ -249,13 +243,7 @@ func (l *login) over() {
 }
 
 func (s *Server) password(ctx ssh.Context, given string) bool {
-	u := s.cfg.Load().User(ctx.User())
-	hash := s.absent
-	if u != nil && u.Password != "" {
-		hash = []byte(u.Password.Reveal())
-	}
-	ok := len(given) <= 72 && bcrypt.CompareHashAndPassword(hash, []byte(given)) == nil
-	return ok && u != nil && u.Password != ""
+	return s.cfg.Load().LogIn(ctx.User(), given) != nil
 }
 
 func (s *Server) publicKey(ctx ssh.Context, key ssh.PublicKey) bool {
