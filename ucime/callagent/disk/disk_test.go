@@ -3,6 +3,7 @@ package disk
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -29,5 +30,32 @@ func TestReplaceLeavesOneFileForItsOwner(t *testing.T) {
 	}
 	if all, _ := os.ReadDir(filepath.Dir(file)); len(all) != 2 {
 		t.Errorf("%v", all)
+	}
+}
+
+// What a killed program left goes; what is not of Replace stays.
+func TestTidy(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a[b]*c")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"f.json", "f.json.123456", "f.json.bak", "f.json.12x", "g.json.7"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Tidy(filepath.Join(dir, "f.json")); err != nil {
+		t.Fatal(err)
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, f := range files {
+		names = append(names, f.Name())
+	}
+	if got := strings.Join(names, " "); got != "f.json f.json.12x f.json.bak g.json.7" {
+		t.Errorf("there are %s", got)
 	}
 }

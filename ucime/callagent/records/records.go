@@ -31,6 +31,9 @@ type Queue struct {
 // Open reads the queue of a state directory; there need be none yet. A line that was cut by a crash is left out.
 func Open(dir string, limit int) (*Queue, error) {
 	q := &Queue{path: filepath.Join(dir, "vcrs.jsonl"), max: limit, ready: make(chan struct{}, 1)}
+	if err := disk.Tidy(q.path); err != nil {
+		return nil, fmt.Errorf("voice call records: %w", err)
+	}
 	text, err := os.ReadFile(q.path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("voice call records: %w", err)

@@ -44,6 +44,9 @@ type journal struct {
 // openJournal reads what there is into the map.
 func openJournal(dir string, into map[learn.Number]Route) (j journal, err error) {
 	j.file = filepath.Join(dir, "routes.json")
+	if err := disk.Tidy(j.file); err != nil {
+		return j, err
+	}
 	text, err := os.ReadFile(j.file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return j, err
