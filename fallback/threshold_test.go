@@ -179,7 +179,7 @@ func TestBlips(t *testing.T) {
 }
 
 // Hours of a good Internet tell nobody: just under 0.2 % lost, at random. At level aggressive, where three packets lost in 8 s are too many,
-// chance alone brings them together now and then, so that the losses are spread evenly there.
+// chance alone brings them together within minutes (docs/fallback.md has the arithmetic), so that the losses are spread evenly there.
 func TestLongGoodCalls(t *testing.T) {
 	for l := Utility; l <= Aggressive; l++ {
 		for seed := range uint64(4) {
