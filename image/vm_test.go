@@ -31,6 +31,7 @@ type vm struct {
 	args []string // of qemu, in addition
 	in   []string // what starts qemu in another network namespace
 	bios bool     // instead of UEFI
+	nbd  string   // socket of its disk, which is m.disk's file without
 
 	cmd    *exec.Cmd
 	ended  chan struct{} // closed when qemu has ended
@@ -69,13 +70,17 @@ func (m *vm) powerOn() {
 	m.t.Helper()
 	socket := filepath.Join(m.dir, "serial")
 	_ = os.Remove(socket)
+	file := m.disk
+	if m.nbd != "" {
+		file = "nbd:unix:" + m.nbd
+	}
 	args := append(append([]string{}, m.in...), "qemu-system-x86_64")
 	args = append(args,
 		"-accel", "tcg,thread=multi", "-machine", "q35", "-smp", "2", "-m", "768", "-cpu", "max", "-nodefaults", "-no-user-config", "-display", "none",
 		"-chardev", "socket,id=serial,server=on,wait=off,path="+socket, "-serial", "chardev:serial", "-monitor", "unix:"+m.dir+"/monitor,server=on,wait=off",
 		"-netdev", "tap,id=n0,ifname=tap0,script=no,downscript=no", "-device", "virtio-net-pci,netdev=n0,romfile=,mac=52:54:00:00:00:01",
 		"-netdev", "tap,id=n1,ifname=tap1,script=no,downscript=no", "-device", "virtio-net-pci,netdev=n1,romfile=,mac=52:54:00:00:00:02",
-		"-drive", "if=none,id=disk,format=raw,cache=writeback,file="+m.disk, "-device", "virtio-blk-pci,drive=disk,bootindex=1")
+		"-drive", "if=none,id=disk,format=raw,cache=writeback,file="+file, "-device", "virtio-blk-pci,drive=disk,bootindex=1")
 	if !m.bios {
 		args = append(args, "-drive", "if=pflash,format=raw,readonly=on,file="+ovmf+"CODE_4M.fd", "-drive", "if=pflash,format=raw,file="+m.dir+"/vars.fd")
 	}

@@ -2,8 +2,6 @@ package image
 
 import (
 	"flag"
-	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -114,65 +112,4 @@ func upgradeTwice(t *testing.T, m *vm) {
 	if out := m.shell("show running-config"); !strings.Contains(out, "hostname edge-a") {
 		t.Errorf("the configuration under the new system: %s", out)
 	}
-}
-
-var vmCuts = flag.Int("vm-cuts", 4, "how often the power is cut while something is written")
-
-// A power cut while a configuration is saved or an upgrade is written leaves the former or the new one, and a machine that starts. What
-// the host has taken from the machine is not lost by this kind of cut.
-func TestMachinePowerCuts(t *testing.T) {
-	if *vmNext == "" {
-		t.Skip("needs -vm-next: make test-image")
-	}
-	m := newVM(t)
-	wires(t)
-	m.args = []string{"-drive", "if=none,id=answers,format=raw,readonly=on,file=" + answerDisk(t, answers), "-device", "virtio-blk-pci,drive=answers"}
-	m.powerOn()
-	m.expect(`imeproxy: ready`, 2*time.Minute)
-	m.login()
-	m.send("utils system shutdown noconfirm\r")
-	m.waitOff(time.Minute)
-	m.store(map[string]string{"next.upgrade": *vmNext})
-	start := func() {
-		m.powerOn()
-		m.expect(`imeproxy: ready`, 2*time.Minute)
-		m.login()
-	}
-	start()
-	saved := "none"
-	for i := range *vmCuts {
-		now := fmt.Sprintf("notice-%d", i)
-		m.shell("configure terminal")
-		m.shell("no banner motd")
-		m.shell("banner motd " + now)
-		m.shell("end")
-		m.send("write memory\r")
-		cut := time.Duration(rand.Int64N(int64(200 * time.Millisecond)))
-		time.Sleep(cut) // the moment is what is tried
-		m.kill()
-		start()
-		out := m.shell("show startup-config")
-		switch {
-		case strings.Contains(out, "banner motd "+now):
-			saved = now
-		case saved != "none" && !strings.Contains(out, "banner motd "+saved), !strings.Contains(out, "hostname edge-a"):
-			t.Errorf("cut %v after write memory: the configuration is neither the former (%s) nor the new (%s) one:\n%s", cut, saved, now, out)
-		}
-		m.send("utils system upgrade initiate disk0:next.upgrade\r")
-		cut = time.Duration(rand.Int64N(int64(time.Second)))
-		time.Sleep(cut)
-		m.kill()
-		start()
-		if out := m.shell("show version active"); !strings.Contains(out, "(system A)") {
-			t.Errorf("cut %v after the begin of an upgrade: %s", cut, out)
-		}
-		out = m.shell("show version inactive")
-		t.Logf("%v: %s", cut, strings.TrimSpace(out))
-		if !strings.Contains(out, "(system B): none") && !strings.Contains(out, "next") {
-			t.Errorf("cut %v after the begin of an upgrade: %s", cut, out)
-		}
-	}
-	m.written("next.upgrade")
-	m.send("utils system switch-version noconfirm\r")
-	m.expect(`this system is healthy and stays`, 3*time.Minute)
 }

@@ -175,5 +175,13 @@ func place(name string, text []byte) error {
 	if err = errors.Join(err, f.Chown(daemonID, daemonID), f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), name)
+	if err := os.Rename(f.Name(), name); err != nil {
+		return err
+	}
+	// The name is safe as well when this returns: what follows may be a restart by a power cut.
+	dir, err := os.Open(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
