@@ -125,3 +125,18 @@ func TestUKIRefusesStubs(t *testing.T) {
 		t.Error("a name of more than 8 characters was taken")
 	}
 }
+
+func FuzzUKI(f *testing.F) {
+	f.Add(stub(), []byte("kernel"))
+	f.Add([]byte("MZ"), []byte{})
+	f.Fuzz(func(t *testing.T, stub, kernel []byte) {
+		image, places, err := UKI(stub, []Section{{Name: ".linux", Data: kernel}})
+		if err != nil {
+			return
+		}
+		p := places[".linux"]
+		if p.Offset < 0 || p.Offset+p.Size > int64(len(image)) || !bytes.Equal(image[p.Offset:p.Offset+p.Size], kernel) {
+			t.Errorf("the section is not at %+v", p)
+		}
+	})
+}
