@@ -85,3 +85,94 @@ func TestMachineRecovery(t *testing.T) {
 		}
 	}
 }
+
+// A machine without answers asks for them at the console, and tries the network of each: an address of another host, a gateway that is not there, a
+// name server that does not serve.
+func TestMachineAsks(t *testing.T) {
+	m := newVM(t)
+	wires(t)
+	m.powerOn()
+	m.expect(`imeproxy: ready`, 2*time.Minute)
+	m.send("\r")
+	m.expect(`not installed yet`, 20*time.Second)
+	for _, d := range [][2]string{
+		{"Host name", "edge-a"},
+		{"Domain", "a.example"},
+		{"Network card", "eth0 inside 192.168.10.30/24"},
+		{"Network card", ""},
+		{"192.168.10.30 on eth0 belongs to another host", "halt"},
+	} {
+		m.expect(`(?s)`+d[0]+`.*: $`, 20*time.Second)
+		m.send(d[1] + "\r")
+	}
+	m.expect(`The installation halts. Nothing was changed`, 20*time.Second)
+	m.expect(`Press RETURN`, 20*time.Second)
+	m.send("\r")
+	for _, d := range [][2]string{
+		{"Host name", "help"},
+		{"without its domain", "edge-a"},
+		{"Domain", "a.example"},
+		{"Network card", "eth0 inside 192.168.10.30/24"},
+		{"Network card", ""},
+		{"belongs to another host", "help"},
+		{"review goes back", "review"},
+		{"Network card", "eth0 inside 192.168.10.1/24"},
+		{"Network card", "eth1 outside 209.165.200.225/27"},
+		{"Network card", ""},
+		{"Gateway", "10.0.0.1"},
+		{"10.0.0.1 is in no network", "ignore"},
+		{"Name servers", "back"},
+		{"Gateway", "209.165.200.253"},
+		{"209.165.200.253 does not answer on eth1", "retry"},
+		{"209.165.200.253 does not answer on eth1", "ignore"},
+		{"Name servers", "back"},
+		{"Gateway", "209.165.200.254"},
+		{"Name servers", "192.168.10.30"},
+		{"name server 192.168.10.30 does not answer", "ignore"},
+		{"Time servers", "none"},
+		{"Time zone", ""},
+		{"Name of the administrator", "admin"},
+		{"Password of the administrator", "Correct-Horse-7"},
+		{"once more", "Correct-Horse-7"},
+		{"Security password", "Battery_Staple_9"},
+		{"once more", "Battery_Staple_9"},
+		{"Organization", ""},
+		{`Are they right\?`, "yes"},
+	} {
+		m.expect(`(?s)`+d[0]+`.*: $`, 20*time.Second)
+		m.send(d[1] + "\r")
+	}
+	m.expect(`was installed from its answers`, 30*time.Second)
+	m.expect(`imeproxy: ready`, time.Minute)
+	if strings.Contains(m.console(), "Correct-Horse") {
+		t.Error("the console shows a password")
+	}
+	if err := reaches("192.168.10.1:2022"); err != nil {
+		t.Errorf("SSH: %v", err)
+	}
+	m.login()
+	if out := m.shell("show running-config"); !strings.Contains(out, "hostname edge-a") {
+		t.Error(out)
+	}
+	log := m.shell("file view install install.log")
+	for _, want := range []string{"network: 192.168.10.30 on eth0 belongs to another host", "network: halt was chosen", "network: retry was chosen", "network: the name server 192.168.10.30 does not answer", "network: ignore was chosen"} {
+		if !strings.Contains(log, want) {
+			t.Errorf("the install log lacks %q: %s", want, log)
+		}
+	}
+}
+
+// Nobody sits at a machine that is installed from a file: it does not take the address of another host.
+func TestMachineTakesNobodysAddress(t *testing.T) {
+	m := newVM(t)
+	wires(t)
+	m.args = []string{"-drive", "if=none,id=answers,format=raw,readonly=on,file=" + answerDisk(t, strings.Replace(answers, "192.168.10.1/24", "192.168.10.30/24", 1)), "-device", "virtio-blk-pci,drive=answers"}
+	m.powerOn()
+	m.expect(`192.168.10.30 on eth0 belongs to another host, [0-9a-f:]+(?s).*This machine was not installed`, 2*time.Minute)
+	m.expect(`imeproxy: ready`, time.Minute)
+	m.send("\r")
+	m.expect(`not installed yet(?s).*Host name`, 20*time.Second)
+	if text := m.console(); strings.Contains(text, "was installed from its answers") {
+		t.Error("it was installed")
+	}
+}

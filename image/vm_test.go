@@ -360,52 +360,6 @@ func TestMachine(t *testing.T) {
 	checkState(t, m)
 }
 
-// The same machine without answers asks for them at the console.
-func TestMachineAsks(t *testing.T) {
-	m := newVM(t)
-	wires(t)
-	m.powerOn()
-	m.expect(`imeproxy: ready`, 2*time.Minute)
-	m.send("\r")
-	m.expect(`not installed yet`, 20*time.Second)
-	for _, d := range [][2]string{
-		{"Host name", "help"},
-		{"without its domain", "edge-a"},
-		{"Domain", "a.example"},
-		{"Network card", "eth0 inside 192.168.10.1/24"},
-		{"Network card", "eth1 outside 209.165.200.225/27"},
-		{"Network card", ""},
-		{"Gateway", "10.0.0.1"},
-		{"Name servers", "back"},
-		{"Gateway", "209.165.200.254"},
-		{"Name servers", "192.168.10.30"},
-		{"Time servers", "none"},
-		{"Time zone", ""},
-		{"Name of the administrator", "admin"},
-		{"Password of the administrator", "Correct-Horse-7"},
-		{"once more", "Correct-Horse-7"},
-		{"Security password", "Battery_Staple_9"},
-		{"once more", "Battery_Staple_9"},
-		{"Organization", ""},
-		{`Are they right\?`, "yes"},
-	} {
-		m.expect(`(?s)`+d[0]+`.*: $`, 20*time.Second)
-		m.send(d[1] + "\r")
-	}
-	m.expect(`was installed from its answers`, 30*time.Second)
-	m.expect(`imeproxy: ready`, time.Minute)
-	if strings.Contains(m.console(), "Correct-Horse") {
-		t.Error("the console shows a password")
-	}
-	if err := reaches("192.168.10.1:2022"); err != nil {
-		t.Errorf("SSH: %v", err)
-	}
-	m.login()
-	if out := m.shell("show running-config"); !strings.Contains(out, "hostname edge-a") {
-		t.Error(out)
-	}
-}
-
 // checkState looks at the state partition of a machine that is off.
 func checkState(t *testing.T, m *vm) {
 	t.Helper()

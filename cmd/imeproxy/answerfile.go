@@ -2,17 +2,20 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"imeproxy/proxy/answerfile"
+	"imeproxy/proxy/netcheck"
 )
 
 // newAnswerfileCommand makes `imeproxy answerfile`: the answers to the questions of an installation.
@@ -20,29 +23,36 @@ func newAnswerfileCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "answerfile", Short: "Answers to the questions of a first installation", Args: cobra.NoArgs}
 	cmd.AddCommand(&cobra.Command{
 		Use: "check FILE", Short: "Check an answer file",
-		Long: "Prints every mistake of an answer file with its line. A good file: no output, exit status 0; mistakes: exit status 1.",
+		Long: "Prints every mistake of an answer file as FILE:LINE:COLUMN: error: TEXT, with the line and a caret under what is wrong; passwords are\n" +
+			"not shown. A good file: no output, exit status 0; mistakes: exit status 1.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			_, _, err := answersOf(cmd, args[0])
 			return err
 		},
 	})
-	var output string
+	var output, networkLog string
 	generate := &cobra.Command{
 		Use: "generate [--output FILE]", Short: "Ask the questions and write an answer file",
 		Long: "Asks the questions of a first installation and writes the answers, passwords encrypted, to standard output or a FILE that only\n" +
 			"its owner can read. Put it on a disk or CD as imeproxy-answers.txt: the appliance reads it at its first start.",
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return generateAnswers(cmd, output) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return generateAnswers(cmd, output, networkLog) },
 	}
 	generate.Flags().StringVarP(&output, "output", "o", "", "`FILE` to write")
+	generate.Flags().StringVar(&networkLog, "network-log", "", "try the network of the answers on this machine, and write what comes of it to `FILE`")
+	_ = generate.Flags().MarkHidden("network-log") // it changes the cards of the machine for a moment
 	var config, system string
+	var network bool
 	install := &cobra.Command{
 		Use: "install FILE --config FILE --system FILE", Short: "Write what follows from an answer file", Hidden: true, Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return installAnswers(cmd, args[0], config, system) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return installAnswers(cmd, args[0], config, system, network)
+		},
 	}
 	install.Flags().StringVar(&config, "config", "", "configuration `FILE` to write")
 	install.Flags().StringVar(&system, "system", "", "`FILE` of the settings of the machine to write")
+	install.Flags().BoolVar(&network, "network", false, "try the network before")
 	cmd.AddCommand(generate, install)
 	return cmd
 }
@@ -60,7 +70,7 @@ func answersOf(cmd *cobra.Command, file string) (*answerfile.Answers, string, er
 	}
 	a, mistakes := answerfile.Parse(text)
 	for _, m := range mistakes {
-		fmt.Fprintf(cmd.OutOrStdout(), "%s: %v\n", file, m)
+		fmt.Fprintln(cmd.OutOrStdout(), m.In(file))
 	}
 	if len(mistakes) > 0 {
 		cmd.SilenceErrors = true
@@ -117,11 +127,34 @@ func (t terminal) Ask(prompt string) (string, error) {
 // Tell shows a line.
 func (t terminal) Tell(text string) { fmt.Fprintln(t, text) }
 
-func generateAnswers(cmd *cobra.Command, output string) error {
-	text, err := answerfile.Ask(terminal{cmd.ErrOrStderr(), os.Stdin})
+// Exit statuses of the dialogue and of an installation that have told why.
+const (
+	exitSkipped exitError = 3
+	exitHalted  exitError = 4
+)
+
+func generateAnswers(cmd *cobra.Command, output, networkLog string) error {
+	var network *answerfile.Network
+	if networkLog != "" {
+		f, err := os.OpenFile(networkLog, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		network = &answerfile.Network{
+			Check: func(p netcheck.Plan) ([]netcheck.Problem, error) { return netcheck.Run(cmd.Context(), p) },
+			Log:   func(text string) { fmt.Fprintln(f, text) },
+		}
+	}
+	text, err := answerfile.Ask(terminal{cmd.ErrOrStderr(), os.Stdin}, network)
 	if errors.Is(err, answerfile.ErrSkipped) {
 		cmd.SilenceErrors = true
-		return exitError(3)
+		return exitSkipped
+	}
+	if errors.Is(err, answerfile.ErrHalted) {
+		fmt.Fprintln(cmd.ErrOrStderr(), "The installation halts. Nothing was changed. With skip at a question, file view install install.log shows what did not work.")
+		cmd.SilenceErrors = true
+		return exitHalted
 	}
 	if err != nil {
 		return err
@@ -133,7 +166,43 @@ func generateAnswers(cmd *cobra.Command, output string) error {
 	return replaceFile(output, []byte(text))
 }
 
-func installAnswers(cmd *cobra.Command, answers, config, system string) error {
+// An unattended installation tries the network again for so long, with so much time in between.
+const (
+	retryTime  = 2 * time.Minute
+	retryPause = 5 * time.Second
+)
+
+// tryNetwork tries the network of answers that nobody can be asked about, and prints what is wrong. It says whether the installation may go on.
+func tryNetwork(ctx context.Context, out io.Writer, a *answerfile.Answers, check func(context.Context, netcheck.Plan) ([]netcheck.Problem, error), pause time.Duration) bool {
+	for end := time.Now().Add(retryTime); ; {
+		found, err := check(ctx, a.Plan())
+		if err != nil {
+			found = append(found, netcheck.Problem{Text: "the network cannot be tried: " + err.Error()})
+		}
+		halts := a.Halts(found)
+		if halts && a.OnNetworkError == answerfile.PolicyRetry && time.Now().Before(end) && ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case <-time.After(pause):
+			}
+			continue
+		}
+		for _, p := range found {
+			fmt.Fprintf(out, "network: %s\n", p.Text)
+		}
+		switch {
+		case halts:
+			fmt.Fprintln(out, "network: the installation halts")
+		case len(found) > 0:
+			fmt.Fprintln(out, "network: this is ignored")
+		default:
+			fmt.Fprintln(out, "network: it works as it was typed")
+		}
+		return !halts
+	}
+}
+
+func installAnswers(cmd *cobra.Command, answers, config, system string, network bool) error {
 	a, text, err := answersOf(cmd, answers)
 	if err != nil {
 		return err
@@ -141,6 +210,10 @@ func installAnswers(cmd *cobra.Command, answers, config, system string) error {
 	machine, err := a.System()
 	if err != nil {
 		return err
+	}
+	if network && !tryNetwork(cmd.Context(), cmd.OutOrStdout(), a, netcheck.Run, retryPause) {
+		cmd.SilenceErrors = true
+		return exitHalted
 	}
 	// The settings last: with them the machine counts as installed.
 	if err := replaceFile(config, []byte(text)); err != nil {

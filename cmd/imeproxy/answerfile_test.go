@@ -3,10 +3,15 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"imeproxy/proxy/answerfile"
+	"imeproxy/proxy/netcheck"
 )
 
 func TestAnswerfile(t *testing.T) {
@@ -43,11 +48,64 @@ func TestAnswerfile(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, st.Mode(), err)
 		}
 	}
-	write("host-name: edge-a\ncolour: blue\n")
-	if code, out := call("check", file); code != 1 || !strings.Contains(out, file+": line 2: \"colour\" is no key") || !strings.Contains(out, "dns is missing") {
-		t.Errorf("a file with mistakes: %d %s", code, out)
+	write("host-name: edge-a\ncolour: blue\ndns: 192.0.2.53 here\nsecurity-password: Hunter2\n")
+	code, out := call("check", file)
+	for _, want := range []string{
+		file + ":2:1: error: \"colour\" is no key\ncolour: *****\n^\n", file + ":3:17: error: dns must be the IPv4 address of a host\ndns: 192.0.2.53 here\n                ^\n",
+		file + ":4:20: error: security-password must have", "\nsecurity-password: *****\n                   ^\n", file + ": error: ntp is missing\n",
+	} {
+		if code != 1 || !strings.Contains(out, want) {
+			t.Errorf("a file with mistakes: %d, lacks %q\n%s", code, want, out)
+		}
+	}
+	if strings.Contains(out, "Hunter2") || strings.Contains(out, "blue") {
+		t.Errorf("a password is shown, or what may be one:\n%s", out)
 	}
 	if code, _ := call("check", filepath.Join(dir, "none")); code != 1 {
 		t.Errorf("no file: %d", code)
+	}
+}
+
+// An installation that nobody sits at goes on or not, as its answers say.
+func TestNetworkOfAnUnattendedInstallation(t *testing.T) {
+	silent, taken := netcheck.Problem{Kind: netcheck.DNS, Text: "the name server 192.0.2.53 does not answer"}, netcheck.Problem{Kind: netcheck.Duplicate, Text: "192.0.2.1 belongs to another host"}
+	for name, c := range map[string]struct {
+		policy string
+		found  [][]netcheck.Problem // at each try
+		fails  bool
+		goesOn bool
+		want   string
+	}{
+		"all well":               {"", [][]netcheck.Problem{nil}, false, true, "it works as it was typed"},
+		"no answer":              {"", [][]netcheck.Problem{{silent}}, false, true, "does not answer\nnetwork: this is ignored"},
+		"duplicate":              {"", [][]netcheck.Problem{{silent, taken}}, false, false, "the installation halts"},
+		"duplicate, ignored":     {answerfile.PolicyIgnore, [][]netcheck.Problem{{taken}}, false, true, "this is ignored"},
+		"no answer, halted":      {answerfile.PolicyHalt, [][]netcheck.Problem{{silent}}, false, false, "the installation halts"},
+		"a network that is late": {answerfile.PolicyRetry, [][]netcheck.Problem{{silent}, {silent}, nil}, false, true, "it works"},
+		"it cannot be tried":     {"", [][]netcheck.Problem{nil}, true, true, "cannot be tried: no sockets"},
+		"nor halted":             {answerfile.PolicyHalt, [][]netcheck.Problem{nil}, true, false, "halts"},
+	} {
+		var out bytes.Buffer
+		tries := 0
+		check := func(context.Context, netcheck.Plan) ([]netcheck.Problem, error) {
+			found := c.found[min(tries, len(c.found)-1)]
+			tries++
+			if c.fails {
+				return nil, errors.New("no sockets")
+			}
+			return found, nil
+		}
+		goesOn := tryNetwork(context.Background(), &out, &answerfile.Answers{OnNetworkError: c.policy}, check, 0)
+		if goesOn != c.goesOn || !strings.Contains(out.String(), c.want) || tries != len(c.found) {
+			t.Errorf("%s: goes on: %t after %d tries\n%s", name, goesOn, tries, out.String())
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	check := func(context.Context, netcheck.Plan) ([]netcheck.Problem, error) {
+		return []netcheck.Problem{silent}, nil
+	}
+	if tryNetwork(ctx, new(bytes.Buffer), &answerfile.Answers{OnNetworkError: answerfile.PolicyRetry}, check, time.Hour) {
+		t.Error("an interrupted one goes on")
 	}
 }

@@ -36,8 +36,9 @@ var rooms = map[string][]string{
 	"imeproxy/proxy/shell":          {"imeproxy/proxy", "imeproxy/proxy/..."},
 	"imeproxy/proxy/capture":        {"imeproxy/proxy/observe", "imeproxy/proxy/trace"},
 	"imeproxy/proxy/disk":           {},
-	"imeproxy/proxy/answerfile":     {"imeproxy/proxy/config"},
+	"imeproxy/proxy/answerfile":     {"imeproxy/proxy/config", "imeproxy/proxy/netcheck"},
 	"imeproxy/proxy/machine":        {},
+	"imeproxy/proxy/netcheck":       {},
 	"imeproxy/proxy/probe":          {},
 	"imeproxy/proxy/recovery":       {"imeproxy/proxy/answerfile", "imeproxy/proxy/config"},
 	"imeproxy/proxy/remote":         {},
@@ -64,7 +65,7 @@ var libraries = map[string][]string{
 	"github.com/emiago/sipgo":             {"imeproxy/sipalg", "imeproxy/testbed", "imeproxy/ucime/callagent", "imeproxy/ucime/callagent/..."},
 	"github.com/pion/srtp/v3":             {"imeproxy/mediaterm", "imeproxy/testbed"},
 	"github.com/google/nftables":          {"imeproxy/mapping"},
-	"github.com/vishvananda/netlink":      {"imeproxy/mapping"},
+	"github.com/vishvananda/netlink":      {"imeproxy/mapping", "imeproxy/proxy/netcheck"},
 	"software.sslmate.com/src/go-pkcs12":  {"imeproxy/tlsproxy"},
 	"github.com/gliderlabs/ssh":           {"imeproxy/proxy/sshd"},
 	"github.com/pkg/sftp":                 {"imeproxy/proxy/sshd", "imeproxy/proxy/remote"},
@@ -74,7 +75,7 @@ var libraries = map[string][]string{
 	"github.com/prometheus/common":        {"imeproxy/proxy/observe"},
 	"go.etcd.io/bbolt":                    {"imeproxy/ucime/store"},
 	"github.com/hashicorp/memberlist":     {"imeproxy/ucime/ring"},
-	"github.com/beevik/ntp":               {"imeproxy/image/init"},
+	"github.com/beevik/ntp":               {"imeproxy/image/init", "imeproxy/proxy/netcheck"},
 	"github.com/spf13/cobra":              {"imeproxy/cmd/imeproxy", "imeproxy/proxy/trust"},
 }
 

@@ -19,8 +19,12 @@ const (
 	answersTaken = "/run/imeproxy/answers.txt"
 	maxAnswers   = 64<<10 + 1
 	mediaMount   = "/mnt"
-	// skipped is the exit status of the dialogue when nobody wanted to answer.
-	skipped = 3
+	// networkLog is what the dialogue found out about the network.
+	networkLog = "/run/imeproxy/network.txt"
+	// Exit statuses: nobody wanted to answer, or the network does not work and the installation halts.
+	skipped, halted = 3, 4
+	// installLimit bounds an installation: it may try the network for two minutes.
+	installLimit = 4 * time.Minute
 )
 
 // firstBoot looks for answers on another disk or CD when this machine was never installed. Without any it runs with the default
@@ -42,7 +46,7 @@ func (m *machine) firstBoot() error {
 	if text != nil {
 		m.say("answers were found on %s", from)
 		if err := place(answersTaken, text); err == nil {
-			if err = m.installAnswers(); err == nil {
+			if err = m.installAnswers("--network"); err == nil {
 				return nil
 			}
 		}
@@ -94,25 +98,50 @@ func answersOn(device, kind string) []byte {
 }
 
 // installAnswers makes configuration and settings from the answers that were taken. The log of it is kept.
-func (m *machine) installAnswers() error {
+func (m *machine) installAnswers(options ...string) error {
 	defer os.Remove(answersTaken)
 	log := openLog(logDir + "/install.log")
 	defer log.close()
 	m.history("Install", "Start")
 	var out bytes.Buffer
-	code, err := m.children.runFor(time.Minute, &out, "service", imeproxy, "answerfile", "install", answersTaken, "--config", configFile, "--system", systemFile)
+	argv := append([]string{"service", imeproxy, "answerfile", "install", answersTaken, "--config", configFile, "--system", systemFile}, options...)
+	code, err := m.children.runFor(installLimit, &out, argv...)
 	if err == nil && code != 0 {
 		err = fmt.Errorf("status %d", code)
 	}
-	log.line("install", "answers: "+strings.TrimSpace(out.String()))
+	said := strings.TrimSpace(strings.ReplaceAll(out.String(), answersTaken, answersName))
+	for line := range strings.Lines(said) {
+		log.line("install", strings.TrimSuffix(line, "\n"))
+	}
 	if err != nil {
 		m.history("Install", "Failure")
-		m.say("the answers cannot be used: %s: %v", strings.ReplaceAll(strings.TrimSpace(out.String()), answersTaken, answersName), err)
+		if code == halted {
+			m.say("%s\nThis machine was not installed. Mend the network, or the answers, and start it anew; file view install install.log has this too", said)
+		} else {
+			m.say("the answers cannot be used: %s: %v", said, err)
+		}
 		return err
 	}
 	m.history("Install", "Success")
+	if said != "" {
+		m.say("%s", said)
+	}
 	m.say("this machine was installed from its answers")
 	return nil
+}
+
+// keepNetworkLog puts what the dialogue found out about the network into the log of the installation.
+func keepNetworkLog() {
+	text, err := os.ReadFile(networkLog)
+	if err != nil || len(text) == 0 {
+		return
+	}
+	defer os.Remove(networkLog)
+	log := openLog(logDir + "/install.log")
+	defer log.close()
+	for line := range strings.Lines(string(text)) {
+		log.line("install", strings.TrimSuffix(line, "\n"))
+	}
 }
 
 // askAnswers asks on a terminal what a machine that was never installed needs to know, and starts the service with the answers.
@@ -120,11 +149,16 @@ func (m *machine) askAnswers(tty *os.File) error {
 	if _, err := tty.WriteString("\r\nThis machine is not installed yet.\r\n"); err != nil {
 		return err
 	}
-	_, done, err := m.onTerminal(tty, imeproxy, "answerfile", "generate", "--output", answersTaken)
+	_, done, err := m.onTerminal(tty, imeproxy, "answerfile", "generate", "--output", answersTaken, "--network-log", networkLog)
 	if err != nil {
 		return err
 	}
-	switch status := <-done; {
+	status := <-done
+	keepNetworkLog()
+	switch {
+	case status.ExitStatus() == halted:
+		m.history("Install", "Cancel")
+		return nil
 	case status.ExitStatus() == skipped:
 		m.fresh.Store(false) // until the next start
 		return nil

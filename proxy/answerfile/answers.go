@@ -40,6 +40,7 @@ type Answers struct {
 	AdministratorPassword secret
 	SecurityPassword      secret
 	SSH                   netip.Prefix
+	OnNetworkError        string // one of the policies; empty: see Halts
 
 	Organization, Unit, Location, State, Country string
 }
@@ -47,24 +48,12 @@ type Answers struct {
 // secret is a password: typed, or as a bcrypt hash.
 type secret struct{ plain, hash string }
 
-// Mistake is what is wrong with a line; Line is 0 where something is missing.
-type Mistake struct {
-	Line int
-	Text string
-}
-
-func (m Mistake) Error() string {
-	if m.Line == 0 {
-		return m.Text
-	}
-	return fmt.Sprintf("line %d: %s", m.Line, m.Text)
-}
-
 // key is an answer: how it is read, and whether it must be there and may be there again.
 type key struct {
 	name     string
 	required bool
 	many     bool
+	secret   bool // not to be shown
 	set      func(a *Answers, value string) error
 }
 
@@ -103,24 +92,25 @@ var (
 )
 
 var keys = []key{
-	{"host-name", true, false, matching(func(a *Answers) *string { return &a.HostName }, hostName, "must have up to 63 letters, digits and hyphens, and not begin with a hyphen")},
-	{"domain", true, false, matching(func(a *Answers) *string { return &a.Domain }, domain, "must be a domain, such as a.example")},
-	{"time-zone", false, false, setZone},
-	{"interface", true, true, setInterface},
-	{"gateway", false, false, setGateway},
-	{"dns", true, false, setDNS},
-	{"ntp", true, false, setNTP},
-	{"administrator", true, false, matching(func(a *Answers) *string { return &a.Administrator }, userName, "must begin with a letter and have letters, digits, hyphens and underscores, 32 at most")},
-	{"administrator-password", false, false, setPassword(administrator)},
-	{"administrator-password-encrypted", false, false, setHash(administrator)},
-	{"security-password", false, false, setPassword(security)},
-	{"security-password-encrypted", false, false, setHash(security)},
-	{"ssh", false, false, setSSH},
-	{"organization", false, false, matching(func(a *Answers) *string { return &a.Organization }, nameField, nameRule)},
-	{"unit", false, false, matching(func(a *Answers) *string { return &a.Unit }, nameField, nameRule)},
-	{"location", false, false, matching(func(a *Answers) *string { return &a.Location }, nameField, nameRule)},
-	{"state", false, false, matching(func(a *Answers) *string { return &a.State }, nameField, nameRule)},
-	{"country", false, false, matching(func(a *Answers) *string { return &a.Country }, country, "must be two capital letters, such as AT")},
+	{"host-name", true, false, false, matching(func(a *Answers) *string { return &a.HostName }, hostName, "must have up to 63 letters, digits and hyphens, and not begin with a hyphen")},
+	{"domain", true, false, false, matching(func(a *Answers) *string { return &a.Domain }, domain, "must be a domain, such as a.example")},
+	{"time-zone", false, false, false, setZone},
+	{"interface", true, true, false, setInterface},
+	{"gateway", false, false, false, setGateway},
+	{"dns", true, false, false, setDNS},
+	{"ntp", true, false, false, setNTP},
+	{"administrator", true, false, false, matching(func(a *Answers) *string { return &a.Administrator }, userName, "must begin with a letter and have letters, digits, hyphens and underscores, 32 at most")},
+	{"administrator-password", false, false, true, setPassword(administrator)},
+	{"administrator-password-encrypted", false, false, true, setHash(administrator)},
+	{"security-password", false, false, true, setPassword(security)},
+	{"security-password-encrypted", false, false, true, setHash(security)},
+	{"ssh", false, false, false, setSSH},
+	{"on-network-error", false, false, false, setPolicy},
+	{"organization", false, false, false, matching(func(a *Answers) *string { return &a.Organization }, nameField, nameRule)},
+	{"unit", false, false, false, matching(func(a *Answers) *string { return &a.Unit }, nameField, nameRule)},
+	{"location", false, false, false, matching(func(a *Answers) *string { return &a.Location }, nameField, nameRule)},
+	{"state", false, false, false, matching(func(a *Answers) *string { return &a.State }, nameField, nameRule)},
+	{"country", false, false, false, matching(func(a *Answers) *string { return &a.Country }, country, "must be two capital letters, such as AT")},
 }
 
 func setZone(a *Answers, v string) error {
@@ -134,25 +124,36 @@ func setZone(a *Answers, v string) error {
 func setInterface(a *Answers, v string) error {
 	rule := errors.New("must be CARD NAME ADDRESS/LENGTH [mtu BYTES], such as eth0 inside 192.168.10.1/24")
 	f := strings.Fields(v)
-	if len(f) != 3 && (len(f) != 5 || f[3] != "mtu") || !cardName.MatchString(f[0]) || !ifName.MatchString(f[1]) {
+	switch {
+	case len(f) > 0 && !cardName.MatchString(f[0]):
 		return rule
+	case len(f) > 1 && !ifName.MatchString(f[1]):
+		return fieldError{rule, 1}
+	case len(f) < 3:
+		return fieldError{rule, len(f)}
+	case len(f) > 3 && f[3] != "mtu" || len(f) > 5:
+		return fieldError{rule, min(len(f)-1, 3)}
+	case len(f) == 4:
+		return fieldError{rule, 4}
 	}
 	p, err := netip.ParsePrefix(f[2])
 	if err != nil || !p.Addr().Is4() || p.Bits() < 1 || p.Bits() > 30 || p.Masked().Addr() == p.Addr() {
-		return fmt.Errorf("%w: an IPv4 address of a host, with the length of its network, 1 to 30", rule)
+		return fieldError{fmt.Errorf("%w: an IPv4 address of a host, with the length of its network, 1 to 30", rule), 2}
 	}
 	i := Interface{Card: f[0], Name: f[1], Address: p}
 	if len(f) == 5 {
 		if i.MTU, err = strconv.Atoi(f[4]); err != nil || i.MTU < 576 || i.MTU > 9000 {
-			return errors.New("must have an MTU of 576 to 9000 bytes; 1500 is usual")
+			return fieldError{errors.New("must have an MTU of 576 to 9000 bytes; 1500 is usual"), 4}
 		}
 	}
 	for _, other := range a.Interfaces {
 		switch {
-		case other.Card == i.Card || other.Name == i.Name:
+		case other.Card == i.Card:
 			return fmt.Errorf("must not name %s or %s again", i.Card, i.Name)
+		case other.Name == i.Name:
+			return fieldError{fmt.Errorf("must not name %s or %s again", i.Card, i.Name), 1}
 		case other.Address.Overlaps(p):
-			return fmt.Errorf("must not have a network that overlaps that of %s", other.Name)
+			return fieldError{fmt.Errorf("must not have a network that overlaps that of %s", other.Name), 2}
 		}
 	}
 	if len(a.Interfaces) == maxInterfaces {
@@ -181,15 +182,15 @@ func setGateway(a *Answers, v string) error {
 
 func setDNS(a *Answers, v string) error {
 	var all []netip.Addr
-	for _, f := range strings.Fields(v) {
+	for i, f := range strings.Fields(v) {
 		addr, err := host(f)
 		if err != nil {
-			return err
+			return fieldError{err, i}
 		}
 		all = append(all, addr)
 	}
 	if len(all) == 0 || len(all) > maxDNS {
-		return errors.New("must be one or two addresses")
+		return fieldError{errors.New("must be one or two addresses"), maxDNS}
 	}
 	a.DNS = all
 	return nil
@@ -201,11 +202,11 @@ func setNTP(a *Answers, v string) error {
 		return nil
 	}
 	if len(f) == 0 || len(f) > maxNTP {
-		return errors.New("must be one to five servers, better three, or none")
+		return fieldError{errors.New("must be one to five servers, better three, or none"), maxNTP}
 	}
-	for _, s := range f {
+	for i, s := range f {
 		if _, err := host(s); err != nil && (!domain.MatchString(s) || digits.MatchString(s)) {
-			return errors.New("must be addresses or names of hosts")
+			return fieldError{errors.New("must be addresses or names of hosts"), i}
 		}
 	}
 	a.NTP = f
@@ -269,41 +270,44 @@ func setSSH(a *Answers, v string) error {
 	return nil
 }
 
-// Parse reads a file. All mistakes are given; the answers are nil with any.
+// Parse reads a file. All mistakes are given, in the order of the file; the answers are nil with any.
 func Parse(text []byte) (*Answers, []Mistake) {
 	if len(text) > MaxSize {
-		return nil, []Mistake{{0, fmt.Sprintf("the file has more than %d bytes", MaxSize)}}
+		return nil, []Mistake{{Text: fmt.Sprintf("the file has more than %d bytes", MaxSize)}}
 	}
 	var a Answers
 	var mistakes []Mistake
-	seen := map[string]bool{}
+	seen := map[string]place{}
 	for i, line := range strings.Split(string(text), "\n") {
-		line = strings.TrimSpace(line)
-		if line == "" || line[0] == '#' {
+		if t := strings.TrimSpace(line); t == "" || t[0] == '#' {
 			continue
 		}
-		name, value, ok := strings.Cut(line, ":")
-		k := find(strings.TrimSpace(name))
+		p, name, value := placeOf(i+1, line)
+		k := find(name)
+		_, again := seen[name]
 		switch {
-		case !ok || k == nil:
-			mistakes = append(mistakes, Mistake{i + 1, fmt.Sprintf("%.40q is no key with a colon", name)})
+		case name == "":
+			mistakes = append(mistakes, p.mistake(0, "a line is a key, a colon and its value"))
 			continue
-		case seen[k.name] && !k.many:
-			mistakes = append(mistakes, Mistake{i + 1, k.name + " must not stand twice"})
+		case k == nil:
+			mistakes = append(mistakes, p.mistake(0, fmt.Sprintf("%.40q is no key", name)))
+			continue
+		case again && !k.many:
+			mistakes = append(mistakes, p.mistake(0, k.name+" must not stand twice"))
 		default:
-			if err := k.set(&a, strings.TrimSpace(value)); err != nil {
-				mistakes = append(mistakes, Mistake{i + 1, k.name + " " + err.Error()})
+			if err := k.set(&a, value); err != nil {
+				mistakes = append(mistakes, p.mistake(field(err), k.name+" "+err.Error()))
 			}
 		}
-		seen[k.name] = true
+		seen[k.name] = p
 	}
 	for _, k := range keys {
-		if k.required && !seen[k.name] {
-			mistakes = append(mistakes, Mistake{0, k.name + " is missing"})
+		if _, ok := seen[k.name]; k.required && !ok {
+			mistakes = append(mistakes, Mistake{Text: k.name + " is missing"})
 		}
 	}
 	if len(mistakes) == 0 {
-		mistakes = a.together()
+		mistakes = a.together(seen)
 	}
 	if len(mistakes) > 0 {
 		return nil, mistakes
@@ -321,17 +325,25 @@ func find(name string) *key {
 }
 
 // together checks answers against each other, once each is good.
-func (a *Answers) together() (mistakes []Mistake) {
-	wrong := func(format string, args ...any) {
-		mistakes = append(mistakes, Mistake{0, fmt.Sprintf(format, args...)})
+func (a *Answers) together(seen map[string]place) (mistakes []Mistake) {
+	wrong := func(key, format string, args ...any) {
+		text := fmt.Sprintf(format, args...)
+		if p, ok := seen[key]; ok {
+			mistakes = append(mistakes, p.mistake(0, text))
+		} else {
+			mistakes = append(mistakes, Mistake{Text: text})
+		}
 	}
-	for name, s := range map[string]secret{"administrator-password": a.AdministratorPassword, "security-password": a.SecurityPassword} {
-		if (s.plain == "") == (s.hash == "") {
-			wrong("one of %s and %s-encrypted is expected", name, name)
+	for _, p := range []struct {
+		name string
+		secret
+	}{{"administrator-password", a.AdministratorPassword}, {"security-password", a.SecurityPassword}} {
+		if (p.plain == "") == (p.hash == "") {
+			wrong(p.name, "one of %s and %s-encrypted is expected", p.name, p.name)
 		}
 	}
 	if a.Gateway.IsValid() && a.behind() == "" {
-		wrong("gateway %s is in no network of an interface", a.Gateway)
+		wrong("gateway", "gateway %s is in no network of an interface", a.Gateway)
 	}
 	fields := 0
 	for _, f := range []string{a.Organization, a.Unit, a.Location, a.State, a.Country} {
@@ -340,7 +352,7 @@ func (a *Answers) together() (mistakes []Mistake) {
 		}
 	}
 	if fields != 0 && fields != 5 {
-		wrong("organization, unit, location, state and country go together: they are the name in the certificate")
+		wrong("organization", "organization, unit, location, state and country go together: they are the name in the certificate")
 	}
 	return mistakes
 }

@@ -7,8 +7,10 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"imeproxy/proxy/config"
+	"imeproxy/proxy/netcheck"
 )
 
 const good = `# answers
@@ -94,8 +96,9 @@ func TestMistakesAreNamed(t *testing.T) {
 		"ssh: 192.168.10.1/24":                                 "must be a network",
 		"country: Austria":                                     "two capital letters",
 		"unit: a,o=other":                                      "must have up to 64 letters",
-		"host_name: edge":                                      "is no key with a colon",
-		"just words":                                           "is no key with a colon",
+		"host_name: edge":                                      "is no key",
+		"just words":                                           "a line is a key, a colon and its value",
+		"on-network-error: shout":                              "must be ignore, halt or retry",
 	} {
 		key, _, _ := strings.Cut(change, ":")
 		text, replaced := "", false
@@ -169,7 +172,7 @@ func (k *typist) Secret(prompt string) (string, error) {
 
 func typed(text string) *typist { return &typist{lines: strings.Split(text, "\n")} }
 
-const dialogue = `edge-a
+const answered = `edge-a
 a.example
 eth0 inside 192.168.10.1/24
 eth1 outside 209.165.200.225/27
@@ -187,8 +190,8 @@ Battery_Staple_9
 yes`
 
 func TestDialogue(t *testing.T) {
-	k := typed(dialogue)
-	text, err := Ask(k)
+	k := typed(answered)
+	text, err := Ask(k, nil)
 	if err != nil {
 		t.Fatal(err, k.String())
 	}
@@ -208,8 +211,8 @@ func TestDialogue(t *testing.T) {
 }
 
 func TestDialogueBackHelpAndMistakes(t *testing.T) {
-	k := typed("help\nwrong\nback\n-no\nfirst\nback\n" + strings.Replace(dialogue, "Correct-Horse-7\nCorrect-Horse-7", "short\nshort\nCorrect-Horse-7\nother-Horse-7\nCorrect-Horse-7\nCorrect-Horse-7", 1))
-	text, err := Ask(k)
+	k := typed("help\nwrong\nback\n-no\nfirst\nback\n" + strings.Replace(answered, "Correct-Horse-7\nCorrect-Horse-7", "short\nshort\nCorrect-Horse-7\nother-Horse-7\nCorrect-Horse-7\nCorrect-Horse-7", 1))
+	text, err := Ask(k, nil)
 	if err != nil {
 		t.Fatal(err, k.String())
 	}
@@ -221,15 +224,113 @@ func TestDialogueBackHelpAndMistakes(t *testing.T) {
 			t.Errorf("the dialogue never says %q:\n%s", want, k)
 		}
 	}
-	k = typed(strings.Replace(dialogue, "\n\nyes", "\nEnterprise A\nVoice\nback\nVoice\nVienna\nVienna\nat\nAT\nno\n"+dialogue, 1))
-	if text, err = Ask(k); err != nil || strings.Contains(text, "organization") {
+	k = typed(strings.Replace(answered, "\n\nyes", "\nEnterprise A\nVoice\nback\nVoice\nVienna\nVienna\nat\nAT\nno\n"+answered, 1))
+	if text, err = Ask(k, nil); err != nil || strings.Contains(text, "organization") {
 		t.Errorf("%v\n%s", err, text)
 	}
-	if _, err := Ask(typed("edge-a\nskip")); !errors.Is(err, ErrSkipped) {
+	if _, err := Ask(typed("edge-a\nskip"), nil); !errors.Is(err, ErrSkipped) {
 		t.Error(err)
 	}
-	if _, err := Ask(typed("edge-a")); !errors.Is(err, io.EOF) {
+	if _, err := Ask(typed("edge-a"), nil); !errors.Is(err, io.EOF) {
 		t.Error(err)
+	}
+}
+
+// on gives a network whose checks find, one after the other, the problems of a list; what is logged is in log.
+func on(log *[]string, found ...string) *Network {
+	return &Network{
+		Log: func(text string) { *log = append(*log, text) },
+		Check: func(netcheck.Plan) (all []netcheck.Problem, err error) {
+			if len(found) == 0 {
+				return nil, nil
+			}
+			now := found[0]
+			found = found[1:]
+			switch now {
+			case "":
+				return nil, nil
+			case "error":
+				return nil, errors.New("no sockets")
+			}
+			return []netcheck.Problem{{Kind: netcheck.Gateway, Text: now}}, nil
+		},
+	}
+}
+
+func TestNetworkIsTriedInTheDialogue(t *testing.T) {
+	lines := strings.Split(answered, "\n")
+	cards, rest := strings.Join(lines[2:5], "\n")+"\n", strings.Join(lines[5:], "\n")
+	first := strings.Join(lines[:2], "\n") + "\n" + cards
+	var log []string
+	// The gateway is silent: retried, then ignored, and not told of again; the name server cannot be tried at all.
+	k := typed(first + lines[5] + "\nwhat\nhelp\nretry\nignore\n" + lines[6] + "\nignore\n" + strings.Join(lines[7:], "\n"))
+	text, err := Ask(k, on(&log, "", "silent", "silent: refused", "error", "silent: no answer"))
+	if err != nil || !strings.HasPrefix(text, "host-name: edge-a\n") {
+		t.Fatal(err, k.String())
+	}
+	if got := strings.Join(log, ";"); got != "network: silent;network: retry was chosen;network: silent: refused;network: ignore was chosen;network: the network cannot be tried: no sockets;network: ignore was chosen" {
+		t.Errorf("the log: %s", got)
+	}
+	if !strings.Contains(k.String(), "% silent: refused\nretry, review, halt or ignore: ") || !strings.Contains(k.String(), "review goes back") {
+		t.Errorf("the screen:\n%s", k)
+	}
+	// Review leads back to the cards, and what was answered before them stays.
+	k = typed(first + "review\n" + cards + rest)
+	if text, err := Ask(k, on(&log, "silent")); err != nil || strings.Count(text, "interface:") != 2 {
+		t.Errorf("after review: %v\n%s\n%s", err, text, k)
+	}
+	if _, err := Ask(typed(first+"halt"), on(&log, "silent")); !errors.Is(err, ErrHalted) {
+		t.Errorf("halt: %v", err)
+	}
+	if _, err := Ask(typed(first), on(&log, "silent")); !errors.Is(err, io.EOF) {
+		t.Errorf("a terminal that goes away: %v", err)
+	}
+}
+
+func TestPlan(t *testing.T) {
+	a, mistakes := Parse([]byte(strings.Replace(good, "interface: eth0 inside 192.168.10.1/24\n", "", 1) + "interface: eth0 inside 192.168.10.1/24\n"))
+	if len(mistakes) > 0 {
+		t.Fatal(mistakes)
+	}
+	p := a.Plan()
+	if p.Name != "edge-a.a.example" || len(p.Cards) != 2 || p.Cards[0].Device != "eth0" || p.Cards[1].MTU != 1400 || p.Gateway != a.Gateway || len(p.DNS) != 2 || len(p.NTP) != 2 {
+		t.Errorf("%+v", p)
+	}
+}
+
+func TestPlaces(t *testing.T) {
+	for text, want := range map[string]string{
+		"interface: eth0 inside 192.168.10.0/24":          "f:1:24: error: interface must be",
+		"interface: eth0 in!side 192.168.10.1/24":         "f:1:17: error: interface must be",
+		"interface: ETH0 inside 192.168.10.1/24":          "f:1:12: error: interface must be",
+		"interface: eth0":                                 "f:1:12: error: interface must be",
+		"interface: eth0 inside 192.168.10.1/24 mtu 9":    "f:1:44: error: interface must have an MTU",
+		"interface: eth0 inside 192.168.10.1/24 size 900": "f:1:40: error: interface must be",
+		"interface: eth0 inside 192.168.10.1/24 mtu":      "f:1:40: error: interface must be",
+		"  gateway :  192.0.2.x":                          "f:1:14: error: gateway must be",
+		"\tdns: 192.0.2.1\thost":                          "f:1:17: error: dns must be the IPv4 address of a host\n\tdns: 192.0.2.1\thost\n\t              \t^",
+		"location: Wïen!":                                 "f:1:11: error: location must have",
+		"ntp: a.b c.d e.f g.h i.j k.l":                    "f:1:26: error: ntp must be one to five",
+		"adminstrator-password: Correct-Horse-7":          "f:1:1: error: \"adminstrator-password\" is no key\nadminstrator-password: *****\n^",
+		"Correct-Horse-7":                                 "f:1:1: error: a line is a key, a colon and its value",
+		"security-password: Horse\x1b[2J":                 "f:1:20: error: security-password must have",
+		"location: a\x1b[2J":                              "location: a?[2J\n",
+	} {
+		_, mistakes := Parse([]byte(text))
+		if len(mistakes) == 0 || !strings.Contains(mistakes[0].In("f"), want) {
+			t.Errorf("%q: %v, wanted %q", text, mistakes, want)
+			continue
+		}
+		if strings.Contains(mistakes[0].In("f"), "Horse") {
+			t.Errorf("%q: a password is shown: %s", text, mistakes[0].In("f"))
+		}
+	}
+	_, mistakes := Parse([]byte(strings.Replace(good, "209.165.200.254", "10.0.0.1", 1)))
+	if len(mistakes) != 1 || mistakes[0].In("f") != "f:7:10: error: gateway 10.0.0.1 is in no network of an interface\ngateway: 10.0.0.1\n         ^" {
+		t.Errorf("%v", mistakes)
+	}
+	if m := (Mistake{Text: "dns is missing"}); m.In("f") != "f: error: dns is missing" {
+		t.Error(m.In("f"))
 	}
 }
 
@@ -240,6 +341,13 @@ func FuzzParse(f *testing.F) {
 		a, mistakes := Parse(data)
 		if (a == nil) != (len(mistakes) > 0) {
 			t.Fatal("answers with mistakes, or neither")
+		}
+		for _, m := range mistakes {
+			text := m.In("file")
+			lines := strings.Split(text, "\n")
+			if !utf8.ValidString(text) && utf8.Valid(data) || len(lines) > 3 || len(lines) == 3 && utf8.RuneCountInString(lines[2]) > utf8.RuneCountInString(lines[1])+1 {
+				t.Errorf("%q", text)
+			}
 		}
 		if a == nil || a.AdministratorPassword.plain != "" || a.SecurityPassword.plain != "" { // hashing takes its time
 			return

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"imeproxy/proxy/netcheck"
 )
 
 // Terminal is where questions are asked. Secret reads without showing what is typed, from before the prompt is shown.
@@ -17,8 +19,17 @@ type Terminal interface {
 	Secret(prompt string) (string, error)
 }
 
-// ErrSkipped says that whoever was asked wants to go on without answers.
-var ErrSkipped = errors.New("no answers were given")
+// How the dialogue can end without answers.
+var (
+	ErrSkipped = errors.New("no answers were given")                              // whoever was asked wants to go on without
+	ErrHalted  = errors.New("the installation halts: the network must be mended") // as was chosen when the network did not work
+)
+
+// Network tries the network of the answers so far. What it finds that somebody chooses to ignore, and each choice, goes to Log.
+type Network struct {
+	Check func(netcheck.Plan) ([]netcheck.Problem, error)
+	Log   func(text string)
+}
 
 // question is one of the dialogue.
 type question struct {
@@ -28,18 +39,19 @@ type question struct {
 	optional          bool // an empty line is no answer
 	again             bool // asked until it is left empty
 	certificate       bool // asked only where there is an organization
+	network           bool // the network is tried with the answer
 }
 
 var questions = []question{
 	{key: "host-name", prompt: "Host name", help: "The name of this machine, without its domain: letters, digits, hyphens.", initial: "imeproxy"},
 	{key: "domain", prompt: "Domain", help: "The SIP domain of your enterprise, such as a.example."},
 	{
-		key: "interface", prompt: "Network card, its name and address", again: true,
+		key: "interface", prompt: "Network card, its name and address", again: true, network: true,
 		help: "For example: eth0 inside 192.168.10.1/24\nCards are eth0, eth1 and so on, in the order of their PCI addresses. The name inside is trusted most; outside leads to the\nInternet. \"mtu 1400\" behind it sets the largest packet; without it that is 1500 bytes. An empty line ends the list.",
 	},
-	{key: "gateway", prompt: "Gateway", optional: true, help: "The address of the router that leads to all other networks. Empty: none."},
-	{key: "dns", prompt: "Name servers", help: "One or two addresses, with a blank between them."},
-	{key: "ntp", prompt: "Time servers", help: "One to five names or addresses, better three: tickets and certificates need the right time. \"none\" where the host of this\nvirtual machine keeps its clock right."},
+	{key: "gateway", prompt: "Gateway", optional: true, network: true, help: "The address of the router that leads to all other networks. Empty: none."},
+	{key: "dns", prompt: "Name servers", network: true, help: "One or two addresses, with a blank between them."},
+	{key: "ntp", prompt: "Time servers", network: true, help: "One to five names or addresses, better three: tickets and certificates need the right time. \"none\" where the host of this\nvirtual machine keeps its clock right."},
 	{key: "time-zone", prompt: "Time zone", initial: "UTC", help: "Such as Europe/Vienna. It is what times are shown in."},
 	{key: "administrator", prompt: "Name of the administrator", help: "Who logs in at the console and over SSH. It begins with a letter and has letters, digits, hyphens and underscores."},
 	{key: "administrator-password", prompt: "Password of the administrator", secret: true, help: "It " + passwordRule + ".\nMix capital and small letters, digits, hyphens; longer ones are better. No words, names, dates."},
@@ -51,45 +63,60 @@ var questions = []question{
 	{key: "country", prompt: "Country", certificate: true, help: "Two capital letters, such as AT."},
 }
 
-// Ask asks all questions and gives the text of an answer file, passwords encrypted. ErrSkipped when "skip" was answered; other
-// errors are the terminal's.
-func Ask(t Terminal) (string, error) {
+// dialogue is one that goes on.
+type dialogue struct {
+	t       Terminal
+	network *Network
+	given   map[string][]string
+	ignored map[string]bool // problems of the network
+}
+
+// Ask asks all questions and gives the text of an answer file, passwords encrypted. With a network each answer about it is tried. ErrSkipped when
+// "skip" was answered, ErrHalted when halt was chosen; other errors are the terminal's.
+func Ask(t Terminal, network *Network) (string, error) {
 	fmt.Fprint(t, "Type your answers. \"back\" goes to the question before, \"help\" or \"?\" explains, \"skip\" ends without answers.\n")
+	d := &dialogue{t: t, network: network, ignored: map[string]bool{}}
 	for {
-		given := map[string][]string{}
-		if err := askAll(t, given); err != nil {
+		d.given = map[string][]string{}
+		if err := d.askAll(); err != nil {
 			return "", err
 		}
-		var b strings.Builder
-		for _, q := range questions {
-			for _, l := range given[q.key] {
-				b.WriteString(l + "\n")
-			}
-		}
-		if _, mistakes := Parse([]byte(b.String())); len(mistakes) > 0 {
+		text := d.text()
+		if _, mistakes := Parse([]byte(text)); len(mistakes) > 0 {
 			for _, m := range mistakes {
 				fmt.Fprintf(t, "%% %s\n", m.Text)
 			}
 			fmt.Fprint(t, "Please answer once more.\n")
 			continue
 		}
-		if right, err := review(t, given); err != nil || right {
-			return b.String(), err
+		if right, err := review(t, d.given); err != nil || right {
+			return text, err
 		}
 	}
 }
 
+// text is the answer file of what was given.
+func (d *dialogue) text() string {
+	var b strings.Builder
+	for _, q := range questions {
+		for _, l := range d.given[q.key] {
+			b.WriteString(l + "\n")
+		}
+	}
+	return b.String()
+}
+
 // askAll goes through the questions, also backwards.
-func askAll(t Terminal, given map[string][]string) error {
+func (d *dialogue) askAll() error {
 	asked := []int{} // the way back
 	for i := 0; i < len(questions); {
 		q := &questions[i]
-		if q.certificate && len(given["organization"]) == 0 {
-			given[q.key] = nil
+		if q.certificate && len(d.given["organization"]) == 0 {
+			d.given[q.key] = nil
 			i++
 			continue
 		}
-		lines, err := q.ask(t)
+		lines, err := q.ask(d.t)
 		if errors.Is(err, errBack) {
 			if len(asked) > 0 {
 				i, asked = asked[len(asked)-1], asked[:len(asked)-1]
@@ -99,11 +126,93 @@ func askAll(t Terminal, given map[string][]string) error {
 		if err != nil {
 			return err
 		}
-		given[q.key] = lines
+		d.given[q.key] = lines
 		asked = append(asked, i)
 		i++
+		if !q.network || d.network == nil {
+			continue
+		}
+		switch err := d.tryNetwork(); {
+		case errors.Is(err, errReview):
+			i = slices.IndexFunc(questions, func(q question) bool { return q.network })
+			asked = slices.DeleteFunc(asked, func(j int) bool { return j >= i })
+			for _, q := range questions[i:] {
+				delete(d.given, q.key)
+			}
+		case err != nil:
+			return err
+		}
 	}
 	return nil
+}
+
+// errReview says that the answers about the network are to be given once more.
+var errReview = errors.New("review")
+
+// tryNetwork tries the network of the answers so far, and lets somebody choose what to do about its problems, as the guide's installation does.
+func (d *dialogue) tryNetwork() error {
+	var a Answers
+	for _, q := range questions {
+		for _, l := range d.given[q.key] {
+			if _, name, value := placeOf(0, l); !q.secret {
+				_ = find(name).set(&a, value) // it was taken before
+			}
+		}
+	}
+	for {
+		fmt.Fprintln(d.t, "The network is tried ...")
+		found, err := d.network.Check(a.Plan())
+		if err != nil {
+			found = append(found, netcheck.Problem{Text: "the network cannot be tried: " + err.Error()})
+		}
+		found = slices.DeleteFunc(found, func(p netcheck.Problem) bool { return d.ignored[about(p)] })
+		if len(found) == 0 {
+			return nil
+		}
+		for _, p := range found {
+			fmt.Fprintf(d.t, "%% %s\n", p.Text)
+			d.network.Log("network: " + p.Text)
+		}
+		choice, err := d.choose()
+		if err != nil {
+			return err
+		}
+		d.network.Log("network: " + choice + " was chosen")
+		switch choice {
+		case "review":
+			return errReview
+		case "halt":
+			return ErrHalted
+		case "ignore":
+			for _, p := range found {
+				d.ignored[about(p)] = true
+			}
+			return nil
+		}
+	}
+}
+
+// about is what a problem is about, without its reason, which may be another one the next time.
+func about(p netcheck.Problem) string {
+	text, _, _ := strings.Cut(p.Text, ": ")
+	return text
+}
+
+// choose asks what to do.
+func (d *dialogue) choose() (string, error) {
+	for {
+		fmt.Fprint(d.t, "retry, review, halt or ignore: ")
+		line, err := d.t.ReadLine()
+		if err != nil {
+			return "", err
+		}
+		switch line = strings.ToLower(strings.TrimSpace(line)); line {
+		case "retry", "review", "halt", "ignore":
+			return line, nil
+		case "help", "?":
+			fmt.Fprintln(d.t, "retry tries the network again, review goes back to the questions about it, halt ends the installation without a change,\nignore goes on: the install log has what does not work.")
+		}
+	}
 }
 
 // errBack says that the question before is wanted.
