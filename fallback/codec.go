@@ -58,15 +58,24 @@ func MOS(encoding string, loss float64) (r, mos float64) {
 	return c.rating(loss), c.mos(loss)
 }
 
+// Conversational is what a delay (one way, ms) leaves of R, and its MOS: Id is that of G.107 in the usual approximation (R. Cole and J. Rosenbluth,
+// Voice over IP performance monitoring, 2001).
+func Conversational(r, delay float64) (rc, mos float64) {
+	rc = max(0, r-0.024*delay-0.11*max(0, delay-177.3))
+	return rc, mosOfRating(rc)
+}
+
 // rating is R = 93.2 - Ie,eff.
 func (c codec) rating(loss float64) float64 {
 	ie, bpl := c.impairment()
 	return max(0, 93.2-(ie+(95-ie)*loss/(loss+bpl)))
 }
 
-// mos of a loss in percent by G.107 annex B, whose cubic falls below 1 between R = 0 and 6.5 and is cut there.
-func (c codec) mos(loss float64) float64 {
-	r := c.rating(loss)
+// mos of a loss in percent.
+func (c codec) mos(loss float64) float64 { return mosOfRating(c.rating(loss)) }
+
+// mosOfRating is G.107 annex B, whose cubic falls below 1 between R = 0 and 6.5 and is cut there.
+func mosOfRating(r float64) float64 {
 	if r <= 0 {
 		return 1
 	}

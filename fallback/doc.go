@@ -16,6 +16,7 @@
 //   - RFC 3551 section 6: static payload types and their clocks; RFC 3389: comfort noise
 //   - RFC 4733: telephone-events; RFC 4538: Target-Dialog; RFC 4488: Refer-Sub
 //   - ITU-T G.107: the E-model, R to MOS in annex B
+//   - RFC 3611 section 4.7.2 and appendix A.2: burst and gap metrics
 //
 // # Data in, data out
 //
@@ -23,7 +24,8 @@
 // (Stream.SetFormats, Stream.SetHold), the call agent's level (ParseSensitivity,
 // Monitor.SetLevel), the text of a file (ParseFile), answers to a REFER
 // (Notifier.Answer). Out: Figures and Totals for show commands and call records, Result
-// with the decision, the value of the REFER's quality header (Figures.Quality). A Pace
+// with the decision, the value of the REFER's quality header (Figures.Quality), how losses
+// lie over the whole call (Stream.Bursts, nothing is decided by it). A Pace
 // keeps the REFERs of many calls apart.
 //
 // Nothing here has a socket, a goroutine or a clock. An instant is a time.Duration since

@@ -14,15 +14,21 @@ type gap struct {
 	run     uint16 // of missing numbers up to next
 	longest uint16
 	lost    uint16
+	gone    uint16 // of lost: at the beginning, from the outset
 }
 
 // judge looks at the numbers up to a limit, which no packet can bring any more.
-func (g *gap) judge(limit, highest uint32, got *[2]uint64) {
+func (g *gap) judge(limit, highest uint32, got *[2]uint64, runs *lossRuns) {
+	if g.gone > 0 {
+		runs.lose(g.next-uint32(g.gone), uint32(g.gone))
+		g.gone = 0
+	}
 	for ; g.next != limit; g.next++ {
 		if back := highest - g.next; got[back>>6]>>(back&63)&1 == 1 {
 			g.run = 0
 			continue
 		}
+		runs.lose(g.next, 1)
 		g.lost++
 		g.run++
 		g.longest = max(g.longest, g.run)
@@ -34,6 +40,7 @@ type gapQueue struct {
 	list  [maxGaps]gap
 	first uint8
 	n     uint8
+	runs  lossRuns
 }
 
 func (q *gapQueue) at(i uint8) *gap { return &q.list[(q.first+i)%maxGaps] }
@@ -49,7 +56,7 @@ func (q *gapQueue) push(turn time.Duration, from, end uint32) {
 	if length := end - from; length > maxMisorder-1 {
 		gone := uint16(length - (maxMisorder - 1))
 		g.next += uint32(gone)
-		g.run, g.longest, g.lost = gone, gone, gone
+		g.run, g.longest, g.lost, g.gone = gone, gone, gone, gone
 	}
 }
 
@@ -69,7 +76,7 @@ func (q *gapQueue) retire(highest, to uint32, got *[2]uint64) {
 		if int32(reach-g.end) < 0 {
 			limit = reach
 		}
-		g.judge(limit, highest, got)
+		g.judge(limit, highest, got, &q.runs)
 	}
 }
 
@@ -86,7 +93,7 @@ func (q *gapQueue) turn(n uint32) (time.Duration, bool) {
 // pop judges the oldest hole to its end and takes it off.
 func (q *gapQueue) pop(highest uint32, got *[2]uint64) (turn time.Duration, lost, longest uint32) {
 	g := q.oldest()
-	g.judge(g.end, highest, got)
+	g.judge(g.end, highest, got, &q.runs)
 	q.first = (q.first + 1) % maxGaps
 	q.n--
 	return g.turn, uint32(g.lost), uint32(g.longest)

@@ -212,7 +212,7 @@ func (s *Stream) begin(p *Packet) {
 	s.win.clear(s.now)
 	s.spread.clear()
 	s.clock = transitClock{}
-	s.gaps.n = 0
+	s.gaps.n, s.gaps.runs.next = 0, s.highest
 	s.add(p)
 }
 

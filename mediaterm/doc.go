@@ -8,12 +8,14 @@
 // pair of UDP ports on one of our addresses: RTP on the even port, RTCP on the next.
 // What arrives on one leg leaves on the other, with the SRTP transform taken off and
 // put on as each leg's keys say. Payloads, SSRCs, sequence numbers and timestamps are
-// never changed, so that codecs, DTMF events and RTCP reports stay true end to end.
+// never changed, so that codecs, DTMF events and RTCP reports stay true end to end. A
+// Reporter's packets have an SSRC of their own.
 //
 // # Documents
 //
 //   - RFC 3550: RTP and RTCP, sequence numbers (A.1), loss (A.3), jitter (A.8)
 //   - RFC 3711: SRTP and SRTCP, index (3.3.1), replay lists (3.3.2), key lifetime (9.2)
+//   - RFC 3611: VoIP metrics, read (FarVoIP) and, where somebody asks a Reporter, sent
 //   - RFC 4568: key sizes, lifetime and MKI as SDES signals them
 //   - RFC 7714: AES-GCM suites
 //   - RFC 5761: RTP and RTCP on one port, told apart by payload type

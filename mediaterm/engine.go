@@ -96,6 +96,8 @@ type EngineStream interface {
 	SetRemote(side Side, r Remote) error
 	SetCrypto(side Side, local, remote *Key) error
 	SetClockRate(payloadType uint8, hz uint32)
+	// Report sends a compound RTCP packet of our own to the far end outside, from an SSRC; write makes it.
+	Report(write func(*reportView) []byte, ssrc uint32) error
 	// Stats is valid after Close too, and then final.
 	Stats() Stats
 	// Close stops relaying and frees the ports before it returns.

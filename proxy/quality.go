@@ -64,6 +64,8 @@ type callQuality struct {
 	queued   bool   // in quality.turns
 	again    bool   // for another REFER than the first
 	seen     qualitySeen
+	reported []reported
+	reportAt time.Duration // the next report to the far end; 0: none was planned
 }
 
 // qualitySeen is what the samples of a call have shown so far, for the show commands and the call record. Guarded by quality.mu.
@@ -140,6 +142,9 @@ func (q *quality) run() {
 		for range n {
 			for _, d := range q.sample(lane, mediaterm.Instant(now), q.rate()) {
 				q.notify(d.c, d.r)
+			}
+			for _, r := range q.toReport(lane, mediaterm.Instant(now)) {
+				r.report(now)
 			}
 			lane = (lane + 1) % lanes
 		}
@@ -264,6 +269,7 @@ func (m *media) watchAnswer(x *exchange, ans *sdp.Session) {
 	}
 	at := mediaterm.Instant(time.Now())
 	var streams []*fallback.Stream
+	var told []reported
 	for i, l := range m.lines {
 		if l.stream == nil || l.quality == nil || i >= len(near.Media) || i >= len(far.Media) {
 			continue
@@ -278,8 +284,10 @@ func (m *media) watchAnswer(x *exchange, ans *sdp.Session) {
 		l.quality.SetFormats(formats, time.Duration(n.Ptime)*time.Millisecond)
 		l.quality.SetHold(at, fallback.OnHold(sideOf(f), sideOf(n)))
 		streams = append(streams, l.quality)
+		told = append(told, reported{stream: l.stream, quality: l.quality, codec: l.codec})
 	}
 	m.watched.monitor.SetStreams(streams)
+	m.watched.tell(told)
 }
 
 func sideOf(ml *sdp.Media) fallback.Side {

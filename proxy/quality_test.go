@@ -132,6 +132,39 @@ func TestWaitingForATurn(t *testing.T) {
 	}
 }
 
+// Far ends are told every 5 s on average, never sooner than after half of that nor later than after half as much again, where the configuration says so.
+func TestReportsAreSpread(t *testing.T) {
+	c := newCrowd(t, 50)
+	for _, w := range c.calls {
+		w.tell([]reported{{quality: fallback.NewStream(nil, 0)}})
+	}
+	last, n := make(map[*fallback.Stream]time.Duration), 0
+	run := func(d time.Duration) {
+		for end := c.at + d; c.at < end; c.at += 10 * time.Millisecond {
+			for _, r := range c.q.toReport(int(c.at/(10*time.Millisecond))%lanes, c.at) {
+				if before, again := last[r.quality]; again && (c.at-before < reportEvery/2 || c.at-before > reportEvery*3/2+100*time.Millisecond) {
+					t.Fatalf("after %v", c.at-before)
+				}
+				last[r.quality] = c.at
+				n++
+			}
+		}
+	}
+	run(time.Minute)
+	if n > 0 {
+		t.Errorf("%d reports, and none were asked for", n)
+	}
+	p := *c.q.a.plan.Load()
+	ime := *p.UCIME
+	ime.ReportXR = true
+	p.UCIME = &ime
+	c.q.a.plan.Store(&p)
+	run(time.Minute)
+	if len(last) != 50 || n < 50*10 || n > 50*14 {
+		t.Errorf("%d reports on %d lines in a minute", n, len(last))
+	}
+}
+
 // What it costs to sample 5,000 calls every 100 ms, in percent of one core. Half of them lose packets. Their packets, which come in between,
 // are not counted.
 func BenchmarkWatched5000Calls(b *testing.B) {

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pion/rtcp"
 )
 
 // A collector gets a report on each call that ends, with our figures and those of the far end, and the proxy counts its answer.
@@ -59,4 +61,40 @@ func TestQualityReport(t *testing.T) {
 		s.Proxy.Show(t, "uc-ime fallback-notification statistics", &stats)
 		return stats.Published == 2
 	})
+}
+
+// The far end outside is told how its sound arrives, where the configuration says so, while the phone inside reports nothing.
+func TestReportsOfOurOwn(t *testing.T) {
+	s := StartStubs(t)
+	k := s.talk(t, true, srtpSuites[0])
+	k.bothWays(t, 50)
+	k.far.ForgetReports()
+	s.mustReload(t, replaceOnce(s.Proxy.DefaultConfig(t), " ticket epoch", " quality-report rtcp-xr\n ticket epoch"))
+	var got [][]byte
+	Until(t, 20*time.Second, "a report comes", func() bool {
+		got, _ = k.far.Reports()
+		return len(got) > 0 || len(k.far.Bad()) > 0
+	})
+	if len(got) == 0 {
+		t.Fatalf("unreadable: %v", k.far.Bad())
+	}
+	all, err := rtcp.Unmarshal(got[0])
+	if err != nil || len(all) != 3 {
+		t.Fatalf("%x: %v", got[0], err)
+	}
+	rr, _ := all[0].(*rtcp.ReceiverReport)
+	if rr == nil || len(rr.Reports) != 1 || rr.Reports[0].SSRC != k.far.SSRC || rr.Reports[0].TotalLost != 0 {
+		t.Errorf("%v", all[0])
+	}
+	xr, _ := all[2].(*rtcp.ExtendedReport)
+	if xr == nil || len(xr.Reports) != 1 {
+		t.Fatalf("%v", all[2])
+	}
+	if v, _ := xr.Reports[0].(*rtcp.VoIPMetricsReportBlock); v == nil || v.SSRC != k.far.SSRC || v.LossRate != 0 || v.MOSLQ != 44 || v.Gmin != 16 {
+		t.Errorf("%+v", xr.Reports[0])
+	}
+	if inside, _ := k.phone.Reports(); len(inside) > 0 {
+		t.Errorf("the phone inside got %x", inside)
+	}
+	k.end(t)
 }

@@ -10,6 +10,9 @@ func (k *checker) callAgents() {
 	if k.c.UCIME == nil {
 		return
 	}
+	if u := k.c.UCIME; u.ReportXR && u.NoRTCP {
+		k.fail(u.Pos, u.Name, "quality-report rtcp-xr has no effect beside no rtcp, which drops what the far ends tell and takes no reports of our own", "remove one of the two")
+	}
 	for _, u := range k.c.UCIME.UCMs {
 		r := ResolvedUCM{UCM: u, Interface: k.interfaceOf(u.Addr)}
 		addr := u.Addr.String()

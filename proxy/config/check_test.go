@@ -84,6 +84,7 @@ var mistakes = []struct {
 }{
 	{"password masked", []string{"password1234", "*****"}},
 	{"no ticket", []string{" ticket epoch 1 password password1234\n", ""}},
+	{"reports of our own without rtcp", []string{" ticket epoch 1 password password1234\n", " ticket epoch 1 password password1234\n no rtcp\n quality-report rtcp-xr\n"}},
 	{"no call agent", []string{" ucm address 192.168.10.30 trunk-security-mode nonsecure\n", ""}},
 	{"no media", []string{"uc-ime local-ent-ime\n media-termination ime-media-term\n", "uc-ime local-ent-ime\n"}},
 	{"unknown media", []string{"uc-ime local-ent-ime\n media-termination ime-media-term\n", "uc-ime local-ent-ime\n media-termination ime-media-trm\n"}},

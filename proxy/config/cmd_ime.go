@@ -160,6 +160,8 @@ func imeCommands(m *mode) {
 		}
 		p.ime.Collector = netip.AddrPort{}
 	})
+	m.add("quality-report rtcp-xr", "Tell far ends by RTCP XR how their sound arrives (RFC 3611)", func(p *parser, _ args) { p.ime.ReportXR = true },
+		func(p *parser, _ args) { p.ime.ReportXR = false })
 	m.add("mapping-service listening-interface <interface:NAMEIF> [listening-port <port:1024-65535>] uc-ime-interface <uc_ime_interface:NAMEIF>",
 		"Service of off-path deployments", setMapping, func(p *parser, _ args) { p.ime.Mapping = nil })
 	m.addNo("mapping-service", func(p *parser, _ args) { p.ime.Mapping = nil })

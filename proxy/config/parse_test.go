@@ -177,6 +177,8 @@ func TestUCIMEValues(t *testing.T) {
 		"quality-report collector 10.0.0.9":                                      func(u *UCIME) { u.Collector = netip.MustParseAddrPort("10.0.0.9:5060") },
 		"quality coll 10.0.0.9 port 5090":                                        func(u *UCIME) { u.Collector = netip.MustParseAddrPort("10.0.0.9:5090") },
 		"quality-report collector 10.0.0.9 port 7\n no quality-report collector": same,
+		"quality-report rtcp-xr":                                                 func(u *UCIME) { u.ReportXR = true },
+		"quality-report rtcp-xr\n no quality-report rtcp-xr":                     same,
 		"fallback notification rate 25":                                          func(u *UCIME) { u.NotificationRate = 25 },
 		"fallback notif rate 25\n no fallback notif rate":                        same,
 		"fallback sensitivity-file ime-fallback-sensitvity.fbs":                  func(u *UCIME) { u.SensitivityFile = "ime-fallback-sensitvity.fbs" },

@@ -431,6 +431,7 @@ func writeUCIME(c *Config, w *writer) {
 	if u.Collector.IsValid() {
 		w.sub(true, "quality-report collector %s port %d", u.Collector.Addr(), u.Collector.Port())
 	}
+	w.sub(u.ReportXR, "quality-report rtcp-xr")
 	if m := u.Mapping; m != nil {
 		w.sub(true, "mapping-service listening-interface %s listening-port %d uc-ime-interface %s", m.ListenInterface, m.ListenPort, m.UCIMEInterface)
 	}

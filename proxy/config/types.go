@@ -330,6 +330,7 @@ type UCIME struct {
 	HoldDownTimer          time.Duration
 	NotificationRate       int            // calls in any second
 	Collector              netip.AddrPort // of quality reports; zero: none
+	ReportXR               bool           // RTCP XR of our own to the far ends outside
 	SensitivityFile        string
 	Mapping                *MappingService
 	MappingQuota           int           // mappings a call agent
