@@ -76,6 +76,9 @@ func reset(c net.Conn) {
 	if t, ok := c.(*tls.Conn); ok {
 		c = t.NetConn()
 	}
+	if o, ok := c.(*outbox); ok {
+		c = o.Conn
+	}
 	if t, ok := c.(*net.TCPConn); ok {
 		_ = t.SetLinger(0)
 	}
@@ -126,9 +129,11 @@ func (a *Appliance) refuseInbound(c net.Conn, src netip.AddrPort) {
 }
 
 // begin does the handshake where the connection is TLS, and reads the connection until it ends.
-func (a *Appliance) begin(s *session, c net.Conn, side dialog.Side, secure bool) {
+func (a *Appliance) begin(s *session, raw net.Conn, side dialog.Side, secure bool) {
+	out := newOutbox(raw)
+	var c net.Conn = out
 	if secure {
-		t, err := a.handshake(s, c, side)
+		t, err := a.handshake(s, out, side)
 		if err != nil {
 			if side == dialog.Outside {
 				a.offence(s.remote.Addr(), "TLS handshake")
@@ -146,16 +151,15 @@ func (a *Appliance) begin(s *session, c net.Conn, side dialog.Side, secure bool)
 		c = t
 	}
 	s.rw = a.rewriter(s)
-	k := newConn(c)
+	k := newConn(c, out)
 	_ = k.SetReadDeadline(time.Now().Add(messageTimeout))
 	a.sessions.add(s)
 	s.attach(k, side)
 	if a.ctx.Err() != nil {
 		s.end("shutdown")
 	}
-	version, suite := k.tlsNames()
-	a.trace.Event(trace.Signaling, "", s.remote.Addr().String(), "session %d begun by %s: %s -> %s %s %s", s.id, side, k.RemoteAddr(), k.LocalAddr(), version, suite)
-	a.log.Info("signaling session begun", "session", s.id, "by", side.String(), "remote", s.remote.String(), "call_agent", s.agent.real.String(), "tls", version, "suite", suite)
+	a.trace.Event(trace.Signaling, "", s.remote.Addr().String(), "session %d begun by %s: %s -> %s %s %s", s.id, side, k.RemoteAddr(), k.LocalAddr(), k.version, k.suite)
+	a.log.Info("signaling session begun", "session", s.id, "by", side.String(), "remote", s.remote.String(), "call_agent", s.agent.real.String(), "tls", k.version, "suite", k.suite)
 	s.read(k, side)
 }
 

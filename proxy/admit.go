@@ -24,9 +24,7 @@ func (s *session) admit(m *sipalg.Message) (domain, id string, ok, stay bool) {
 	p := s.a.plan.Load()
 	var peers []string
 	if k := s.conn(dialog.Outside); k != nil {
-		if cert := k.peerCertificate(); cert != nil {
-			peers = tlsproxy.Domains(cert)
-		}
+		peers = k.domains
 	}
 	var headers []string
 	for _, h := range m.Headers {

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -10,17 +9,21 @@ import (
 
 	"imeproxy/proxy/trace"
 	"imeproxy/sipalg"
+	"imeproxy/tlsproxy"
 )
 
-// conn is one connection of a signaling session: a framer that one goroutine reads, and a queue
-// that another writes, so that a slow peer never holds up a call's lock.
+// conn is one connection of a signaling session: a framer that one goroutine reads, and an outbox that
+// another empties where the socket does not take all at once, so that a slow peer never holds up a call's lock.
 type conn struct {
 	net.Conn
-	framer  *sipalg.Framer
-	queue   chan []byte
-	done    chan struct{}
-	once    sync.Once
-	flushed chan struct{} // closed when the writer has ended
+	out    *outbox
+	framer *sipalg.Framer
+	done   chan struct{}
+	once   sync.Once
+
+	// Of a TLS connection, fixed by its handshake: the domains in the verified leaf, version and suite as the standards spell them.
+	domains        []string
+	version, suite string
 
 	bytes    atomic.Uint64
 	lastRead atomic.Int64 // Unix nanoseconds of the last whole frame
@@ -29,25 +32,54 @@ type conn struct {
 	trace    *trace.Hub   // told of every message; nil until the connection is attached
 	started  bool         // a message has begun: its deadline runs; reader's goroutine only
 	first    bool         // a first message was read whole; reader's goroutine only
+	holding  [2]*conn     // whose messages collect until the reader waits; reader's goroutine only
 }
 
-func newConn(c net.Conn) *conn {
-	k := &conn{Conn: c, queue: make(chan []byte, maxQueue), done: make(chan struct{}), flushed: make(chan struct{})}
-	k.framer = sipalg.NewFramer(countReader{c, &k.bytes}, sipalg.Limits{})
+// newConn takes a connection whose handshake, if it has one, is done. It writes to out, which is c itself without TLS.
+func newConn(c net.Conn, out *outbox) *conn {
+	k := &conn{Conn: c, out: out, done: make(chan struct{})}
+	out.begin()
+	if t, ok := c.(*tls.Conn); ok {
+		st := t.ConnectionState()
+		k.version, k.suite = tls.VersionName(st.Version), tls.CipherSuiteName(st.CipherSuite)
+		if len(st.PeerCertificates) > 0 {
+			k.domains = tlsproxy.Domains(st.PeerCertificates[0])
+		}
+	}
+	k.framer = sipalg.NewFramer(connReader{k}, sipalg.Limits{})
 	k.framer.OnStart = k.messageStarts
 	k.lastRead.Store(time.Now().UnixNano())
 	return k
 }
 
-type countReader struct {
-	net.Conn
-	n *atomic.Uint64
+// connReader counts what is read, and lets go what was held: the reader has nothing more to do.
+type connReader struct{ k *conn }
+
+func (r connReader) Read(p []byte) (int, error) {
+	r.k.letGo()
+	n, err := r.k.Conn.Read(p)
+	r.k.bytes.Add(uint64(n))
+	return n, err
 }
 
-func (r countReader) Read(p []byte) (int, error) {
-	n, err := r.Conn.Read(p)
-	r.n.Add(uint64(n))
-	return n, err
+// hold lets the messages to both connections of a session collect while the reader deals with what it has read.
+func (k *conn) hold(both [2]*conn) {
+	if k.holding[0] != nil || !both[0].open() || !both[1].open() {
+		return // while one is opened, which takes its time, nothing may wait
+	}
+	k.holding = both
+	for _, h := range both {
+		h.out.hold()
+	}
+}
+
+func (k *conn) letGo() {
+	for i, h := range k.holding {
+		if h != nil && h.out.release() != nil {
+			h.shut()
+		}
+		k.holding[i] = nil
+	}
 }
 
 // messageStarts sets the deadline of a message when its first byte has come: half a message must
@@ -76,28 +108,35 @@ func (k *conn) next() (sipalg.Frame, error) {
 	return f, nil
 }
 
-// send queues bytes; false when the connection is closed or its queue is full, in which case it is closed.
+// send writes a message, or keeps what the socket does not take. It never waits. False when the connection is closed, or when its peer
+// reads so slowly that too much waits already, in which case it is closed.
 func (k *conn) send(b []byte) bool {
 	select {
 	case <-k.done:
 		return false
 	default:
 	}
-	select {
-	case k.queue <- b:
-		return true
-	default:
+	if len(b) > 4 && k.trace.Wants(trace.SIP) { // no keep-alive
+		k.trace.Message(k.LocalAddr(), k.RemoteAddr(), k.secure(), b)
+	}
+	k.out.hold() // TLS may make several records of it
+	n, err := k.Conn.Write(b)
+	if gone := k.out.release(); err == nil {
+		err = gone
+	}
+	k.bytes.Add(uint64(n))
+	if err != nil {
 		k.shut()
 		return false
 	}
+	return true
 }
 
-// write empties the queue until the connection is shut; what is queued then still goes out.
+// write brings out what the socket did not take at once, until the connection is shut; what waits then still goes out.
 func (k *conn) write() {
-	defer close(k.flushed)
-	ok := true
+	var err error
 	defer func() {
-		if t, tls := k.Conn.(*tls.Conn); tls && !ok {
+		if t, tls := k.Conn.(*tls.Conn); tls && err != nil {
 			// tls.Conn.Close waits 5 s to tell a peer that does not read.
 			_ = t.NetConn().Close()
 			return
@@ -106,44 +145,17 @@ func (k *conn) write() {
 	}()
 	for {
 		select {
-		case b := <-k.queue:
-			_ = k.SetWriteDeadline(time.Now().Add(writeTimeout))
-			if ok = k.put(b); !ok {
+		case <-k.out.wake:
+			if err = k.out.drain(writeTimeout); err != nil {
+				k.shut()
 				return
 			}
 		case <-k.done:
-			ok = k.drain()
+			_ = k.SetWriteDeadline(time.Now().Add(closeTimeout))
+			err = k.out.drain(0)
 			return
 		}
 	}
-}
-
-// drain writes what is still queued when the connection is shut, within closeTimeout in all.
-func (k *conn) drain() bool {
-	_ = k.SetWriteDeadline(time.Now().Add(closeTimeout))
-	for {
-		select {
-		case b := <-k.queue:
-			if !k.put(b) {
-				return false
-			}
-		default:
-			return true
-		}
-	}
-}
-
-func (k *conn) put(b []byte) bool {
-	if len(b) > 4 && k.trace.Wants(trace.SIP) { // no keep-alive
-		k.trace.Message(k.LocalAddr(), k.RemoteAddr(), k.secure(), b)
-	}
-	n, err := k.Write(b)
-	k.bytes.Add(uint64(n))
-	if err != nil {
-		k.shut()
-		return false
-	}
-	return true
 }
 
 // shut ends the connection after what is queued has been written; it does not wait. A write that hangs on a peer which
@@ -170,25 +182,4 @@ func (k *conn) open() bool {
 func (k *conn) secure() bool {
 	_, ok := k.Conn.(*tls.Conn)
 	return ok
-}
-
-// peerCertificate is the verified leaf of a TLS connection, nil on TCP.
-func (k *conn) peerCertificate() *x509.Certificate {
-	t, ok := k.Conn.(*tls.Conn)
-	if !ok {
-		return nil
-	}
-	if certs := t.ConnectionState().PeerCertificates; len(certs) > 0 {
-		return certs[0]
-	}
-	return nil
-}
-
-// tlsNames gives version and suite of a TLS connection as the standards spell them, "" on TCP.
-func (k *conn) tlsNames() (version, suite string) {
-	if t, ok := k.Conn.(*tls.Conn); ok {
-		st := t.ConnectionState()
-		return tls.VersionName(st.Version), tls.CipherSuiteName(st.CipherSuite)
-	}
-	return "", ""
 }

@@ -18,8 +18,10 @@ const (
 	maxCallsPerID = 8
 	// maxCallsPerSession bounds what one connection can open and leave standing.
 	maxCallsPerSession = 20000
-	// maxQueue is how many messages may wait for a slow connection before it is closed.
-	maxQueue = 512
+	// maxWaiting is how many bytes may wait for a slow connection before it is closed, beside what its socket holds; keptBuffer is how much
+	// memory a connection keeps when nothing waits.
+	maxWaiting = 1 << 20
+	keptBuffer = 16 << 10
 	// maxReaches bounds the BYEs that wait for a new connection to their end.
 	maxReaches = 20000
 	// ticketFailures within ticketWindow close the connection (ticket.md).

@@ -212,7 +212,7 @@ func (s *session) newCall(m *sipalg.Message, from dialog.Side, domain, ticketID 
 		c.rec.Direction, c.rec.Ticket, c.rec.TicketID = "inbound", "ok", ticketID
 	}
 	if k := s.conn(dialog.Outside); k != nil {
-		c.rec.TLSVersion, c.rec.CipherSuite = k.tlsNames()
+		c.rec.TLSVersion, c.rec.CipherSuite = k.version, k.suite
 	}
 	c.media = newMedia(s.mediaPolicy(m.CallID()))
 	s.a.trace.Event(trace.Signaling, m.CallID(), domain, "session %d: %s begins, %s from %s to %s, other enterprise %s at %s", s.id, m.Method, c.rec.Direction, c.rec.From, c.rec.To, domain, s.remote)

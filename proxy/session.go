@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -69,8 +70,8 @@ func (s *session) holds(domain string) bool {
 	if k == nil {
 		return false
 	}
-	cert := k.peerCertificate()
-	return cert != nil && tlsproxy.HoldsDomain(cert, domain)
+	d, err := tlsproxy.ParseDomain(domain)
+	return err == nil && slices.Contains(k.domains, d)
 }
 
 // attach makes a connection part of the session and starts its two goroutines.
@@ -124,8 +125,7 @@ func (s *session) ensure(side dialog.Side, domain string) (*conn, error) {
 	}
 	// The first-message deadline is for strangers: this end was called by us.
 	k.first = true
-	version, suite := k.tlsNames()
-	s.a.trace.Event(trace.Signaling, "", s.remote.Addr().String(), "session %d: connection to %s opened, %s -> %s %s %s", s.id, side, k.LocalAddr(), k.RemoteAddr(), version, suite)
+	s.a.trace.Event(trace.Signaling, "", s.remote.Addr().String(), "session %d: connection to %s opened, %s -> %s %s %s", s.id, side, k.LocalAddr(), k.RemoteAddr(), k.version, k.suite)
 	s.a.wg.Go(func() { s.read(k, side) })
 	return k, nil
 }
@@ -160,12 +160,13 @@ func (s *session) dialTLS(ctx context.Context, domain string) (*conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", s.remote, err)
 	}
-	t := tls.Client(raw, cfg)
+	out := newOutbox(raw)
+	t := tls.Client(out, cfg)
 	if err := tlsproxy.Handshake(ctx, t, openTimeout); err != nil {
 		s.a.handshakeFailed(err)
 		return nil, fmt.Errorf("%s: %w", s.remote, err)
 	}
-	return newConn(t), nil
+	return newConn(t, out), nil
 }
 
 // dialInside connects to the call agent in the remote's own name, so that the call agent sees the far enterprise's address and port as it
@@ -181,9 +182,10 @@ func (s *session) dialInside(ctx context.Context) (*conn, error) {
 		s.a.agentDown(s.agent, err)
 		return nil, fmt.Errorf("connect to call agent %s: %w", to, err)
 	}
+	out := newOutbox(raw)
 	if !s.agent.secure {
 		s.a.agentUp(s.agent)
-		return newConn(raw), nil
+		return newConn(out, out), nil
 	}
 	policy := s.a.tlsPolicy(s.class, true)
 	// A call agent is known by its address and its authority; its certificate need not hold a SIP domain.
@@ -193,14 +195,14 @@ func (s *session) dialInside(ctx context.Context) (*conn, error) {
 		raw.Close()
 		return nil, err
 	}
-	t := tls.Client(raw, cfg)
+	t := tls.Client(out, cfg)
 	if err := tlsproxy.Handshake(ctx, t, openTimeout); err != nil {
 		s.a.handshakeFailed(err)
 		s.a.agentDown(s.agent, err)
 		return nil, fmt.Errorf("call agent %s: %w", to, err)
 	}
 	s.a.agentUp(s.agent)
-	return newConn(t), nil
+	return newConn(t, out), nil
 }
 
 // read moves the messages of one connection until it ends; the other ends with it.
@@ -210,6 +212,7 @@ func (s *session) read(k *conn, side dialog.Side) {
 }
 
 func (s *session) readAll(k *conn, side dialog.Side) string {
+	defer k.letGo()
 	for {
 		f, err := k.next()
 		var v *sipalg.Violation
@@ -233,6 +236,10 @@ func (s *session) readAll(k *conn, side dialog.Side) string {
 			k.ponged.Store(true)
 			continue
 		}
+		s.mu.Lock()
+		both := s.conns
+		s.mu.Unlock()
+		k.hold(both)
 		m, v := sipalg.Parse(f.Data)
 		if v == nil {
 			v = sipalg.Check(m)

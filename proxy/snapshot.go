@@ -13,7 +13,6 @@ import (
 	"imeproxy/mediaterm"
 	"imeproxy/proxy/observe"
 	"imeproxy/sipalg/dialog"
-	"imeproxy/tlsproxy"
 )
 
 // This file gives the show commands their snapshots. Each is a copy: nothing in it changes afterwards.
@@ -72,10 +71,8 @@ func (s *session) describe(now time.Time) observe.SignalingSession {
 	}
 	if out != nil {
 		o.Outside, o.OutsideLocal = out.RemoteAddr().String(), out.LocalAddr().String()
-		if cert := out.peerCertificate(); cert != nil {
-			o.PeerDomains = tlsproxy.Domains(cert)
-		}
-		o.TLSVersion, o.CipherSuite = out.tlsNames()
+		o.PeerDomains = out.domains
+		o.TLSVersion, o.CipherSuite = out.version, out.suite
 		if t := time.Unix(0, out.lastRead.Load()); t.After(last) {
 			last = t
 		}

@@ -34,21 +34,23 @@ type Limits struct {
 }
 
 // Framer cuts a TCP or TLS stream into messages. It holds at most the frame limit
-// and one read of 4 KiB. How the stream is cut into reads makes no difference to
+// and one read, of 16 KiB at most. How the stream is cut into reads makes no difference to
 // messages, pings and errors; a ping whose two CRLF come in two reads is reported
 // as a pong first, since a pong cannot wait for what may never follow it.
 //
 // A Framer belongs to one goroutine. Deadlines are the reader's: an error of the
 // reader leaves the Framer as it was, and Next may be called again.
 type Framer struct {
-	// OnStart, if set, is called when the first byte of a message is there, so
-	// that the caller can set the deadline for its end.
+	// OnStart, if set, is called when the first byte of a message is there and
+	// its end is not, so that the caller can set the deadline for that.
 	OnStart func()
 
 	r       io.Reader
 	limit   int
 	buf     []byte // unread bytes
 	started bool
+	waiting bool // for the rest of a message that has started
+	filled  bool // the last read gave all that it could: more is likely there
 	half    bool // a single CRLF was reported as a pong
 	head    int  // length of the head once it is known, else 0
 	total   int  // length of the frame once it is known
@@ -67,6 +69,9 @@ func NewFramer(r io.Reader, l Limits) *Framer {
 // readSize is what is asked of the reader when the length of the frame is not
 // known.
 const readSize = 4096
+
+// busyReadSize is what is asked of it when the last read gave all that was asked.
+const busyReadSize = 16 << 10
 
 // minRead is the least room worth a read; with less the buffer grows first.
 const minRead = 512
@@ -89,6 +94,12 @@ func (f *Framer) Next() (Frame, error) {
 		if done {
 			return frame, nil
 		}
+		if f.started && !f.waiting {
+			f.waiting = true
+			if f.OnStart != nil {
+				f.OnStart()
+			}
+		}
 		if err := f.fill(); err != nil {
 			return Frame{}, err
 		}
@@ -101,6 +112,9 @@ func (f *Framer) Buffered() int { return len(f.buf) }
 // fill reads once.
 func (f *Framer) fill() error {
 	want := readSize
+	if f.filled {
+		want = busyReadSize
+	}
 	if f.total > len(f.buf) {
 		want = f.total - len(f.buf)
 	}
@@ -113,6 +127,7 @@ func (f *Framer) fill() error {
 	want = min(want, cap(f.buf)-len(f.buf))
 	n, err := f.r.Read(f.buf[len(f.buf) : len(f.buf)+want])
 	f.buf = f.buf[:len(f.buf)+n]
+	f.filled = n == want
 	if n > 0 {
 		// The error comes again with the next read.
 		return nil
@@ -140,9 +155,6 @@ func (f *Framer) take() (Frame, bool, *Violation) {
 			return Frame{}, false, nil
 		}
 		f.started, f.half = true, false
-		if f.OnStart != nil {
-			f.OnStart()
-		}
 		if c := f.buf[0]; c < 0x20 && c != '\r' && c != '\n' && c != '\t' || c >= 0x7f {
 			return Frame{}, false, &Violation{Cause: CauseNotSIP, Message: &Message{}}
 		}
@@ -157,7 +169,7 @@ func (f *Framer) take() (Frame, bool, *Violation) {
 	}
 	data := append(make([]byte, 0, f.total), f.buf[:f.total]...)
 	f.drop(f.total)
-	f.started, f.head, f.total, f.scanner = false, 0, 0, headScanner{}
+	f.started, f.waiting, f.head, f.total, f.scanner = false, false, 0, 0, headScanner{}
 	return Frame{Kind: KindMessage, Data: data}, true, nil
 }
 

@@ -154,9 +154,13 @@ func TestFramerNeverHoldsMoreThanTheLimit(t *testing.T) {
 func TestFramerPongAndStart(t *testing.T) {
 	pr, pw := io.Pipe()
 	defer pr.Close()
+	msg := options("Content-Length: 0\r\n", "")
 	go func() {
 		io.WriteString(pw, "\r\n")
-		io.WriteString(pw, options("Content-Length: 0\r\n", ""))
+		io.WriteString(pw, msg)
+		io.WriteString(pw, msg[:1])
+		io.WriteString(pw, msg[1:9])
+		io.WriteString(pw, msg[9:])
 		pw.Close()
 	}()
 	f := NewFramer(pr, Limits{})
@@ -168,8 +172,11 @@ func TestFramerPongAndStart(t *testing.T) {
 	if starts != 0 {
 		t.Errorf("a keep-alive started a message")
 	}
-	if fr, err := f.Next(); err != nil || fr.Kind != KindMessage || starts != 1 {
-		t.Errorf("second frame %v, %v, %d starts", fr.Kind, err, starts)
+	if fr, err := f.Next(); err != nil || fr.Kind != KindMessage || starts != 0 {
+		t.Errorf("second frame %v, %v, %d starts: it came whole", fr.Kind, err, starts)
+	}
+	if fr, err := f.Next(); err != nil || string(fr.Data) != msg || starts != 1 {
+		t.Errorf("third frame %q, %v, %d starts: it came in parts", fr.Data, err, starts)
 	}
 }
 
