@@ -106,8 +106,9 @@ func runAppliance(ctx context.Context, f runFlags, stdout, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
-	recent := new(observe.LogRing)
-	log, err := observe.NewLogger(io.MultiWriter(stderr, recent), observe.LogConfig{Format: f.logFormat, Level: level})
+	recent, gathered := new(observe.LogRing), observe.NewGatherer(stderr)
+	defer gathered.Flush()
+	log, err := observe.NewLogger(io.MultiWriter(gathered, recent), observe.LogConfig{Format: f.logFormat, Level: level})
 	if err != nil {
 		return err
 	}
@@ -150,6 +151,7 @@ func runAppliance(ctx context.Context, f runFlags, stdout, stderr io.Writer) err
 		}
 	default:
 	}
+	gathered.Flush()
 	return begin()
 }
 

@@ -43,6 +43,11 @@ func JSON(v View) ([]byte, error) {
 func escapeControls(doc []byte) []byte {
 	out := make([]byte, 0, len(doc))
 	for i := 0; i < len(doc); {
+		if c := doc[i]; c >= 0x20 && c < 0x7f {
+			out = append(out, c)
+			i++
+			continue
+		}
 		r, n := utf8.DecodeRune(doc[i:])
 		switch {
 		case r != '\n' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r)) && r <= 0xffff:

@@ -128,6 +128,7 @@ type RecordConfig struct {
 type RecordWriter struct {
 	cfg     RecordConfig
 	queue   chan CallRecord
+	closing chan struct{} // ends the writer's rest
 	done    chan struct{}
 	mu      sync.RWMutex // guards closed against Write on a closed queue
 	closed  bool
@@ -138,6 +139,8 @@ type RecordWriter struct {
 	file   *os.File
 	size   int64
 	failed bool
+	batch  []byte // whole lines
+	lines  uint64 // in batch
 }
 
 // ErrRecordsClosed is returned by a second Close.
@@ -160,7 +163,7 @@ func NewRecordWriter(cfg RecordConfig) (*RecordWriter, error) {
 	if cfg.File == "-" {
 		cfg.File = ""
 	}
-	w := &RecordWriter{cfg: cfg, queue: make(chan CallRecord, cfg.Queue), done: make(chan struct{})}
+	w := &RecordWriter{cfg: cfg, queue: make(chan CallRecord, cfg.Queue), closing: make(chan struct{}), done: make(chan struct{})}
 	if cfg.File != "" {
 		if err := w.open(); err != nil {
 			return nil, err
@@ -200,6 +203,7 @@ func (w *RecordWriter) Close() error {
 	}
 	w.closed = true
 	close(w.queue)
+	close(w.closing)
 	w.mu.Unlock()
 	<-w.done
 	if w.file == nil {
@@ -208,44 +212,95 @@ func (w *RecordWriter) Close() error {
 	return errors.Join(w.file.Sync(), w.file.Close())
 }
 
+// The writer rests for recordPause after a record that came within recordsBusy of the one before: those of a busy time share its wake-ups and its
+// writes to the disk.
+const (
+	recordPause = 50 * time.Millisecond
+	recordsBusy = 25 * time.Millisecond
+)
+
+// maxRecordBatch bounds what is written at once, in bytes; a record may exceed it alone.
+const maxRecordBatch = 64 << 10
+
 func (w *RecordWriter) run() {
 	defer close(w.done)
+	var last time.Time
 	for r := range w.queue {
-		if err := w.put(r); err != nil {
-			w.dropped.Add(1)
-			if !w.failed {
-				w.cfg.Log.Error("call record not written", "error", err)
+		before := last
+		last = time.Now()
+		w.put(r)
+		for len(w.queue) > 0 {
+			if r, ok := <-w.queue; ok {
+				w.put(r)
 			}
-			w.failed = true
+		}
+		w.flush()
+		if last.Sub(before) >= recordsBusy {
 			continue
 		}
-		w.failed = false
-		w.written.Add(1)
+		select {
+		case <-time.After(recordPause):
+			last = time.Now()
+		case <-w.closing:
+		}
 	}
 }
 
-func (w *RecordWriter) put(r CallRecord) error {
+// put writes a record to the log, or adds it to what the next flush writes to the file.
+func (w *RecordWriter) put(r CallRecord) {
 	line, err := json.Marshal(r)
 	if err != nil {
-		return fmt.Errorf("call record: %w", err)
+		w.count(1, fmt.Errorf("call record: %w", err))
+		return
 	}
 	line = escapeControls(line) // peers choose identifiers and numbers, and records are read on terminals
 	if w.cfg.File == "" {
 		w.cfg.Log.Info("call record", "record", json.RawMessage(line))
-		return nil
+		w.count(1, nil)
+		return
 	}
-	line = append(line, '\n')
+	if n := len(w.batch) + len(line) + 1; n > maxRecordBatch || w.size+int64(n) > w.cfg.MaxBytes {
+		w.flush()
+	}
+	w.batch = append(append(w.batch, line...), '\n')
+	w.lines++
+}
+
+// flush writes the batch to the file.
+func (w *RecordWriter) flush() {
+	if w.lines > 0 {
+		w.count(w.lines, w.write(w.batch))
+		w.batch, w.lines = w.batch[:0], 0
+	}
+}
+
+// count notes the fate of records.
+func (w *RecordWriter) count(n uint64, err error) {
+	if err == nil {
+		w.failed = false
+		w.written.Add(n)
+		return
+	}
+	w.dropped.Add(n)
+	if !w.failed {
+		w.cfg.Log.Error("call record not written", "error", err)
+	}
+	w.failed = true
+}
+
+// write appends whole lines to the file.
+func (w *RecordWriter) write(lines []byte) error {
 	if w.file == nil { // an earlier rotation failed half-way
 		if err := w.open(); err != nil {
 			return err
 		}
 	}
-	if w.size > 0 && w.size+int64(len(line)) > w.cfg.MaxBytes {
+	if w.size > 0 && w.size+int64(len(lines)) > w.cfg.MaxBytes {
 		if err := w.rotate(); err != nil {
 			return err
 		}
 	}
-	n, err := w.file.Write(line)
+	n, err := w.file.Write(lines)
 	w.size += int64(n)
 	if err != nil {
 		return fmt.Errorf("call record: %w", err)
