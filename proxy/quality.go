@@ -23,8 +23,12 @@ import (
 // core from the media workers all at once.
 const lanes = 10
 
-// shortestTick is the least time between two groups.
-const shortestTick = 10 * time.Millisecond
+// shortestTick is the least time between two groups, wantedTick what it is where the interval is long enough: each wakes the appliance up,
+// which costs as much as many samples.
+const (
+	shortestTick = 10 * time.Millisecond
+	wantedTick   = 20 * time.Millisecond
+)
 
 // quality watches the audio of all calls and tells call agents when one should fall back to the PSTN (shared protocol "fallback").
 type quality struct {
@@ -159,7 +163,7 @@ func (q *quality) run() {
 // steps divides an interval into ticks, at each of which n lanes are sampled; n divides their number, so that each lane has the whole
 // interval between two samples.
 func steps(interval time.Duration) (tick time.Duration, n int) {
-	for n = 1; n < lanes && (lanes%n != 0 || interval*time.Duration(n)/lanes < shortestTick); n++ {
+	for n = 1; n < lanes && (lanes%n != 0 || interval*time.Duration(n)/lanes < wantedTick); n++ {
 		continue
 	}
 	return interval * time.Duration(n) / lanes, n
