@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"imeproxy/mediaterm"
 	"imeproxy/sipalg/dialog"
@@ -56,6 +57,9 @@ func (m *media) makeAnswer(x *exchange, body []byte, tag string) ([]byte, error)
 	// One answer a fork is kept: a 2xx without a description makes its own fork's answer count again.
 	kept := &exchange{offer: x.offer, from: x.from, refused: x.refused, answer: s, answered: true}
 	if tag != "" && len(m.applied) < dialog.MaxDialogs {
+		if m.applied == nil {
+			m.applied = make(map[string]*exchange)
+		}
 		m.applied[tag] = kept
 	}
 	m.current, x.answered, x.answer = kept, true, s
@@ -145,6 +149,7 @@ func (m *media) apply(x *exchange, ans *sdp.Session, results []lineResult) error
 			continue
 		}
 		l.codec, l.pt = codec(ans.Media[i])
+		l.codec, l.pt = strings.Clone(l.codec), strings.Clone(l.pt) // not the whole description with them
 		for _, side := range []dialog.Side{dialog.Inside, dialog.Outside} {
 			if err := l.stream.SetCrypto(mediaSide(side), r.local[side], r.peer[side]); err != nil {
 				return fmt.Errorf("%w: %w", errUnusable, err)

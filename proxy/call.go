@@ -20,12 +20,15 @@ type call struct {
 	last   *session // the session that carried its last message
 	opener *session // the one it was opened on, for its share of calls
 
-	log      *slog.Logger
+	logger   *slog.Logger
 	rec      observe.CallRecord
 	recorded bool
 	failing  bool // the appliance is ending it: late answers are cleaned up, nothing is forwarded
 	lastUsed time.Time
 }
+
+// log is the log with the call's Call-ID, made where a line is written: a call that stands need not keep it.
+func (c *call) log() *slog.Logger { return observe.WithCall(c.logger, c.d.ID) }
 
 // calls is the table of all calls by Call-ID. The slices of one Call-ID are short: forks, and
 // requests repeated with credentials.

@@ -45,7 +45,7 @@ func (c *call) sdpRequest(m *sipalg.Message, part []byte, from dialog.Side, act 
 		if part == nil {
 			if m.Method == "INVITE" {
 				md.prune()
-				md.exchanges[act.Tx] = &exchange{late: true, base: len(md.lines)}
+				md.begin(act.Tx, &exchange{late: true, base: len(md.lines)})
 			}
 			return nil, nil
 		}
@@ -84,7 +84,7 @@ func (m *media) offerFor(tx *dialog.Transaction, part []byte, from dialog.Side) 
 	if err != nil {
 		return nil, err
 	}
-	m.exchanges[tx] = x
+	m.begin(tx, x)
 	return out, nil
 }
 
@@ -118,7 +118,7 @@ func (c *call) sdpResponse(m *sipalg.Message, part []byte, from dialog.Side, act
 			return nil, err
 		}
 		y.late = true
-		md.exchanges[act.Tx] = y
+		md.begin(act.Tx, y)
 		return out, nil
 	case x.late:
 		return x.rendered, nil // the same offer again, in the 2xx after a 18x

@@ -49,7 +49,7 @@ type mediaLine struct {
 	quality *fallback.Stream
 	// keys are ours by side and suite. They stay the same through re-offers, so that a rollover
 	// counter never restarts under a key in use (RFC 3711 8.1).
-	keys [2]map[mediaterm.Suite]mediaterm.Key
+	keys [2][]mediaterm.Key
 }
 
 // exchange is one offer and its answer.
@@ -65,8 +65,14 @@ type exchange struct {
 	rendered []byte
 }
 
-func newMedia(p mediaPolicy) *media {
-	return &media{mediaPolicy: p, exchanges: make(map[*dialog.Transaction]*exchange), applied: make(map[string]*exchange)}
+func newMedia(p mediaPolicy) *media { return &media{mediaPolicy: p} }
+
+// begin remembers the exchange of a transaction.
+func (m *media) begin(tx *dialog.Transaction, x *exchange) {
+	if m.exchanges == nil {
+		m.exchanges = make(map[*dialog.Transaction]*exchange)
+	}
+	m.exchanges[tx] = x
 }
 
 // close frees the streams and their ports.
@@ -81,8 +87,14 @@ func (m *media) close() {
 			l.stream = nil
 		}
 	}
-	clear(m.exchanges)
-	clear(m.applied)
+	m.forget()
+	m.lines = nil
+}
+
+// forget drops the descriptions in force when no answer can change any more which of them hold: a call that stands keeps its streams and keys
+// alone.
+func (m *media) forget() {
+	m.exchanges, m.applied, m.current = nil, nil, nil
 }
 
 // makeOffer takes an offer from one side and gives the one for the other side.
@@ -280,17 +292,16 @@ func (l *mediaLine) offered(side dialog.Side) ([]sdp.Crypto, error) {
 
 // key is our key for a side and suite, made when first needed.
 func (l *mediaLine) key(side dialog.Side, s mediaterm.Suite) (mediaterm.Key, error) {
-	if k, ok := l.keys[side][s]; ok {
-		return k, nil
+	for _, k := range l.keys[side] {
+		if k.Suite == s {
+			return k, nil
+		}
 	}
 	k, err := mediaterm.NewKey(s)
 	if err != nil {
 		return k, err
 	}
-	if l.keys[side] == nil {
-		l.keys[side] = make(map[mediaterm.Suite]mediaterm.Key)
-	}
-	l.keys[side][s] = k
+	l.keys[side] = append(l.keys[side], k)
 	return k, nil
 }
 
@@ -306,7 +317,7 @@ func (m *media) undo(x *exchange) {
 		}
 	}
 	x.fresh = nil
-	m.lines = m.lines[:max(x.base, 0)]
+	m.lines = m.lines[:min(max(x.base, 0), len(m.lines))]
 }
 
 func suiteNames() []string {

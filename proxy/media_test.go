@@ -287,6 +287,7 @@ func TestKeysStayThroughReoffers(t *testing.T) {
 	if _, err = m.makeAnswer(x, body("198.51.100.7", "m=audio 6000 RTP/SAVP 0", key80), "tag"); err != nil {
 		t.Fatal(err)
 	}
+	m.forget() // as of a call that has stood for a while
 	_, second, err := m.makeOffer(offer, dialog.Inside)
 	if err != nil {
 		t.Fatal(err)

@@ -89,7 +89,7 @@ func (q *quality) notify(c *callQuality, r fallback.Result) {
 	n := c.notifier.Referrals()
 	q.mu.Unlock()
 	q.a.trace.Event(trace.Fallback, c.call.d.ID, c.call.domain, "to fall back to the PSTN: level %s, quality %s, notification %d", r.Level, r.Figures.Quality(r.Level), n)
-	c.call.log.Warn("call is to fall back to the PSTN", "level", r.Level.String(), "quality", r.Figures.Quality(r.Level), "notification", n)
+	c.call.log().Warn("call is to fall back to the PSTN", "level", r.Level.String(), "quality", r.Figures.Quality(r.Level), "notification", n)
 	q.send(c.call, id, r)
 }
 
@@ -108,7 +108,7 @@ func (q *quality) send(c *call, id string, r fallback.Result) {
 		m, err := q.refer(c, s, d, id, r)
 		if err != nil {
 			q.a.trace.Event(trace.Fallback, c.d.ID, c.domain, "the call agent cannot be told: %v", err)
-			c.log.Warn("the call agent cannot be told to fall back", "err", err)
+			c.log().Warn("the call agent cannot be told to fall back", "err", err)
 			return
 		}
 		if k := s.conn(dialog.Inside); k != nil {
@@ -179,6 +179,6 @@ func (q *quality) response(m *sipalg.Message) bool {
 	o := c.notifier.Answer(mediaterm.Instant(time.Now()), m.Status, after)
 	q.settle(c, o)
 	q.a.trace.Event(trace.Fallback, c.call.d.ID, c.call.domain, "the call agent answered the notification with %d", m.Status)
-	c.call.log.Info("the call agent answered the fallback notification", "status", m.Status, "again", o == fallback.Again)
+	c.call.log().Info("the call agent answered the fallback notification", "status", m.Status, "again", o == fallback.Again)
 	return true
 }

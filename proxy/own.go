@@ -199,7 +199,7 @@ func (a *Appliance) finishAs(c *call, why, side string, status int) {
 		a.count("sip", "dialogs_ended", "")
 	}
 	a.trace.Event(trace.Signaling, c.d.ID, c.domain, "call ended: %s by %s, %d packets sent, %d received", why, side, c.rec.PacketsSent, c.rec.PacketsRecvd)
-	c.log.Info("call ended", "reason", why, "by", side, "status", status, "duration", time.Duration(c.rec.DurationMS)*time.Millisecond,
+	c.log().Info("call ended", "reason", why, "by", side, "status", status, "duration", time.Duration(c.rec.DurationMS)*time.Millisecond,
 		"sent", c.rec.PacketsSent, "received", c.rec.PacketsRecvd, "suite", c.rec.SRTPSuite)
 }
 

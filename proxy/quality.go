@@ -321,7 +321,7 @@ func (c *call) sensitivity(m *sipalg.Message) {
 	}
 	level, err := fallback.ParseSensitivity(m.Get(sipalg.HeaderFallback))
 	if err != nil {
-		c.log.Warn("sensitivity level not understood", "err", err)
+		c.log().Warn("sensitivity level not understood", "err", err)
 		return
 	}
 	c.media.watched.monitor.SetLevel(level)

@@ -37,12 +37,12 @@ func (a *Appliance) anew(c *call, d *dialog.Dialog, side dialog.Side, what strin
 		return
 	}
 	if !ok {
-		c.log.Warn("a request is not sent: the connection of its end is gone, and it named no address that may be called", "method", what, "side", side.String())
+		c.log().Warn("a request is not sent: the connection of its end is gone, and it named no address that may be called", "method", what, "side", side.String())
 		return
 	}
 	s := a.reachSession(c, remote, side)
 	if s == nil {
-		c.log.Warn("a request is not sent: too many wait for a connection", "method", what, "side", side.String(), "maximum", maxReaches)
+		c.log().Warn("a request is not sent: too many wait for a connection", "method", what, "side", side.String(), "maximum", maxReaches)
 		return
 	}
 	a.wg.Go(func() {

@@ -200,11 +200,10 @@ func requestDomain(m *sipalg.Message) string {
 func (s *session) newCall(m *sipalg.Message, from dialog.Side, domain, ticketID string) *call {
 	now := s.a.now()
 	c := &call{
-		d: dialog.Open(m, from, now), domain: domain, agent: s.agent, last: s, opener: s, lastUsed: now,
-		log: observe.WithCall(s.a.log, m.CallID()),
+		d: dialog.Open(m, from, now), domain: strings.Clone(domain), agent: s.agent, last: s, opener: s, lastUsed: now, logger: s.a.log,
 	}
 	c.rec = observe.CallRecord{
-		CallID: m.CallID(), Direction: "outbound", From: userOf(m.Get("From")), To: requestUser(m),
+		CallID: c.d.ID, Direction: "outbound", From: strings.Clone(userOf(m.Get("From"))), To: strings.Clone(requestUser(m)),
 		LocalDomain: s.a.plan.Load().domain, PeerDomain: domain, Peer: s.remote.String(), Setup: now,
 	}
 	c.rec.SessionID = strconv.FormatUint(s.id, 10)
@@ -214,7 +213,7 @@ func (s *session) newCall(m *sipalg.Message, from dialog.Side, domain, ticketID 
 	if k := s.conn(dialog.Outside); k != nil {
 		c.rec.TLSVersion, c.rec.CipherSuite = k.version, k.suite
 	}
-	c.media = newMedia(s.mediaPolicy(m.CallID()))
+	c.media = newMedia(s.mediaPolicy(c.d.ID))
 	s.a.trace.Event(trace.Signaling, m.CallID(), domain, "session %d: %s begins, %s from %s to %s, other enterprise %s at %s", s.id, m.Method, c.rec.Direction, c.rec.From, c.rec.To, domain, s.remote)
 	if m.Method == "INVITE" {
 		c.media.watched = s.a.quality.watch(c)
@@ -309,7 +308,7 @@ func (s *session) forwardRequest(c *call, m *sipalg.Message, from dialog.Side, a
 		return
 	}
 	if err := s.translate(out, from, c); err != nil {
-		c.log.Warn("request cannot be translated", "method", m.Method, "from", from.String(), "err", err)
+		c.log().Warn("request cannot be translated", "method", m.Method, "from", from.String(), "err", err)
 		s.rejectTx(c, m, from, act, 400, "Bad Request", "untranslatable")
 		return
 	}
@@ -347,7 +346,7 @@ func (s *session) rejectTx(c *call, m *sipalg.Message, from dialog.Side, act dia
 // in it that cannot be used ends the call at both ends.
 func (s *session) unusableRequest(c *call, m *sipalg.Message, from dialog.Side, act dialog.Action, err error) {
 	s.a.trace.Event(trace.Media, m.CallID(), c.domain, "%s of %s refused: %v", from, m.Method, err)
-	c.log.Warn("session description refused", "method", m.Method, "from", from.String(), "err", err)
+	c.log().Warn("session description refused", "method", m.Method, "from", from.String(), "err", err)
 	if m.Method == "ACK" {
 		s.a.hangUp(c, "unusable_answer")
 		return

@@ -11,6 +11,7 @@ import (
 func (a *Appliance) sweep() {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	collector := newGarbage()
 	for {
 		select {
 		case <-a.ctx.Done():
@@ -21,6 +22,7 @@ func (a *Appliance) sweep() {
 			a.sweepFormer()
 			a.sweepCertificates(a.now())
 			a.quality.loadTable(a.plan.Load())
+			collector.adjust(a.now())
 		}
 	}
 }
@@ -42,8 +44,11 @@ func (a *Appliance) sweepCall(c *call, now time.Time) bool {
 	if stale := c.d.Expire(now); stale != nil && stale == c.d.Invite() || stale != nil && c.d.Confirmed() == nil {
 		a.hangUp(c, "timeout")
 	}
+	if c.d.Settled() {
+		c.media.forget()
+	}
 	if end := c.d.SessionExpires(); !end.IsZero() && now.After(end) && c.d.HasInvite() {
-		c.log.Warn("session timer ran out without a refresh", "session_expires", end)
+		c.log().Warn("session timer ran out without a refresh", "session_expires", end)
 		a.hangUp(c, "session_timer")
 	}
 	if c.d.HasInvite() && now.Sub(c.lastUsed) > mediaGone && a.forgotten(c, now) {

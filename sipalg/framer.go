@@ -243,7 +243,7 @@ func (f *Framer) refuse(cause Cause, status int, phrase string) *Violation {
 		// A line of which the end is missing would give a wrong header.
 		head = head[:min(f.scanner.line, len(head))]
 	}
-	m, _ := parseHead(head)
+	m, _ := parseHead(string(head))
 	if !m.Has("Via") && !m.Has("Call-ID") && !m.Has("CSeq") && cause != CauseTruncated && cause != CauseFrameTooLarge {
 		cause = CauseNotSIP
 	}
@@ -258,7 +258,7 @@ const maxDigits = 10
 // different ones leave the end of the frame unknown (RFC 4475 3.3.9).
 func contentLength(head []byte) (n int, cause Cause) {
 	n = -1
-	text := string(head)
+	text := textOf(head) // nothing of it is kept
 	for text != "" {
 		i := strings.IndexByte(text, '\n')
 		if i < 0 {

@@ -3,6 +3,7 @@ package sipalg
 import (
 	"bytes"
 	"strings"
+	"unsafe"
 )
 
 // Limits that hold for every message.
@@ -19,16 +20,17 @@ const (
 // Parse reads one whole message, as the Framer delivers it. When the message is
 // malformed it reads on as far as it can, so that the Violation holds what an
 // answer needs. Header contents beyond Content-Length are the business of Check.
+// The message refers to frame, which must not be changed any more.
 func Parse(frame []byte) (*Message, *Violation) {
 	var scanner headScanner
 	end, strict, ok := scanner.scan(frame)
 	if !ok {
-		m, _ := parseHead(frame)
+		m, _ := parseHead(textOf(frame))
 		v := refuse(m, CauseTruncated, 400, "Truncated Message")
 		v.Close = true
 		return nil, v
 	}
-	m, v := parseHead(frame[:end])
+	m, v := parseHead(textOf(frame[:end]))
 	m.Body = frame[end:len(frame):len(frame)]
 	if v == nil && !strict {
 		v = refuse(m, CauseLineEnd, 400, "Bare CR Or LF In Head")
@@ -119,10 +121,12 @@ func (p *headParser) fail(cause Cause, status int, phrase string) {
 	}
 }
 
+// textOf is bytes that nobody changes as text, without a copy.
+func textOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
 // parseHead reads start line and headers. The message is never nil.
-func parseHead(head []byte) (*Message, *Violation) {
+func parseHead(text string) (*Message, *Violation) {
 	p := headParser{m: &Message{Headers: make([]Header, 0, 24)}}
-	text := string(head)
 	if strings.IndexByte(text, 0) >= 0 {
 		p.fail(CauseNUL, 400, "NUL In Head")
 		// Removed, so that an answer made from these headers is clean.

@@ -139,13 +139,13 @@ type Call struct {
 	farRoutes  int      // how many of them it had when it left on the other side
 }
 
-// Open starts a call with a request outside a dialog. The request itself is then
-// given to [Call.Request].
+// Open starts a call with a request outside a dialog. The request itself is then given to [Call.Request]. What a call keeps
+// of messages for as long as it stands are copies, so that a few words do not hold the whole text.
 func Open(m *sipalg.Message, from Side, now time.Time) *Call {
 	n, _ := m.CSeq()
 	return &Call{
-		initCSeq: n, ID: m.CallID(), InitTag: m.FromTag(), From: from, Method: m.Method, Opened: now,
-		dialogs: make(map[string]*Dialog), txs: make(map[txKey]*Transaction),
+		initCSeq: n, ID: strings.Clone(m.CallID()), InitTag: strings.Clone(m.FromTag()), From: from, Method: strings.Clone(m.Method), Opened: now,
+		dialogs: make(map[string]*Dialog),
 	}
 }
 
@@ -204,6 +204,9 @@ func (c *Call) HasInvite() bool { return c.Method == "INVITE" && !c.ended }
 // Idle tells whether nothing is left that a later message could belong to.
 func (c *Call) Idle() bool { return len(c.txs) == 0 && len(c.dialogs) == 0 }
 
+// Settled tells whether no transaction is left: what is in force stays until another request comes.
+func (c *Call) Settled() bool { return len(c.txs) == 0 }
+
 // SessionExpires is the time at which the session timer runs out; zero means that none runs.
 func (c *Call) SessionExpires() time.Time { return c.expires }
 
@@ -240,6 +243,9 @@ func (c *Call) Expire(now time.Time) (stale *Transaction) {
 			stale = t
 		}
 		delete(c.txs, k)
+	}
+	if len(c.txs) == 0 {
+		c.txs = nil // a call may stand for hours
 	}
 	for tag, d := range c.dialogs {
 		for k, end := range d.subs {

@@ -73,7 +73,8 @@ func (c *Call) dialogFor(tag string, now time.Time) *Dialog {
 		if len(c.dialogs) >= MaxDialogs {
 			return nil
 		}
-		d = &Dialog{Tag: tag, Since: now, subs: make(map[string]time.Time)}
+		tag = strings.Clone(tag)
+		d = &Dialog{Tag: tag, Since: now}
 		if c.invite != nil {
 			d.cseq[c.From] = c.invite.CSeq
 		}
@@ -86,7 +87,7 @@ func (c *Call) dialogFor(tag string, now time.Time) *Dialog {
 // needed to reach its sender. side says in which side's form the message is.
 func (c *Call) NoteRequest(m *sipalg.Message, side Side) {
 	if side == c.From {
-		c.nearTarget, c.nearRoutes = contact(m), m.Values("Record-Route")
+		c.nearTarget, c.nearRoutes = strings.Clone(contact(m)), clones(m.Values("Record-Route"))
 	} else {
 		c.farRoutes = len(m.Values("Record-Route"))
 	}
@@ -98,18 +99,18 @@ func (c *Call) NoteResponse(d *Dialog, m *sipalg.Message, side Side) {
 	e := &d.Ends[side]
 	if side == c.From {
 		// This side holds the caller: it is reached through the record-route of its own INVITE.
-		e.Party, e.Peer = m.Get("From"), m.Get("To")
+		e.Party, e.Peer = strings.Clone(m.Get("From")), strings.Clone(m.Get("To"))
 		e.Target, e.Routes = c.nearTarget, c.nearRoutes
 		return
 	}
-	e.Party, e.Peer = m.Get("To"), m.Get("From")
+	e.Party, e.Peer = strings.Clone(m.Get("To")), strings.Clone(m.Get("From"))
 	if t := contact(m); t != "" {
-		e.Target = t
+		e.Target = strings.Clone(t)
 	}
 	// The response repeats the routes of the request as it left us; what stands above them was added beyond us.
 	rr := m.Values("Record-Route")
 	if len(rr) >= c.farRoutes {
-		rr = slices.Clone(rr[:len(rr)-c.farRoutes])
+		rr = clones(rr[:len(rr)-c.farRoutes])
 		slices.Reverse(rr)
 		e.Routes = rr
 	}
@@ -119,8 +120,17 @@ func (c *Call) NoteResponse(d *Dialog, m *sipalg.Message, side Side) {
 // or their 2xx, in the form of the sender's own side.
 func (d *Dialog) NoteTarget(m *sipalg.Message, from Side) {
 	if t := contact(m); t != "" {
-		d.Ends[from].Target = t
+		d.Ends[from].Target = strings.Clone(t)
 	}
+}
+
+// clones copies a list with its texts.
+func clones(list []string) []string {
+	var out []string
+	for _, s := range list {
+		out = append(out, strings.Clone(s))
+	}
+	return out
 }
 
 // contact gives the URI of the first Contact, or "".

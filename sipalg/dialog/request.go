@@ -274,6 +274,9 @@ func (d *Dialog) subscribe(event string, end time.Time) bool {
 	if _, ok := d.subs[event]; !ok && len(d.subs) >= MaxSubscriptions {
 		return false
 	}
+	if d.subs == nil {
+		d.subs = make(map[string]time.Time)
+	}
 	d.subs[event] = end
 	return true
 }
@@ -292,7 +295,7 @@ func (d *Dialog) notified(m *sipalg.Message, now time.Time) {
 	}
 	for p := range strings.SplitSeq(params, ";") {
 		if name, v, ok := strings.Cut(strings.TrimSpace(p), "="); ok && strings.EqualFold(name, "expires") {
-			if n, ok := number(v); ok && d.subs != nil {
+			if n, ok := number(v); ok {
 				d.subscribe(key, now.Add(time.Duration(n)*time.Second+TransactionTimeout))
 			}
 		}

@@ -74,6 +74,9 @@ func (c *Call) add(m *sipalg.Message, from Side, now time.Time) *Transaction {
 	if m.Method == "INVITE" {
 		t.deadline = now.Add(InviteTimeout)
 	}
+	if c.txs == nil {
+		c.txs = make(map[txKey]*Transaction)
+	}
 	c.txs[txKey{from, via.Branch, m.Method}] = t
 	return t
 }
