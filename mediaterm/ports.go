@@ -17,7 +17,8 @@ const (
 // portPool hands out the port pairs of one address in rotation: the pair given is the
 // next free one after the last given, so that a port comes back as late as possible.
 // A freed pair rests, with its sockets closed, so that a new call does not hear packets
-// still on their way to the old one. Not for concurrent use.
+// still on their way to the old one: for the whole rest while others are free, else for leastRest, since a call
+// refused is worse than a stray packet. Not for concurrent use.
 type portPool struct {
 	addr  netip.Addr
 	first uint16 // RTP port of pair 0, even
@@ -44,7 +45,7 @@ func newPortPool(addr netip.Addr, lo, hi uint16, rest time.Duration) *portPool {
 func (p *portPool) take(now time.Time, class, classes int) (rtp uint16, ok bool) {
 	p.wake(now)
 	if p.used+len(p.queue) >= len(p.state) {
-		return 0, false
+		return p.takeResting(now, class, classes)
 	}
 	for i := range p.state {
 		pair := (p.next + i) % len(p.state)
@@ -56,6 +57,28 @@ func (p *portPool) take(now time.Time, class, classes int) (rtp uint16, ok bool)
 		p.used++
 		p.most = max(p.most, p.used)
 		return p.port(pair), true
+	}
+	return p.takeResting(now, class, classes)
+}
+
+// leastRest is how long a freed pair rests in any case.
+const leastRest = 5 * time.Second
+
+// takeResting takes the pair of a class that has rested longest.
+func (p *portPool) takeResting(now time.Time, class, classes int) (rtp uint16, ok bool) {
+	for i, r := range p.queue {
+		if p.rest-r.till.Sub(now) < leastRest {
+			break
+		}
+		if p.classOf(r.pair, classes) != class {
+			continue
+		}
+		copy(p.queue[1:i+1], p.queue[:i])
+		p.queue = p.queue[1:]
+		p.state[r.pair] = pairUsed
+		p.used++
+		p.most = max(p.most, p.used)
+		return p.port(r.pair), true
 	}
 	return 0, false
 }
@@ -87,9 +110,7 @@ func (p *portPool) wake(now time.Time) {
 		p.state[p.queue[n].pair] = pairFree
 		n++
 	}
-	if n > 0 {
-		p.queue = append(p.queue[:0], p.queue[n:]...)
-	}
+	p.queue = p.queue[n:]
 }
 
 // untake gives back a pair that was never bound: it need not rest.

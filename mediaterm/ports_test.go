@@ -53,16 +53,26 @@ func TestPortRestAndExhaustion(t *testing.T) {
 	}
 	streams[1].Close()
 	streams[1].Close()
-	c.add(59 * time.Second)
+	c.add(leastRest - time.Nanosecond)
 	if _, err := term.NewStream(params); !errors.Is(err, ErrNoPorts) {
 		t.Errorf("a resting port was given: %v", err)
 	}
 	if got := term.Counters(); got.InUse != 4 || got.Resting != 2 || got.MostInUse != 6 || got.PortPairs != 6 || got.RefusedPorts != 2 || got.Streams != 2 {
 		t.Errorf("counters %+v", got)
 	}
-	c.add(time.Second)
+	c.add(time.Nanosecond)
 	s, err := term.NewStream(params)
 	if err != nil || s.Local(Outside).Port() != 21004 {
+		t.Errorf("after the least rest: %v", err)
+	}
+	streams[2].Close()
+	s.Close()
+	c.add(DefaultRest - time.Nanosecond)
+	if s, err = term.NewStream(params); err != nil || s.Local(Outside).Port() != 21006 {
+		t.Errorf("where all others are in use or rest, the one that has rested longest: %v", err)
+	}
+	c.add(time.Nanosecond)
+	if s, err = term.NewStream(params); err != nil || s.Local(Outside).Port() != 21004 {
 		t.Errorf("after the rest: %v", err)
 	}
 }

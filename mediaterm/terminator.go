@@ -16,7 +16,7 @@ const (
 	DefaultMinPort    = 16384
 	DefaultMaxPort    = 32767
 	DefaultRest       = 60 * time.Second
-	DefaultMaxStreams = 10000
+	DefaultMaxStreams = 20000
 )
 
 // portTries bounds the pairs tried for one stream when others hold ports of the range:
@@ -35,7 +35,7 @@ type Config struct {
 	MaxPort    uint16           // 0: 32767; included
 	NoRTCP     bool             // drop RTCP in both directions (`no rtcp`)
 	Rest       time.Duration    // of freed ports; 0: 60 s; negative: none
-	MaxStreams int              // 0: 10000
+	MaxStreams int              // 0: 20000
 	Log        *slog.Logger     // nil: discarded
 	Now        func() time.Time // nil: time.Now
 	// OnEvent is called from one goroutine, in order. It may close the stream, not the
