@@ -106,7 +106,7 @@ func newCallAgent(l *Lab, e *Enterprise) *CallAgent {
 // Start starts the call agent and returns when it answers.
 func (c *CallAgent) Start(t T) {
 	t.Helper()
-	c.proc = startKamailio(t, c.lab, c.e.UCMHost, "ucm-"+c.e.Letter, c.file)
+	c.proc = startKamailio(t, c.lab, c.e.UCMHost, "ucm-"+c.e.Letter, c.file, "")
 	c.lab.onClose(c.proc.Kill)
 	Until(t, 20*time.Second, "call agent "+c.e.Letter+" answers on its control socket", func() bool {
 		_, err := c.RPC("core.uptime")
@@ -176,15 +176,19 @@ func (c *CallAgent) RPC(method string, params ...any) (json.RawMessage, error) {
 }
 
 // startKamailio runs kamailio on a configuration file, small and in the
-// foreground.
-func startKamailio(t T, l *Lab, h *Host, name, file string) *Process {
+// foreground; on one core, for measurements, not that small.
+func startKamailio(t T, l *Lab, h *Host, name, file, core string) *Process {
 	t.Helper()
 	runDir := filepath.Join(l.Dir, name+"-run")
 	if err := os.MkdirAll(runDir, 0o755); err != nil {
 		t.Fatalf("folder of %s: %v", name, err)
 	}
-	p, err := h.Start(name, StartOptions{Dir: l.Dir}, "kamailio", "-w", l.Dir, "-f", file,
-		"-DD", "-E", "-m", "32", "-M", "4", "-Y", runDir, "-P", filepath.Join(runDir, "pid"))
+	args := []string{"kamailio", "-w", l.Dir, "-f", file, "-DD", "-E", "-M", "4", "-Y", runDir, "-P", filepath.Join(runDir, "pid"), "-m", "32"}
+	if core != "" {
+		args = append([]string{"taskset", "-c", core}, args...)
+		args[len(args)-1] = "512"
+	}
+	p, err := h.Start(name, StartOptions{Dir: l.Dir}, args...)
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -192,14 +196,21 @@ func startKamailio(t T, l *Lab, h *Host, name, file string) *Process {
 	return p
 }
 
+// The range of media ports of measurements with many calls: some 32,000 pairs.
+const manyPortsFrom, manyPortsTo = 1024, 65535
+
 // startRTPengine runs rtpengine and returns when it serves: Kamailio looks for it once at its start.
-func startRTPengine(t T, l *Lab, h *Host, name string, interfaces ...string) *Process {
+func startRTPengine(t T, l *Lab, h *Host, name, core string, interfaces ...string) *Process {
 	t.Helper()
 	args := append([]string{
 		"rtpengine", "--config-file=none", "--foreground",
 		"--listen-ng=127.0.0.1:2223", "--table=-1", "--port-min=16384", "--port-max=32767", "--num-threads=1",
 		"--log-stderr", "--log-level=5",
 	}, interfaces...)
+	if core != "" {
+		args = append([]string{"taskset", "-c", core}, args...)
+		args = append(args, fmt.Sprintf("--port-min=%d", manyPortsFrom), fmt.Sprintf("--port-max=%d", manyPortsTo))
+	}
 	p, err := h.Start(name, StartOptions{}, args...)
 	if err != nil {
 		t.Fatalf("%v", err)
@@ -268,11 +279,11 @@ loadmodule "maxfwd.so"
 loadmodule "textops.so"
 loadmodule "siputils.so"
 loadmodule "xlog.so"
-loadmodule "sdpops.so"
-loadmodule "rtpengine.so"
 modparam("tls", "config", "{{.TLS}}")
+{{if .Media}}loadmodule "sdpops.so"
+loadmodule "rtpengine.so"
 modparam("rtpengine", "rtpengine_sock", "udp:127.0.0.1:2223")
-modparam("rr", "enable_double_rr", 1)
+{{end}}modparam("rr", "enable_double_rr", 1)
 
 request_route {
   if (!mf_process_maxfwd_header("10")) { sl_send_reply("483", "Too Many Hops"); exit; }
@@ -282,9 +293,9 @@ request_route {
       if (is_method("ACK") && t_check_trans()) t_relay();
       exit;
     }
-    if (is_method("BYE")) rtpengine_delete();
+{{if .Media}}    if (is_method("BYE")) rtpengine_delete();
     if (is_method("INVITE")) route(MEDIA);
-    t_relay();
+{{end}}    t_relay();
     exit;
   }
   if (is_method("CANCEL")) { if (t_check_trans()) t_relay(); exit; }
@@ -298,10 +309,10 @@ request_route {
     $du = "sip:{{.FarMapped}}:{{.Port}};transport=tls";
     $fs = "tls:{{.Mapped}}:{{.Port}}";
   }
-  if (is_method("INVITE")) route(MEDIA);
-  t_relay();
+{{if .Media}}  if (is_method("INVITE")) route(MEDIA);
+{{end}}  t_relay();
 }
-route[MEDIA] {
+{{if .Media}}route[MEDIA] {
   if (!has_body("application/sdp")) { t_on_reply("ANSWER"); return; }
   if ($pr == "tls") rtpengine_offer("replace-origin ICE=remove RTP/AVP direction=outside direction=inside");
   else rtpengine_offer("replace-origin ICE=remove RTP/SAVP DTLS=off direction=inside direction=outside");
@@ -310,7 +321,7 @@ route[MEDIA] {
 onreply_route[ANSWER] {
   if (has_body("application/sdp")) rtpengine_answer("replace-origin");
 }
-`))
+{{end}}`))
 
 // newForeignEdge writes the configuration.
 func newForeignEdge(l *Lab, e *Enterprise) *ForeignEdge {
@@ -321,7 +332,7 @@ func newForeignEdge(l *Lab, e *Enterprise) *ForeignEdge {
 		"Sections": []string{"server", "client"}, "Key": e.KeyFile, "Cert": e.CertFile, "CA": l.CA.File,
 	})
 	writeTemplate(l.T, f.file, foreignEdgeConfig, map[string]any{
-		"Mapped": e.Mapped, "Inside": e.InsideIP, "UCM": e.UCMIP, "FarMapped": e.far.Mapped, "Port": TrunkPort, "TLS": tlsFile,
+		"Mapped": e.Mapped, "Inside": e.InsideIP, "UCM": e.UCMIP, "FarMapped": e.far.Mapped, "Port": TrunkPort, "TLS": tlsFile, "Media": !e.side.NoMedia,
 	})
 	return f
 }
@@ -329,10 +340,12 @@ func newForeignEdge(l *Lab, e *Enterprise) *ForeignEdge {
 // Start starts both programs and returns when they serve.
 func (f *ForeignEdge) Start(t T) {
 	t.Helper()
-	f.rtpe = startRTPengine(t, f.lab, f.e.EdgeHost, "rtpengine-"+f.e.Letter,
-		fmt.Sprintf("--interface=inside/%s", f.e.MediaIn), fmt.Sprintf("--interface=outside/%s", f.e.MediaOut))
+	if !f.e.side.NoMedia {
+		f.rtpe = startRTPengine(t, f.lab, f.e.EdgeHost, "rtpengine-"+f.e.Letter, f.e.side.Core,
+			fmt.Sprintf("--interface=inside/%s", f.e.MediaIn), fmt.Sprintf("--interface=outside/%s", f.e.MediaOut))
+	}
 	f.lab.onClose(f.Stop)
-	f.kam = startKamailio(t, f.lab, f.e.EdgeHost, "edge-"+f.e.Letter, f.file)
+	f.kam = startKamailio(t, f.lab, f.e.EdgeHost, "edge-"+f.e.Letter, f.file, f.e.side.Core)
 	Until(t, 20*time.Second, "the foreign edge listens", func() bool {
 		out, err := f.e.EdgeHost.Run("ss", "-Hltn", "sport", "=", fmt.Sprintf(":%d", TrunkPort))
 		return err == nil && len(nonEmptyLines(out)) == 2 || !f.kam.Running()
@@ -350,5 +363,7 @@ func (f *ForeignEdge) Stop() {
 	if f.kam != nil {
 		f.kam.Kill()
 	}
-	f.rtpe.Stop(syscall.SIGTERM, 5*time.Second)
+	if f.rtpe != nil {
+		f.rtpe.Stop(syscall.SIGTERM, 5*time.Second)
+	}
 }

@@ -77,8 +77,10 @@ type Side struct {
 	// Confined runs the proxy with the capabilities of image/imeproxy.service alone, and as another user where this machine
 	// has one to give.
 	Confined bool
-	// Core runs the proxy on this one processor, "" on all.
+	// Core runs the edge on this one processor, "" on all.
 	Core string
+	// NoMedia leaves rtpengine out of a foreign edge: session descriptions pass as they are.
+	NoMedia bool
 }
 
 // Enterprise is one of the two companies of the lab.

@@ -219,9 +219,9 @@ func (p *PSTN) Start(t T) {
 	for _, e := range p.lab.Enterprises() {
 		args = append(args, fmt.Sprintf("--interface=%s/%s", e.Letter, e.PSTNIP))
 	}
-	p.rtpe = startRTPengine(t, p.lab, p.lab.PSTNHost, "rtpengine-pstn", args...)
+	p.rtpe = startRTPengine(t, p.lab, p.lab.PSTNHost, "rtpengine-pstn", "", args...)
 	p.lab.onClose(func() { p.rtpe.Stop(syscall.SIGTERM, 5*time.Second) })
-	p.kam = startKamailio(t, p.lab, p.lab.PSTNHost, "pstn", p.file)
+	p.kam = startKamailio(t, p.lab, p.lab.PSTNHost, "pstn", p.file, "")
 	p.lab.onClose(p.kam.Kill)
 	awaitListening(t, p.kam, p.lab.PSTNHost, "-Hlun", 5060)
 }
@@ -232,7 +232,7 @@ func (p *PSTN) Log() string { return p.kam.Log() }
 // Start starts the PBX and returns when it serves.
 func (p *PBX) Start(t T) {
 	t.Helper()
-	p.kam = startKamailio(t, p.lab, p.e.PBXHost, "pbx-"+p.e.Letter, p.file)
+	p.kam = startKamailio(t, p.lab, p.e.PBXHost, "pbx-"+p.e.Letter, p.file, "")
 	p.lab.onClose(p.kam.Kill)
 	awaitListening(t, p.kam, p.e.PBXHost, "-Hltn", 5060)
 }

@@ -14,16 +14,36 @@ func main() {
 	rate := flag.Int("rate", 100, "calls per second")
 	calls := flag.Int("calls", 3000, "calls in all")
 	hold := flag.Duration("hold", 10*time.Second, "how long a call stands")
+	part := flag.String("part", "", "`two`: through two edges alone; `one`: through one edge, on a core of its own, alone; empty: both")
+	var o edgeOptions
+	flag.IntVar(&o.rounds, "edge-rounds", 5, "rounds of the calls through one edge")
+	flag.IntVar(&o.rate, "edge-rate", 150, "their calls per second")
+	flag.IntVar(&o.calls, "edge-calls", 600, "calls of a round")
+	flag.IntVar(&o.most, "edge-most", 4000, "highest rate that is tried")
+	flag.IntVar(&o.connections, "connections", 1000, "TLS connections while calls stand")
+	flag.IntVar(&o.standing, "standing", 10000, "calls that stand")
+	flag.IntVar(&o.pace, "pace", 100, "set-ups per second beside them")
 	flag.Parse()
-	os.Exit(run(testbed.LoadOptions{Rate: *rate, Calls: *calls, Hold: *hold}))
+	if err := testbed.Enter(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+	status := 0
+	if *part != "one" {
+		status = run(testbed.LoadOptions{Rate: *rate, Calls: *calls, Hold: *hold})
+	}
+	if *part != "two" {
+		t := testbed.NewConsole("bench")
+		t.Do(func() { oneEdge(t, o) })
+		if t.Failed() {
+			status = 1
+		}
+	}
+	os.Exit(status)
 }
 
 // run returns the exit status.
 func run(o testbed.LoadOptions) int {
-	if err := testbed.Enter(); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		return 1
-	}
 	fmt.Printf("%d calls of %v each at %d a second, TCP inside, mutual TLS 1.3 between the edges, no sound.\n\n", o.Calls, o.Hold, o.Rate)
 	fmt.Println("| edge | program | calls/s | failed | most calls | CPU per call | calls/s per core | memory idle | memory per call |")
 	fmt.Println("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"imeproxy/testbed"
+)
+
+// edgeOptions of the measurements of one edge on a core of its own.
+type edgeOptions struct {
+	rounds, rate, calls         int
+	connections, standing, pace int
+	most                        int
+}
+
+// loadConnections is how many TLS connections the calls share: imeproxy bounds what one of them may open and leave in half a minute.
+const loadConnections = 10
+
+// oneEdge measures imeproxy beside Kamailio, each the only edge between a load that plays both ends. It tells whether calls failed.
+func oneEdge(t *testbed.Console, o edgeOptions) {
+	testbed.PinLoad(t)
+	ime, kam := testbed.StartSignalEdge(t, testbed.SignalImeproxy), testbed.StartSignalEdge(t, testbed.SignalKamailio)
+	both := testbed.StartSignalEdge(t, testbed.SignalRTPengine)
+	edges := []*testbed.SignalEdge{ime, kam, both}
+	for _, e := range edges {
+		e.Load.Connect(t, loadConnections)
+	}
+	fmt.Printf("\nOne edge on core 1, from mutual TLS outside to TCP inside; the load, which plays both ends, on core 0. Calls of 1 s over %d connections.\n\n", loadConnections)
+	costs := testbed.CostOfCalls(t, edges, o.rounds, o.rate, o.calls)
+	fmt.Printf("| edge | CPU-s per 1,000 calls at %d/s, median of %d | of Kamailio's |\n| --- | --- | --- |\n", o.rate, o.rounds)
+	for _, e := range edges {
+		fmt.Printf("| %s | %.3f | %.2f |\n", e.Name, costs[e], costs[e]/costs[kam])
+	}
+	fmt.Printf("\n| edge | highest calls/s without failure | set-up p50 | p99 | core busy | tried (failed) |\n| --- | --- | --- | --- | --- | --- |\n")
+	for _, e := range edges[:2] { // rtpengine has the same core: what is found with it is its own rate
+		best, tried := e.HighestRate(t, 400, o.most)
+		fmt.Printf("| %s | %d | %s | %s | %.0f %% |", e.Name, best.Rate, ms(best.P50), ms(best.P99), 100*best.Busy)
+		for _, s := range tried {
+			fmt.Printf(" %d (%d)", s.Rate, s.Failed)
+		}
+		fmt.Println(" |")
+	}
+	fmt.Printf("\n%d calls that stand over %d TLS connections, and set-ups at %d/s before and meanwhile:\n\n", o.standing, o.connections, o.pace)
+	fmt.Println("| edge | calls refused | set-up p50/p99 before | meanwhile | memory per call | core that standing calls take |\n| --- | --- | --- | --- | --- | --- |")
+	for _, e := range edges[:2] {
+		s := e.Stand(t, o.connections, o.standing, o.pace, 6*time.Second)
+		fmt.Printf("| %s | %d | %s / %s | %s / %s | %.1f kB | %.1f %% |\n", e.Name, s.Refused, ms(s.Before.Delay(0.5)), ms(s.Before.Delay(0.99)),
+			ms(s.With.Delay(0.5)), ms(s.With.Delay(0.99)), float64(s.Memory)/1e3/float64(s.Calls), 100*s.Idle)
+	}
+}
+
+func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000) }
