@@ -344,7 +344,7 @@ func TestKeysKeptBounded(t *testing.T) {
 	for range 20 {
 		l.reinvite(mustKey(t, SuiteCM80))
 	}
-	if n := len(l.tx.legs[Outside].tx.keys); n != keysKept {
+	if n := l.tx.legs[Outside].tx.kept; n != keysKept {
 		t.Errorf("%d keys kept", n)
 	}
 	if l.pass(rtpPacket(1, 1)) == nil {

@@ -79,6 +79,12 @@
 //     routes and neighbours are plainly known (netlink keeps them fresh), else raw IP
 //     packets that the kernel routes. Longer packets than the link takes are fragmented.
 //
+// "xdp" is the same engine, but that frames to neighbours go through a ring of AF_XDP, which takes a
+// quarter of the kernel's work off each. What goes that way passes queueing disciplines and packet
+// sockets by. So it is not used on a link with a queueing discipline that somebody has set, nor while
+// somebody captures packets (lookForCaptures: within a tenth of a second); nor where the link's queues
+// have other owners or the ring fails. Then, and until it works again, frames go by the packet socket.
+//
 // Overload drops the newest packets where they arrive, in the ring or the socket; both are
 // of a size that fills within some 20 ms. A port that gets more than 200 packets in 20 ms
 // is flooded and gives the rest up, so that the others do not suffer; the source that a stream hears has a share

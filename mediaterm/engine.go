@@ -6,7 +6,7 @@ import (
 )
 
 // Side names a leg of a stream.
-type Side int
+type Side uint8
 
 // The two legs: Inside is the network of higher security, Outside the Internet.
 const (
@@ -88,7 +88,8 @@ type EngineSpec struct {
 	// Watcher, when not nil, is told of each authentic RTP packet from the outside; see Instant.
 	Watcher Watcher
 
-	NoRTCP bool // drop RTCP in both directions
+	NoRTCP  bool // drop RTCP in both directions
+	Marking Marking
 }
 
 // EngineStream is one stream in an engine. Safe for concurrent use.

@@ -19,22 +19,6 @@ const (
 	hopLimit    = 64
 )
 
-// Traffic classes as bytes of the IP header: RFC 4594 gives telephony EF and interactive video AF41.
-const (
-	classAudio = 46 << 2
-	classVideo = 34 << 2
-)
-
-func trafficClass(media string) byte {
-	switch media {
-	case "audio":
-		return classAudio
-	case "video":
-		return classVideo
-	}
-	return 0
-}
-
 // putHeaders writes the IP and UDP headers into frame, whose payload begins at headroom. Fragments are allowed (RFC 6864
 // wants the identification then): no ICMP error about a path reaches a socket that is bound to another address.
 func putHeaders(frame []byte, src, dst netip.AddrPort, class byte, id uint16) {

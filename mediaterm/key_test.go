@@ -89,7 +89,7 @@ func TestKeyIsCopied(t *testing.T) {
 	if err := l.tx.setCrypto(Outside, &again, nil); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(l.tx.legs[Outside].tx.keys); n != 1 {
+	if n := l.tx.legs[Outside].tx.kept; n != 1 {
 		t.Errorf("the same key is kept %d times", n)
 	}
 }

@@ -50,34 +50,59 @@ func newContext(k Key) (*srtp.Context, error) {
 // keyUse is what sending and receiving under a key have in common: the key, its pion
 // context or transform of our own, its sources and how much of its lifetime is used. Not
 // for concurrent use.
+//
+// What a packet needs comes first and lies together, the first source included: the state of thousands of calls is not in the cache, and each
+// line of it that must be fetched costs more than the work with it.
 type keyUse struct {
-	key       Key
-	ctx       *srtp.Context // nil: own is used
-	own       *transform
-	crypt     *crypt // of own
-	rtp, rtcp uint64 // packets under this key
-	warned    bool
-	expired   bool
-	full      bool // SSRC limit met and told
+	last     *source // almost every packet has the SSRC of the one before it
+	rtp      uint64  // packets under this key
+	life     uint64  // of them that are allowed
+	crypt    *crypt  // nil: ctx is used, else own
+	overhead int     // bytes that sealing adds to a packet
+	warned   bool
+	expired  bool
+	full     bool // SSRC limit met and told
+	first    source
+	own      transform
 
+	ctx     *srtp.Context
+	key     Key
+	rtcp    uint64
 	sources map[uint32]*source
-	last    *source // almost every packet has the SSRC of the one before it
 }
 
 // source is one SSRC under a key.
 type source struct {
 	ssrc   uint32
+	resync bool   // the context is new and must be told the rollover counter
+	stray  uint16 // packets in a row behind the window
 	index  window // SRTP indices
 	report window // receiving without pion: SRTCP indices
 	rtcp   uint64 // highest SRTCP index; sending with pion: unused
-	resync bool   // the context is new and must be told the rollover counter
-	stray  int    // packets in a row behind the window
 }
 
 // newKeyUse uses pion/srtp when c is nil.
 func newKeyUse(k Key, c *crypt) (*keyUse, error) {
-	u := &keyUse{key: k, crypt: c, sources: map[uint32]*source{}}
+	u := &keyUse{crypt: c, sources: map[uint32]*source{}}
+	u.use(k)
 	return u, u.prepare(k)
+}
+
+// use takes a key and what follows from it for each packet.
+func (u *keyUse) use(k Key) {
+	u.key, u.life, u.overhead = k, k.lifetimeRTP(), k.overhead(kindRTP)
+}
+
+// newSource takes a new SSRC.
+func (u *keyUse) newSource(ssrc uint32) *source {
+	s := &u.first
+	if len(u.sources) > 0 {
+		s = new(source)
+	}
+	s.ssrc = ssrc
+	u.sources[ssrc] = s
+	u.last = s
+	return s
 }
 
 // prepare makes the context or transform for a key.
@@ -85,7 +110,7 @@ func (u *keyUse) prepare(k Key) error {
 	if u.crypt != nil {
 		own, err := newTransform(k, u.crypt.short)
 		if err == nil {
-			u.own = own
+			u.own = *own
 		}
 		return err
 	}
@@ -104,11 +129,6 @@ func (u *keyUse) find(ssrc uint32) *source {
 	return u.sources[ssrc]
 }
 
-func (u *keyUse) add(s *source) {
-	u.sources[s.ssrc] = s
-	u.last = s
-}
-
 // change takes another suite, MKI or lifetime for the same master key and salt. The
 // session keys stay, so the indices must go on.
 func (u *keyUse) change(k Key) error {
@@ -124,7 +144,7 @@ func (u *keyUse) change(k Key) error {
 	if u.key.Lifetime != k.Lifetime {
 		u.warned, u.expired = false, false
 	}
-	u.key = k
+	u.use(k)
 	return nil
 }
 
@@ -143,12 +163,12 @@ func (u *keyUse) spent(kind packetKind) bool {
 	if kind == kindRTCP {
 		return u.rtcp >= u.key.lifetimeRTCP()
 	}
-	return u.rtp >= u.key.lifetimeRTP()
+	return u.rtp >= u.life
 }
 
 // count adds a packet and names the event that it brings about, if any.
 func (u *keyUse) count(kind packetKind) EventKind {
-	used, life := &u.rtp, u.key.lifetimeRTP()
+	used, life := &u.rtp, u.life
 	if kind == kindRTCP {
 		used, life = &u.rtcp, u.key.lifetimeRTCP()
 	}
@@ -174,7 +194,8 @@ func (u *keyUse) wipe() {
 // keyRing is the keys of one direction of a leg, the current one first. In the
 // receiving direction the first `accepted` of them are tried.
 type keyRing struct {
-	keys     []*keyUse
+	keys     [keysKept]*keyUse
+	kept     int
 	active   bool // false: no key is set (nil was), the memory stays
 	accepted int
 }
@@ -187,7 +208,7 @@ func (r *keyRing) set(k *Key, c *crypt) error {
 		return nil
 	}
 	use, at := (*keyUse)(nil), -1
-	for i, u := range r.keys {
+	for i, u := range r.keys[:r.kept] {
 		if u.key.sameMaterial(*k) {
 			use, at = u, i
 			break
@@ -212,14 +233,15 @@ func (r *keyRing) set(k *Key, c *crypt) error {
 		copy(r.keys[1:at+1], r.keys[:at])
 		r.keys[0] = use
 	default:
-		r.keys = append([]*keyUse{use}, r.keys...)
-		r.accepted++
-		if len(r.keys) > keysKept {
-			r.keys[keysKept].wipe()
-			r.keys = r.keys[:keysKept]
+		if r.kept == keysKept {
+			r.keys[keysKept-1].wipe()
 		}
+		r.kept = min(r.kept+1, keysKept)
+		copy(r.keys[1:], r.keys[:keysKept-1])
+		r.keys[0] = use
+		r.accepted++
 	}
-	r.accepted = min(r.accepted, len(r.keys))
+	r.accepted = min(r.accepted, r.kept)
 	r.active = true
 	return nil
 }
@@ -233,10 +255,10 @@ func (r *keyRing) current() *keyUse {
 }
 
 func (r *keyRing) wipe() {
-	for _, u := range r.keys {
+	for _, u := range r.keys[:r.kept] {
 		u.wipe()
 	}
-	r.keys, r.active, r.accepted = nil, false, 0
+	*r = keyRing{}
 }
 
 // seal protects a packet under the key into dst. The event, when not empty, is to be
@@ -254,11 +276,10 @@ func (u *keyUse) seal(dst, pkt []byte, kind packetKind, h rtpHeader, hdr *rtp.He
 			u.full = true
 			return nil, EventSSRCLimit, errSSRCs
 		}
-		s = &source{ssrc: h.ssrc}
-		u.add(s)
+		s = u.newSource(h.ssrc)
 	}
 	u.last = s
-	if u.own != nil {
+	if u.crypt != nil {
 		return u.sealOwn(dst, pkt, kind, h, s)
 	}
 	var out []byte
@@ -307,6 +328,9 @@ func (s *source) strayed(v verdict) EventKind {
 	if v != tooOld {
 		return ""
 	}
+	if s.stray > restartPackets {
+		return ""
+	}
 	s.stray++
 	if s.stray == restartPackets {
 		return EventSequenceRestart
@@ -336,7 +360,7 @@ func (u *keyUse) open(dst, pkt []byte, kind packetKind, ssrc uint32, seq uint16,
 		}
 		return o, errSSRCs
 	}
-	if u.own != nil {
+	if u.crypt != nil {
 		return u.openOwn(dst, pkt, kind, ssrc, seq, s)
 	}
 	var index uint64
@@ -360,8 +384,7 @@ func (u *keyUse) open(dst, pkt []byte, kind packetKind, ssrc uint32, seq uint16,
 	}
 	o := opened{plain: out, newer: true, event: u.count(kind)}
 	if s == nil {
-		s = &source{ssrc: ssrc}
-		u.add(s)
+		s = u.newSource(ssrc)
 		index = indexGuess(0, seq)
 		if kind == kindRTCP {
 			index = srtcpIndex(pkt, u.key)
@@ -423,8 +446,7 @@ func (u *keyUse) openOwn(dst, pkt []byte, kind packetKind, ssrc uint32, seq uint
 // learned is the source of a packet that has authenticated.
 func (u *keyUse) learned(s *source, ssrc uint32) *source {
 	if s == nil {
-		s = &source{ssrc: ssrc}
-		u.add(s)
+		return u.newSource(ssrc)
 	}
 	u.last = s
 	return s

@@ -8,7 +8,7 @@ import (
 )
 
 // port is one of a leg's two local ports.
-type port int
+type port uint8
 
 const (
 	portRTP port = iota
@@ -16,7 +16,7 @@ const (
 )
 
 // cryptoMode of a leg.
-type cryptoMode int
+type cryptoMode uint8
 
 const (
 	modeClosed cryptoMode = iota // SetCrypto has not been called: nothing passes
@@ -25,22 +25,25 @@ const (
 )
 
 // leg is the state of one side of a relay; the relay's mutex guards it.
+//
+// What each packet needs comes first, see keyUse.
 type leg struct {
 	side   Side
+	mode   cryptoMode
+	rx, tx keyRing
 	local  netip.AddrPort
-	remote Remote // as signalled now; zero RTP: hold
-	known  Remote // last remote that was not a hold: what plain packets are checked against
-
+	remote Remote            // as signalled now; zero RTP: hold
 	source [2]netip.AddrPort // by local port: where packets come from
 	locked [2]bool           // false with a source: SetRemote opened the lock again
 
-	mode   cryptoMode
-	tx, rx keyRing
-	crypt  *crypt // nil: pion/srtp
-
-	stats      LegStats
+	clockPT    uint8  // of the last packet
+	clockHz    uint32 // of clockPT; 0: to be looked up
 	receptions receptions
-	reporting  reporting
+	stats      LegStats
+
+	known     Remote // last remote that was not a hold: what plain packets are checked against
+	crypt     *crypt // nil: pion/srtp
+	reporting reporting
 }
 
 // setRemote opens the source lock. The source learned stays the target while the
@@ -67,7 +70,7 @@ func (l *leg) setCrypto(local, remote *Key) error {
 		}
 	}
 	// Contexts are made before anything changes, so that an error leaves the leg as it was.
-	tx, rx := l.tx.snapshot(), l.rx.snapshot()
+	tx, rx := l.tx, l.rx
 	if err := tx.set(local, l.crypt); err != nil {
 		return err
 	}
@@ -80,11 +83,6 @@ func (l *leg) setCrypto(local, remote *Key) error {
 		l.mode = modePlain
 	}
 	return nil
-}
-
-func (r keyRing) snapshot() keyRing {
-	r.keys = append([]*keyUse(nil), r.keys...)
-	return r
 }
 
 // expected is the signalled address that packets on a local port should come from.

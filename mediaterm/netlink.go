@@ -1,19 +1,21 @@
 package mediaterm
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // eventGroups are the changes that a way depends on.
-const eventGroups = unix.RTMGRP_NEIGH | unix.RTMGRP_LINK | unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV4_IFADDR | 1<<(unix.RTNLGRP_IPV4_RULE-1)
+const eventGroups = unix.RTMGRP_NEIGH | unix.RTMGRP_LINK | unix.RTMGRP_TC | unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV4_IFADDR | 1<<(unix.RTNLGRP_IPV4_RULE-1)
 
 // Neighbour states in which the hardware address may be used.
 const neighbourUsable = unix.NUD_REACHABLE | unix.NUD_PERMANENT | unix.NUD_STALE | unix.NUD_DELAY | unix.NUD_PROBE
@@ -29,10 +31,14 @@ type netlinkConn struct {
 	links map[int32]linkInfo
 }
 
+// plainQueues are the queueing disciplines that links have when nobody has asked for any.
+var plainQueues = []string{"noqueue", "noop", "mq", "pfifo_fast", "fq_codel", "fq"}
+
 type linkInfo struct {
-	ok  bool // up, Ethernet, with ARP
-	mac [6]byte
-	mtu int
+	ok     bool // up, Ethernet, with ARP
+	mac    [6]byte
+	mtu    int
+	shaped bool
 }
 
 func openNetlink(groups uint32) (*netlinkConn, error) {
@@ -168,6 +174,7 @@ func (c *netlinkConn) lookup(src, dst netip.Addr) *linkState {
 		}
 	}
 	link := c.link(way.index)
+	way.shaped = link.shaped
 	if link.mtu > ipLen+8 {
 		way.mtu = link.mtu
 	}
@@ -209,6 +216,8 @@ func (c *netlinkConn) link(index int32) linkInfo {
 			l.mac, hasMAC = [6]byte(v), true
 		case typ == unix.IFLA_MTU && len(v) == 4:
 			l.mtu = int(binary.NativeEndian.Uint32(v))
+		case typ == unix.IFLA_QDISC:
+			l.shaped = !slices.Contains(plainQueues, string(bytes.TrimRight(v, "\x00")))
 		}
 	}
 	l.ok = l.ok && hasMAC

@@ -24,6 +24,7 @@ type linkState struct {
 	ether  [etherLen]byte
 	mtu    int
 	via    netip.Addr // the neighbour; invalid when there is none
+	shaped bool       // the link has a queueing discipline that must not be gone round
 }
 
 // unknownWay leaves everything to the kernel.

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"sync"
 	"time"
-	"unsafe"
 
 	"github.com/pion/rtp"
 )
@@ -44,16 +43,16 @@ type departure struct {
 // of a stream meet there, which at some hundred packets a second they practically never
 // do. Engine tproxy has one for all streams of a worker and takes it once a batch.
 type relay struct {
+	mu      *sync.Mutex // guards legs, clocks and wiped
+	watcher Watcher     // nil: nobody watches
+	wiped   bool
 	noRTCP  bool
-	media   string
-	now     func() time.Time
-	emit    func(Event)
-	watcher Watcher // nil: nobody watches
+	legs    [2]leg
+	clocks  map[uint8]uint32
 
-	mu     *sync.Mutex // guards everything that follows
-	legs   [2]leg
-	clocks map[uint8]uint32
-	wiped  bool
+	media string
+	now   func() time.Time
+	emit  func(Event)
 }
 
 // newRelay makes a relay with a mutex of its own that uses pion/srtp.
@@ -105,7 +104,7 @@ func (r *relay) take(side Side, p port, src netip.AddrPort, pkt []byte, kind pac
 		in.stats.RxRTPPackets++
 		in.stats.RxRTPBytes += uint64(len(pkt))
 		in.stats.SSRC, in.stats.PayloadType = h.ssrc, h.payloadType
-		in.receptions.packet(h, r.clock(h.payloadType), now)
+		in.receptions.packet(h, r.clock(in, h.payloadType), now)
 		if r.watcher != nil && side == Outside && in.mode == modeSecure { // in the clear anyone could have sent it
 			r.watcher.Watch(Instant(now), WatchedPacket{
 				SSRC: h.ssrc, Timestamp: h.timestamp, Seq: h.seq, PayloadType: h.payloadType, PayloadLength: payloadLen(plain),
@@ -119,39 +118,6 @@ func (r *relay) take(side Side, p port, src netip.AddrPort, pkt []byte, kind pac
 	}
 	in.stats.LastPacket = now
 	return r.depart(&r.legs[side.other()], kind, h, plain, sc)
-}
-
-// touch loads a word of each cache line that a packet from side is about to need, see worker.touch. The caller holds the mutex.
-func (r *relay) touch(side Side) uint64 {
-	in, out := &r.legs[side], &r.legs[side.other()]
-	sum := in.stats.RxRTPPackets + in.stats.Drops.Malformed + out.stats.TxRTPBytes + uint64(in.source[0].Port()) + uint64(out.source[0].Port()) +
-		uint64(out.remote.RTP.Port()) + uint64(in.mode) + uint64(out.mode)
-	if len(in.receptions.list) > 0 {
-		sum += in.receptions.list[0].received
-	}
-	if u := in.rx.current(); u != nil && in.rx.accepted > 0 {
-		sum += u.touch()
-	}
-	if u := out.tx.current(); u != nil {
-		sum += u.touch()
-	}
-	return sum
-}
-
-func (u *keyUse) touch() uint64 {
-	sum := u.rtp
-	if u.last != nil {
-		sum += u.last.index.highest + u.last.report.highest
-	}
-	if t := u.own; t != nil {
-		sum += uint64(t.rtp.salt[0]) + uint64(t.rtp.mac.outer[0]) + uint64(t.rtp.tag)
-		if p := t.rtp.ctr.state; p != nil {
-			for at := uintptr(0); at < 256; at += 64 {
-				sum += uint64(*(*byte)(unsafe.Add(p, at)))
-			}
-		}
-	}
-	return sum
 }
 
 // Watcher is told of each RTP packet from the outside that is authentic and no replay. It must not block, and may be called by
@@ -248,7 +214,11 @@ func (r *relay) depart(l *leg, kind packetKind, h rtpHeader, plain []byte, sc *s
 		drops.TxNoKey++
 		return departure{}, false
 	}
-	if len(plain)+key.key.overhead(kind) >= maxDatagram {
+	overhead := key.overhead
+	if kind == kindRTCP {
+		overhead = key.key.overhead(kind)
+	}
+	if len(plain)+overhead >= maxDatagram {
 		drops.TxTooLong++
 		return departure{}, false
 	}
@@ -290,11 +260,16 @@ func (r *relay) tell(kind EventKind, side Side, src netip.AddrPort) {
 	r.emit(Event{Kind: kind, Side: side, Source: src})
 }
 
-func (r *relay) clock(pt uint8) uint32 {
-	if hz, ok := r.clocks[pt]; ok {
-		return hz
+// clock is that of a payload type. The leg keeps the last one: a look into the map costs as much as the encryption.
+func (r *relay) clock(l *leg, pt uint8) uint32 {
+	if l.clockHz == 0 || l.clockPT != pt {
+		hz, ok := r.clocks[pt]
+		if !ok {
+			hz = clockRate(pt, r.media)
+		}
+		l.clockPT, l.clockHz = pt, hz
 	}
-	return clockRate(pt, r.media)
+	return l.clockHz
 }
 
 // setClockRate tells the clock of a dynamic payload type (a=rtpmap).
@@ -305,6 +280,9 @@ func (r *relay) setClockRate(pt uint8, hz uint32) {
 		r.clocks = map[uint8]uint32{}
 	}
 	r.clocks[pt&0x7f] = hz
+	for i := range r.legs {
+		r.legs[i].clockHz = 0
+	}
 }
 
 func (r *relay) setRemote(side Side, remote Remote) error {

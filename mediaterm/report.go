@@ -96,7 +96,7 @@ func (r *relay) blocks(side Side, p []byte, count int, now time.Time) {
 		f := &in.last
 		f.At, f.SSRC, f.LossPercent = now, b.SSRC, float64(b.FractionLost)*100/256
 		f.Lost = int32(b.TotalLost<<8) >> 8 // 24 bits, signed
-		f.JitterMS = float64(b.Jitter) * 1000 / float64(r.clock(out.stats.PayloadType))
+		f.JitterMS = float64(b.Jitter) * 1000 / float64(r.clock(out, out.stats.PayloadType))
 		f.RoundTrip, f.RoundTripMS = r.legs[side.other()].reporting.roundTrip(b.LastSenderReport, b.Delay, now)
 		f.Reports++
 	}

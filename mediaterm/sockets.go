@@ -9,8 +9,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // EngineSockets is the name of the portable engine.
@@ -59,7 +57,7 @@ func (e *socketEngine) Open(spec EngineSpec) (EngineStream, error) {
 				return nil, err
 			}
 			_ = conn.SetReadBuffer(bufferSize(p, spec.Media)) // a smaller buffer still works
-			setClass(conn, trafficClass(spec.Media))
+			setClass(conn, spec.Marking.class(spec.Media))
 			s.conns[side][p] = conn
 		}
 	}
@@ -69,18 +67,6 @@ func (e *socketEngine) Open(spec EngineSpec) (EngineStream, error) {
 		}
 	}
 	return s, nil
-}
-
-// setClass marks what is sent. Media passes without it too.
-func setClass(conn *net.UDPConn, class byte) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return
-	}
-	_ = raw.Control(func(fd uintptr) {
-		_ = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TOS, int(class))
-		_ = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_TCLASS, int(class))
-	})
 }
 
 func bufferSize(p port, media string) int {

@@ -156,7 +156,8 @@ func (r *reception) interval(h rtpHeader, hz uint32, now time.Time) {
 // receptions holds the SSRCs of a leg. Not for concurrent use.
 type receptions struct {
 	list    []reception
-	evicted uint64 // lost by SSRCs that made room
+	evicted uint64       // lost by SSRCs that made room
+	first   [1]reception // memory of list while there is one SSRC
 }
 
 func (rs *receptions) packet(h rtpHeader, hz uint32, now time.Time) {
@@ -165,6 +166,9 @@ func (rs *receptions) packet(h rtpHeader, hz uint32, now time.Time) {
 			rs.list[i].packet(h, hz, now)
 			return
 		}
+	}
+	if rs.list == nil {
+		rs.list = rs.first[:0]
 	}
 	if len(rs.list) < statsSources {
 		rs.list = append(rs.list, reception{})

@@ -92,12 +92,12 @@ func TestClockRates(t *testing.T) {
 		want  uint32
 	}{{0, "audio", 8000}, {9, "audio", 8000}, {6, "audio", 16000}, {10, "audio", 44100}, {14, "audio", 90000}, {34, "video", 90000}, {96, "video", 90000}, {111, "audio", 8000}} {
 		l.tx.media = c.media
-		if got := l.tx.clock(c.pt); got != c.want {
+		if got := l.tx.clock(&l.tx.legs[Inside], c.pt); got != c.want {
 			t.Errorf("payload type %d of %s: %d Hz, want %d", c.pt, c.media, got, c.want)
 		}
 	}
 	l.tx.setClockRate(111, 48000)
-	if got := l.tx.clock(111); got != 48000 {
+	if got := l.tx.clock(&l.tx.legs[Inside], 111); got != 48000 {
 		t.Errorf("told clock: %d", got)
 	}
 }

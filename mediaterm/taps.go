@@ -45,19 +45,24 @@ func (e *TProxy) tap() (links []string, err error) {
 		if err := w.tap(found, taps); err != nil {
 			return nil, err
 		}
+		w.output(found)
 	}
 	return links, nil
 }
 
-// relink taps links again that were removed and made anew.
+// relink taps links again that were removed and made anew, and sends through AF_XDP again where that had failed.
 func (e *TProxy) relink() {
 	e.tapMu.Lock()
 	defer e.tapMu.Unlock()
 	if e.closed.Load() || len(e.tapped) == 0 {
 		return
 	}
+	var links []*net.Interface
 	for _, t := range e.workers[0].openTaps() {
 		link, err := net.InterfaceByName(t.link)
+		if err == nil && link.Index == t.index {
+			links = append(links, link)
+		}
 		if err != nil || link.Index == t.index {
 			continue
 		}
@@ -65,6 +70,9 @@ func (e *TProxy) relink() {
 			e.log.Error("an interface was replaced, and its media cannot be received", "interface", t.link, "error", err)
 		}
 		return
+	}
+	for _, w := range e.workers {
+		w.output(links)
 	}
 }
 

@@ -86,6 +86,8 @@ type StreamParams struct {
 	Media           string     // "audio", "video", ...
 	// Watcher, when not nil, is told of each authentic RTP packet from the outside.
 	Watcher Watcher
+	// Marking of what leaves on both sides.
+	Marking Marking
 }
 
 // New checks the configuration and that every address can be bound, so that a missing
@@ -132,8 +134,8 @@ func New(cfg Config) (*Terminator, error) {
 	if t.engine = cfg.Engine; t.engine == nil {
 		t.engine = newSocketEngine(cfg)
 	}
-	if t.engine.Name() == EngineTProxy && slices.ContainsFunc(cfg.Addresses, func(a netip.Addr) bool { return !a.Unmap().Is4() }) {
-		return nil, fmt.Errorf("media engine %s: IPv4 addresses only", EngineTProxy)
+	if t.engine.Name() != EngineSockets && slices.ContainsFunc(cfg.Addresses, func(a netip.Addr) bool { return !a.Unmap().Is4() }) {
+		return nil, fmt.Errorf("media engine %s: IPv4 addresses only", t.engine.Name())
 	}
 	t.classes = 1
 	if e, ok := t.engine.(interface{ classes() int }); ok {
@@ -203,7 +205,7 @@ func (t *Terminator) open(p StreamParams) (*Stream, error) {
 			return nil, err
 		}
 		s.local = local
-		s.eng, err = t.engine.Open(EngineSpec{Local: local, Media: p.Media, NoRTCP: t.cfg.NoRTCP, Emit: func(e Event) { t.emit(s, e) }, Watcher: p.Watcher})
+		s.eng, err = t.engine.Open(EngineSpec{Local: local, Media: p.Media, NoRTCP: t.cfg.NoRTCP, Emit: func(e Event) { t.emit(s, e) }, Watcher: p.Watcher, Marking: p.Marking})
 		if err == nil {
 			if n > 0 {
 				t.cfg.Log.Warn("media port pairs skipped that others hold", "call_id", p.CallID, "pairs", n)

@@ -36,6 +36,7 @@ type TProxyConfig struct {
 	Workers int           // a power of two; 0: the largest that the CPUs allow, at most 8
 	Wait    time.Duration // 0 to MaxWait; SetWait changes it
 	Log     *slog.Logger  // nil: discarded
+	XDP     bool          // transmit through AF_XDP sockets on the links that Tap names: EngineXDP
 
 	// PortLimit is the number of packets that a port takes in 20 ms; 0: 200. More is a flood, and is dropped.
 	PortLimit int
@@ -51,6 +52,9 @@ type TProxy struct {
 	hops      *resolver
 	running   sync.WaitGroup
 	closed    atomic.Bool
+	xdp       bool
+	captured  atomic.Bool // somebody captures packets
+	stop      chan struct{}
 
 	tapMu  sync.Mutex // guards tapped, and that one goroutine changes the taps
 	tapped []Tap      // what Tap was called with last
@@ -76,7 +80,12 @@ func OpenTProxy(cfg TProxyConfig) (*TProxy, error) {
 	if err != nil {
 		cfg.Log.Warn("media is slower than it could be", "error", err)
 	}
-	e := &TProxy{log: cfg.Log, portLimit: cfg.PortLimit}
+	if cfg.XDP {
+		if err := xskUsable(); err != nil {
+			return nil, fmt.Errorf("AF_XDP: %w", err)
+		}
+	}
+	e := &TProxy{log: cfg.Log, portLimit: cfg.PortLimit, xdp: cfg.XDP, stop: make(chan struct{})}
 	if e.portLimit <= 0 {
 		e.portLimit = portLimit
 	}
@@ -98,11 +107,19 @@ func OpenTProxy(cfg TProxyConfig) (*TProxy, error) {
 		e.running.Go(w.run)
 		w.started = true
 	}
+	if e.xdp {
+		e.running.Go(func() { e.lookForCaptures(e.stop) })
+	}
 	return e, nil
 }
 
-// Name is EngineTProxy.
-func (e *TProxy) Name() string { return EngineTProxy }
+// Name is EngineTProxy or EngineXDP.
+func (e *TProxy) Name() string {
+	if e.xdp {
+		return EngineXDP
+	}
+	return EngineTProxy
+}
 
 // Steer returns what the kernel's rules must do.
 func (e *TProxy) Steer() Steer {
@@ -152,7 +169,7 @@ func (e *TProxy) Open(spec EngineSpec) (EngineStream, error) {
 		return nil, fmt.Errorf("media ports %d and %d belong to different workers", spec.Local[Inside].Port(), spec.Local[Outside].Port())
 	}
 	s := &tproxyStream{
-		relay: newRelay(spec, time.Now), engine: e, worker: w, class: trafficClass(spec.Media),
+		relay: *newRelay(spec, time.Now), engine: e, worker: w, class: spec.Marking.class(spec.Media), keep: spec.Marking.Set && spec.Marking.Keep,
 	}
 	s.mu = &w.mu
 	for side := Inside; side <= Outside; side++ {
@@ -209,6 +226,7 @@ func (e *TProxy) Close() error {
 	if done {
 		return nil
 	}
+	close(e.stop)
 	var errs []error
 	started := 0
 	for _, w := range e.workers {
@@ -240,6 +258,7 @@ type EngineCounters struct {
 	Flooded     uint64 `json:"flooded"`      // for ports that get more than a stream sends
 	Malformed   uint64 `json:"malformed"`    // in a ring, with lengths or a checksum that are wrong
 	SentDirect  uint64 `json:"sent_direct"`  // frames to the neighbour's hardware address
+	SentXDP     uint64 `json:"sent_xdp"`     // of these through AF_XDP
 	SentRouted  uint64 `json:"sent_routed"`  // packets that the kernel routes
 	Fragmented  uint64 `json:"fragmented"`   // longer than the link allows
 	SendErrors  uint64 `json:"send_errors"`
@@ -259,6 +278,7 @@ func (e *TProxy) Counters() EngineCounters {
 		c.Flooded += n.Flooded
 		c.Malformed += n.Malformed
 		c.SentDirect += n.SentDirect
+		c.SentXDP += n.SentXDP
 		c.SentRouted += n.SentRouted
 		c.Fragmented += n.Fragmented
 		c.SendErrors += n.SendErrors
@@ -269,12 +289,14 @@ func (e *TProxy) Counters() EngineCounters {
 
 // tproxyStream is one stream: entries in its worker's table. The worker's mutex guards what is not fixed.
 type tproxyStream struct {
-	*relay
+	ends  [2][2]portEnd
+	hops  [2][2]hopRef // by the port from which packets leave
+	class byte
+	keep  bool // the class of each packet
+	relay
+
 	engine *TProxy
 	worker *worker
-	class  byte
-	ends   [2][2]portEnd
-	hops   [2][2]hopRef // by the port from which packets leave
 	once   sync.Once
 }
 
@@ -309,7 +331,7 @@ func (s *tproxyStream) SetClockRate(pt uint8, hz uint32) { s.setClockRate(pt, hz
 
 func (s *tproxyStream) Stats() Stats {
 	in, out := s.stats()
-	return Stats{Engine: EngineTProxy, Inside: in, Outside: out}
+	return Stats{Engine: s.engine.Name(), Inside: in, Outside: out}
 }
 
 func (s *tproxyStream) Close() {
@@ -331,14 +353,13 @@ func (s *tproxyStream) Close() {
 // portEnd is a local port of a stream.
 type portEnd struct {
 	stream *tproxyStream
+	// friend is where the last packet came from that was let through. What others send must not use its share up.
+	friend netip.AddrPort
+	slice  uint32    // of time, see flooded
+	came   [2]uint32 // in the slice
 	side   Side
 	port   port
 	seen   chan struct{} // of a probe, which has no stream
-
-	slice int64 // of time, see flooded
-	came  [2]int
-	// friend is where the last packet came from that was let through. What others send must not use its share up.
-	friend netip.AddrPort
 }
 
 // portTable finds the endpoint of a local address and port: few addresses, and pages of ports that exist when one of

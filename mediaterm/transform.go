@@ -25,31 +25,28 @@ const (
 // transform is SRTP under one master key: bytes and an index in, bytes out. It keeps no indices; keyUse does. What it
 // writes is what pion/srtp and libsrtp write. Not for concurrent use.
 type transform struct {
-	suite     Suite
-	mki       []byte
-	rtp, rtcp half
-	rtcpMade  bool // SRTCP keys are derived when the first report comes: many streams have none
+	rtp   half
+	mki   []byte
+	rtcp  *half // nil until the first report comes: many streams have none
+	short shortcuts
 }
 
 // half is the session keys of SRTP or of SRTCP.
 type half struct {
-	salt  [aes.BlockSize]byte // padded with zeros
-	ctr   counter
-	mac   mac
-	aead  cipher.AEAD
-	tag   int // bytes
-	short shortcuts
+	salt [aes.BlockSize]byte // padded with zeros
+	mac  mac
+	ctr  counter
+	aead cipher.AEAD
+	tag  int // bytes
 }
 
 func newTransform(k Key, s shortcuts) (*transform, error) {
-	t := &transform{suite: k.Suite, mki: k.MKI}
-	t.rtp.short = s
-	t.rtcp.short = s
-	return t, t.rtp.derive(k, kindRTP)
+	t := &transform{mki: k.MKI, short: s}
+	return t, t.rtp.derive(k, kindRTP, s)
 }
 
 // derive makes the session keys: RFC 3711 section 4.3, RFC 7714 section 11.
-func (h *half) derive(k Key, kind packetKind) error {
+func (h *half) derive(k Key, kind packetKind, s shortcuts) error {
 	var label byte
 	if kind == kindRTCP {
 		label = labelRTCP
@@ -63,11 +60,11 @@ func (h *half) derive(k Key, kind packetKind) error {
 	h.tag = k.tagLen(kind)
 	defer clear(key)
 	if !k.Suite.aead() {
-		if h.ctr, err = newCounter(h.short, key); err != nil {
+		if h.ctr, err = newCounter(s, key); err != nil {
 			return err
 		}
 		auth := sessionKey(prf, k.Salt, label+labelAuth, authKeyLen)
-		h.mac = newMAC(h.short, auth)
+		h.mac = newMAC(s, auth)
 		clear(auth)
 		return nil
 	}
@@ -171,19 +168,20 @@ func (t *transform) hasMKI(b []byte) bool { return len(t.mki) == 0 || string(b) 
 
 // reports derives the SRTCP keys at the first use.
 func (t *transform) reports(k Key) error {
-	if t.rtcpMade {
+	if t.rtcp != nil {
 		return nil
 	}
-	if err := t.rtcp.derive(k, kindRTCP); err != nil {
+	h := new(half)
+	if err := h.derive(k, kindRTCP, t.short); err != nil {
 		return err
 	}
-	t.rtcpMade = true
+	t.rtcp = h
 	return nil
 }
 
 // sealRTCP is sealRTP for a compound packet; reports was called.
 func (t *transform) sealRTCP(c *crypt, dst, pkt []byte, ssrc, index uint32) []byte {
-	h, n := &t.rtcp, len(pkt)
+	h, n := t.rtcp, len(pkt)
 	dst = dst[:n+h.tag+srtcpIndexLen+len(t.mki)]
 	copy(dst, pkt[:rtcpHeaderLen])
 	if h.aead != nil {
@@ -210,7 +208,7 @@ func (t *transform) reportAAD(c *crypt, pkt []byte, word uint32) []byte {
 
 // openRTCP is openRTP for SRTCP; reports was called. A packet whose E bit is not set is authenticated only.
 func (t *transform) openRTCP(c *crypt, dst, pkt []byte, ssrc uint32) ([]byte, error) {
-	h := &t.rtcp
+	h := t.rtcp
 	n := len(pkt) - h.tag - srtcpIndexLen - len(t.mki)
 	if n < rtcpHeaderLen {
 		return nil, errBadPacket
@@ -240,7 +238,7 @@ func (t *transform) openRTCP(c *crypt, dst, pkt []byte, ssrc uint32) ([]byte, er
 
 // openReport is openRTCP for AES-GCM: n bytes of packet, tag, ESRTCP word, MKI.
 func (t *transform) openReport(c *crypt, dst, pkt []byte, n int, ssrc uint32) ([]byte, error) {
-	h, at := &t.rtcp, n+t.rtcp.tag
+	h, at := t.rtcp, n+t.rtcp.tag
 	if !t.hasMKI(pkt[at+srtcpIndexLen:]) {
 		return nil, errAuth
 	}

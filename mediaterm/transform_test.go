@@ -91,7 +91,7 @@ func TestGCMVector(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr := &transform{suite: SuiteGCM128}
+	tr := &transform{}
 	if tr.rtp.aead, err = cipher.NewGCM(block); err != nil {
 		t.Fatal(err)
 	}

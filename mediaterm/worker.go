@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,6 +46,7 @@ type slot struct {
 	pkt    []byte
 	src    netip.AddrPort
 	at     time.Time
+	class  byte // with which it came
 	end    *portEnd
 	tapped tapped // memory of pkt when it came by a tap
 
@@ -76,9 +78,10 @@ type worker struct {
 
 	slots   [batchSize]slot
 	rx      [batchSize]mmsghdr
-	tx      [2][batchSize]mmsghdr // direct, routed
-	txSlot  [2][batchSize]*slot
-	txN     [2]int
+	tx      [2][batchSize]mmsghdr // viaLink, viaKernel
+	txSlot  [ways][batchSize]*slot
+	txN     [ways]int
+	spilled bool // a frame of the batch found no chunk: those after it take another way too, or they would overtake it
 	id      uint16
 	part    []byte // of a fragmented packet
 	started bool
@@ -87,19 +90,27 @@ type worker struct {
 	polls  []unix.PollFd
 	tapped atomic.Bool // there are taps
 
+	outs    []*xsk   // of the worker's own thread alone
+	without []string // links for which it was told that there is no xsk; of the goroutine that changes the taps
+
 	mu    sync.Mutex // guards everything that follows and all streams of the worker; held for a batch, never over a system call
 	table portTable
 	taps  []*tap
 	count EngineCounters
 
-	tapDrops uint64 // of taps that are closed
-	touched  uint64 // keeps the loads of touch from being left out
+	wanted []*xsk // what outs is to become
+
+	tapDrops uint64                 // of taps that are closed
+	touched  uint64                 // keeps the loads of touch from being left out
+	keys     [2 * batchSize]*keyUse // of a batch, see touch
 }
 
 // Ways of transmit.
 const (
-	viaLink = iota
-	viaKernel
+	viaLink   = iota // frames to a neighbour, by a packet socket
+	viaKernel        // packets that the kernel routes
+	viaXDP           // frames to a neighbour, by the link's xsk
+	ways
 )
 
 func newWorker(e *TProxy, number int, c *crypt) (*worker, error) {
@@ -141,7 +152,7 @@ func (w *worker) openSockets() (err error) {
 		return fail("UDP socket", err)
 	}
 	for _, o := range []struct{ level, name int }{
-		{unix.SOL_IP, unix.IP_TRANSPARENT}, {unix.SOL_IP, unix.IP_RECVORIGDSTADDR}, {unix.SOL_SOCKET, unix.SO_TIMESTAMPNS},
+		{unix.SOL_IP, unix.IP_TRANSPARENT}, {unix.SOL_IP, unix.IP_RECVORIGDSTADDR}, {unix.SOL_IP, unix.IP_RECVTOS}, {unix.SOL_SOCKET, unix.SO_TIMESTAMPNS},
 	} {
 		if err = unix.SetsockoptInt(w.in, o.level, o.name, 1); err != nil {
 			return fail("transparent UDP socket (CAP_NET_RAW)", err)
@@ -189,6 +200,10 @@ func (w *worker) close() error {
 		errs = append(errs, t.close())
 	}
 	w.taps = nil
+	for _, x := range append(w.outs, w.wanted...) {
+		errs = append(errs, x.close()) // a second time does nothing
+	}
+	w.outs, w.wanted = nil, nil
 	return errors.Join(errs...)
 }
 
@@ -303,6 +318,9 @@ func (w *worker) receive() (int, unix.Errno) {
 func (w *worker) relay(n int) int {
 	w.now = time.Now()
 	w.mu.Lock()
+	if !slices.Equal(w.outs, w.wanted) {
+		w.adopt()
+	}
 	for i := range n {
 		w.fromSocket(&w.slots[i], &w.rx[i])
 	}
@@ -318,7 +336,7 @@ func (w *worker) relay(n int) int {
 		w.one(&w.slots[i])
 	}
 	w.mu.Unlock()
-	if w.txN == [2]int{} {
+	if w.txN == [ways]int{} {
 		return n
 	}
 	w.sendAll()
@@ -330,17 +348,15 @@ func (w *worker) relay(n int) int {
 
 // fromSocket describes a datagram that recvmmsg brought.
 func (w *worker) fromSocket(s *slot, m *mmsghdr) {
-	dst, port, at, ok := ancillary(s.control[:int(m.hdr.Controllen)])
+	var c ancillary
+	c.read(s.control[:int(m.hdr.Controllen)])
 	m.hdr.Namelen = unix.SizeofSockaddrInet4
 	m.hdr.SetControllen(controlLen)
 	s.pkt = s.rx[headroom : headroom+int(m.n)]
 	s.src = netip.AddrPortFrom(netip.AddrFrom4(s.from.Addr), networkOrder(s.from.Port))
-	at = w.monotonic(at)
-	s.at, s.end = at, nil
-	if ok {
-		s.end = w.find(dst, port, s.src, at)
-	} else {
-		w.count.NoStream++
+	s.at, s.class, s.end = w.monotonic(c.at), c.class, nil
+	if c.addressed {
+		s.end = w.table.at(c.addr, c.port)
 	}
 }
 
@@ -363,8 +379,8 @@ func (w *worker) fromTaps(n int) int {
 					p.release()
 					continue
 				}
-				s.src, s.pkt, s.at, s.tapped = src, payload, w.monotonic(p.at), p
-				s.end = w.find(dst.Addr().As4(), dst.Port(), src, s.at)
+				s.src, s.pkt, s.at, s.class, s.tapped = src, payload, w.monotonic(p.at), p.ip[1], p
+				s.end = w.table.at(dst.Addr().As4(), dst.Port())
 				n++
 			}
 		}
@@ -382,44 +398,18 @@ func (w *worker) monotonic(at time.Time) time.Time {
 	return w.now.Add(-age)
 }
 
-// find looks for the port that a datagram came to; nil: it is dropped.
-func (w *worker) find(addr [4]byte, port uint16, src netip.AddrPort, at time.Time) *portEnd {
-	end := w.table.at(addr, port)
-	if end == nil {
-		w.count.NoStream++
-		return nil
-	}
-	if end.flooded(at, src, w.engine.portLimit) {
-		w.count.Flooded++
-		return nil
-	}
-	return end
-}
-
 // flooded tells whether a port has had more packets in this slice of time than a stream sends. The source that the stream has its packets from
 // is counted apart: strangers who flood the port do not silence the call.
 func (e *portEnd) flooded(at time.Time, src netip.AddrPort, limit int) bool {
-	if slice := at.UnixNano() / int64(floodSlice); slice != e.slice {
-		e.slice, e.came = slice, [2]int{}
+	if slice := uint32(at.UnixNano() / int64(floodSlice)); slice != e.slice {
+		e.slice, e.came = slice, [2]uint32{}
 	}
 	who := 0
 	if src == e.friend {
 		who = 1
 	}
 	e.came[who]++
-	return e.came[who] > limit
-}
-
-// touch reads a word of what the streams of a batch are about to need. The loads of different streams do not wait for each other,
-// so that the cache is filled for many at once; done stream by stream, each would wait for its own.
-func (w *worker) touch(n int) {
-	var sum uint64
-	for i := range n {
-		if e := w.slots[i].end; e != nil && e.stream != nil {
-			sum += e.stream.touch(e.side)
-		}
-	}
-	w.touched = sum
+	return int(e.came[who]) > limit
 }
 
 // one takes a datagram to its stream.
@@ -427,6 +417,9 @@ func (w *worker) one(s *slot) {
 	end := s.end
 	switch {
 	case end == nil:
+		w.count.NoStream++
+	case end.flooded(s.at, s.src, w.engine.portLimit):
+		w.count.Flooded++
 	case end.stream == nil:
 		select {
 		case end.seen <- struct{}{}:
@@ -440,31 +433,6 @@ func (w *worker) one(s *slot) {
 	}
 	s.pkt = nil
 	s.tapped.release()
-}
-
-// ancillary reads the original destination and the time of arrival.
-func ancillary(b []byte) (addr [4]byte, port uint16, at time.Time, ok bool) {
-	for len(b) >= unix.SizeofCmsghdr {
-		h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
-		n := int(h.Len)
-		if n < unix.SizeofCmsghdr || n > len(b) {
-			return addr, port, at, ok
-		}
-		data := b[unix.CmsgLen(0):n]
-		switch {
-		case h.Level == unix.SOL_IP && h.Type == unix.IP_ORIGDSTADDR && len(data) >= unix.SizeofSockaddrInet4:
-			sa := (*unix.RawSockaddrInet4)(unsafe.Pointer(&data[0]))
-			addr, port, ok = sa.Addr, networkOrder(sa.Port), true
-		case h.Level == unix.SOL_SOCKET && h.Type == unix.SO_TIMESTAMPNS && len(data) >= int(unsafe.Sizeof(unix.Timespec{})):
-			ts := (*unix.Timespec)(unsafe.Pointer(&data[0]))
-			at = time.Unix(ts.Unix())
-		}
-		b = b[min(len(b), unix.CmsgSpace(n-unix.CmsgLen(0))):]
-	}
-	if at.IsZero() {
-		at = time.Now()
-	}
-	return addr, port, at, ok
 }
 
 // queue puts a departure on the list of its way.
@@ -482,7 +450,11 @@ func (w *worker) queue(s *slot, st *tproxyStream, out departure) {
 	s.stream, s.out, s.failed = st, out, false
 	s.frame = base[:headroom+len(out.data)]
 	w.id++
-	putHeaders(s.frame, st.localPort(out.side, out.port), out.to, st.class, w.id)
+	class := st.class
+	if st.keep {
+		class = s.class & codePoint
+	}
+	putHeaders(s.frame, st.localPort(out.side, out.port), out.to, class, w.id)
 	link := st.way(out.side, out.port, out.to.Addr()).link.Load()
 	if mtu := link.mtu; len(s.frame)-etherLen > mtu {
 		w.count.Fragmented++
@@ -492,16 +464,23 @@ func (w *worker) queue(s *slot, st *tproxyStream, out departure) {
 	}
 	way := viaKernel
 	if link.direct {
+		copy(s.frame, link.ether[:])
 		way = viaLink
+		if w.putXDP(s.frame, link) {
+			way = viaXDP
+		}
 	}
 	n := w.txN[way]
-	s.turn = w.txN[viaLink] + w.txN[viaKernel]
+	s.turn = w.txN[viaLink] + w.txN[viaKernel] + w.txN[viaXDP]
 	w.txN[way]++
 	w.txSlot[way][n] = s
+	if way == viaXDP {
+		s.link.Ifindex = link.index
+		return
+	}
 	h := &w.tx[way][n].hdr
 	h.Iov = &s.txVec
-	if link.direct {
-		copy(s.frame, link.ether[:])
+	if way == viaLink {
 		s.link.Ifindex = link.index
 		h.Name, h.Namelen = (*byte)(unsafe.Pointer(&s.link)), unix.SizeofSockaddrLinklayer
 		s.txVec.Base = &s.frame[0]
@@ -527,7 +506,22 @@ func (w *worker) sendPart(link *linkState, part []byte, to netip.AddrPort) bool 
 // sendAll transmits what the batch has queued. With both ways in use, as when a neighbour has just become known, the packets go in the
 // order in which they came: those of one stream may be on both lists.
 func (w *worker) sendAll() {
-	ends := w.txN
+	if w.txN[viaXDP] > 0 {
+		// Either a chunk was wanting in the midst of the batch, or a way became known there.
+		first := w.txSlot[viaXDP][0].turn
+		if first > 0 {
+			w.sendOthers()
+			w.sendXDP()
+			return
+		}
+		w.sendXDP()
+	}
+	w.sendOthers()
+}
+
+// sendOthers sends what does not go by an xsk.
+func (w *worker) sendOthers() {
+	ends := [2]int(w.txN[:2])
 	if ends[viaLink] > 0 && ends[viaKernel] > 0 {
 		at := [2]int{}
 		for at[viaLink] < ends[viaLink] && at[viaKernel] < ends[viaKernel] {
@@ -568,13 +562,17 @@ func (w *worker) account() {
 			switch {
 			case s.failed:
 				w.count.SendErrors++
-			case way == viaLink:
-				w.count.SentDirect++
-			default:
+			case way == viaKernel:
 				w.count.SentRouted++
+			case way == viaXDP:
+				w.count.SentXDP++
+				fallthrough
+			default:
+				w.count.SentDirect++
 			}
 			s.stream = nil
 		}
 		w.txN[way] = 0
 	}
+	w.spilled = false
 }

@@ -107,7 +107,7 @@ func (p *plan) forbiddenMedia(addr netip.Addr) string {
 func (s *session) mediaPolicy(callID string) mediaPolicy {
 	p := s.a.plan.Load()
 	return mediaPolicy{
-		term: s.a.term.Load(), addr: p.mediaAddr, secureIn: s.agent.secure, callID: callID, forbidden: p.forbiddenMedia, trace: &s.a.trace,
+		term: s.a.term.Load(), addr: p.mediaAddr, secureIn: s.agent.secure, callID: callID, marking: s.class.marking, forbidden: p.forbiddenMedia, trace: &s.a.trace,
 		sweep: func(from dialog.Side, line string) string {
 			if from == dialog.Outside {
 				return line

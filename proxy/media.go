@@ -22,6 +22,7 @@ type mediaPolicy struct {
 	addr     [2]netip.Addr // our media termination address by side
 	secureIn bool          // trunk-security-mode secure: SRTP inside, RTP where the answer says so
 	callID   string
+	marking  map[string]mediaterm.Marking // by medium
 	trace    *trace.Hub
 	// forbidden tells why a media address from the Internet cannot be used, "" when it can.
 	forbidden func(netip.Addr) string
@@ -171,7 +172,7 @@ func (m *media) note(what string, from dialog.Side, s *sdp.Session, results []li
 
 // newStream gives a line its stream, and an audio line of a call that is watched a judge of its quality.
 func (m *media) newStream(l *mediaLine, kind string) error {
-	p := mediaterm.StreamParams{Inside: m.addr[dialog.Inside], Outside: m.addr[dialog.Outside], CallID: m.callID, Media: kind}
+	p := mediaterm.StreamParams{Inside: m.addr[dialog.Inside], Outside: m.addr[dialog.Outside], CallID: m.callID, Media: kind, Marking: m.marking[kind]}
 	l.quality = nil
 	if m.watched != nil && kind == "audio" {
 		l.quality = fallback.NewStream(nil, 0)

@@ -46,6 +46,7 @@ type class struct {
 	outbound   bool
 	proxy      *config.TLSProxy
 	intercepts []mapping.Intercept
+	marking    map[string]mediaterm.Marking // by medium; others as usual
 }
 
 // outsideTrustpoint is our identity towards the Internet: outbound we are the TLS client, inbound the server.
@@ -161,7 +162,11 @@ func boolInt(b bool) int {
 func (p *plan) addClasses(list []config.Inspection, outbound bool) {
 	ids := entryIDs(p.cfg)
 	for _, in := range list {
-		c := &class{name: in.Class, outbound: outbound, proxy: in.TLSProxy}
+		c := &class{name: in.Class, outbound: outbound, proxy: in.TLSProxy, marking: map[string]mediaterm.Marking{}}
+		for _, d := range in.DSCP {
+			value, keep := d.CodePoint()
+			c.marking[d.Media] = mediaterm.Marking{Set: true, DSCP: value, Keep: keep}
+		}
 		for _, f := range in.Flows {
 			i := mapping.Intercept{Outbound: outbound, ID: ids[f.Pos]}
 			if outbound {

@@ -14,6 +14,7 @@ type mediaEngine struct {
 	Wait     int    `json:"batch_wait_us"`
 	Received int    `json:"packets_received"`
 	Direct   int    `json:"packets_sent_direct"`
+	XDP      int    `json:"packets_sent_xdp"`
 	Overload int    `json:"dropped_overload"`
 	NoStream int    `json:"dropped_no_stream"`
 	Flood    int    `json:"dropped_flood"`
@@ -55,7 +56,7 @@ func TestMediaEngine(t *testing.T) {
 			return s.engine(t).Direct >= before+10
 		})
 		k.end(t)
-		if e := s.engine(t); e.Engine != "tproxy" || e.Received < 50 || e.Overload != 0 || e.Wait != 500 || e.Taps != 2 {
+		if e := s.engine(t); e.Engine != "xdp" || e.XDP < 10 || e.Received < 50 || e.Overload != 0 || e.Wait != 500 || e.Taps != 2 {
 			t.Errorf("shown: %+v", e)
 		}
 	})
@@ -84,6 +85,9 @@ func TestMediaEngine(t *testing.T) {
 		s.Proxy.Kill()
 		s.restart(t, s.withEngine(t, " engine tproxy\n"))
 		s.hear(t)
+		if e := s.engine(t); e.Engine != "tproxy" || e.XDP != 0 {
+			t.Errorf("shown: %+v", e)
+		}
 	})
 	t.Run("portable by command", func(t *testing.T) {
 		s.Proxy.Stop(t)

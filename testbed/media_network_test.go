@@ -76,6 +76,7 @@ func TestMediaNetwork(t *testing.T) {
 		s.A.EdgeHost.MustRun(t, "ip", "link", "set", "ein", "up")
 		k.settles(t, "the inside interface was down")
 	})
+	t.Run("AF_XDP", func(t *testing.T) { mediaXDP(t, s, k) })
 	t.Run("small MTU", func(t *testing.T) { mediaFragments(t, s, k) })
 	t.Run("traffic class", func(t *testing.T) { mediaClass(t, s, k) })
 	k.end(t)
@@ -174,19 +175,40 @@ func mediaFragments(t *testing.T, s *StubLab, k *talk) {
 // mediaClass: audio is marked EF on both sides, whatever it came with.
 func mediaClass(t *testing.T, s *StubLab, k *talk) {
 	const packets = 10
-	counted := func(h *Host, hook string, from netip.Addr) func() int {
-		h.MustRun(t, "nft", fmt.Sprintf("add table ip dscp; add counter ip dscp ef; add chain ip dscp c { type filter hook %s priority 0; }; "+
-			"add rule ip dscp c ip saddr %s ip dscp ef counter name ef", hook, from))
+	counted := func(h *Host, hook string, from netip.Addr, class string) func() int {
+		h.MustRun(t, "nft", fmt.Sprintf("add table ip dscp; delete table ip dscp; add table ip dscp; add counter ip dscp n; add chain ip dscp c { type filter hook %s priority 0; }; "+
+			"add rule ip dscp c ip saddr %s ip dscp %s counter name n", hook, from, class))
 		return func() int {
-			m := regexp.MustCompile(`packets (\d+)`).FindStringSubmatch(h.MustRun(t, "nft", "list counter ip dscp ef"))
+			m := regexp.MustCompile(`packets (\d+)`).FindStringSubmatch(h.MustRun(t, "nft", "list counter ip dscp n"))
 			n, _ := strconv.Atoi(m[1])
 			return n
 		}
 	}
-	outside := counted(s.Internet.Host, "forward", s.A.MediaOut)
-	inside := counted(s.A.PhoneHost, "input", s.A.MediaIn)
-	k.bothWays(t, packets)
-	if o, i := outside(), inside(); o != packets || i != packets {
-		t.Errorf("of %d packets each way %d outside and %d inside are marked EF", packets, o, i)
+	marked := func(k *talk, class string) {
+		t.Helper()
+		outside := counted(s.Internet.Host, "forward", s.A.MediaOut, class)
+		inside := counted(s.A.PhoneHost, "input", s.A.MediaIn, class)
+		k.bothWays(t, packets)
+		if o, i := outside(), inside(); o != packets || i != packets {
+			t.Errorf("of %d packets each way %d outside and %d inside are marked %s", packets, o, i, class)
+		}
 	}
+	marked(k, "ef")
+	inspect := regexp.MustCompile(`(?m)^  inspect sip .*$`)
+	with := func(value string) *talk {
+		t.Helper()
+		s.mustReload(t, inspect.ReplaceAllString(s.Proxy.DefaultConfig(t), "$0\n  set dscp audio "+value))
+		return s.talk(t, true, srtpSuites[0])
+	}
+	set := with("af31")
+	marked(set, "af31")
+	marked(k, "ef") // it was set up before
+	set.end(t)
+	// Both ends mark what they send, so that there is something to keep.
+	for _, h := range []*Host{s.A.PhoneHost, s.B.EdgeHost} {
+		h.MustRun(t, "nft", "add table ip marks; add chain ip marks c { type route hook output priority mangle; }; add rule ip marks c udp dport 16384-32767 ip dscp set af21")
+	}
+	kept := with("keep")
+	marked(kept, "af21")
+	kept.end(t)
 }

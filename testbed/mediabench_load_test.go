@@ -55,6 +55,7 @@ func newBatchSocket(t T, h *Host, addr netip.AddrPort) *batchSocket {
 	}
 	t.Cleanup(func() { conn.Close() })
 	b := &batchSocket{conn: conn}
+	b.aim()
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		t.Fatalf("%v", err)
@@ -63,13 +64,24 @@ func newBatchSocket(t T, h *Host, addr netip.AddrPort) *batchSocket {
 	for opt, v := range map[int]int{unix.SO_RCVBUFFORCE: 32 << 20, unix.SO_SNDBUFFORCE: 8 << 20, unix.SO_TIMESTAMPNS: 1} {
 		_ = unix.SetsockoptInt(b.fd, unix.SOL_SOCKET, opt, v) // smaller buffers show as loss
 	}
+	return b
+}
+
+// twin is the same socket with memory of its own: one sends while the other receives.
+func (b *batchSocket) twin() *batchSocket {
+	other := &batchSocket{fd: b.fd, conn: b.conn}
+	other.aim()
+	return other
+}
+
+// aim points the messages at their memory.
+func (b *batchSocket) aim() {
 	for i := range b.msgs {
 		b.vecs[i].Base = &b.bufs[i][0]
 		h := &b.msgs[i].hdr
 		h.Iov, h.Name = &b.vecs[i], (*byte)(unsafe.Pointer(&b.names[i]))
 		h.SetIovlen(1)
 	}
-	return b
 }
 
 // put fills slot i.

@@ -21,9 +21,10 @@ type mediaRelay struct {
 	name               string
 	lab                *Lab
 	process            *Process
-	idle               int64         // bytes of memory before the calls
-	state              func() string // what the relay tells of itself; nil: nothing
-	mu                 sync.Mutex    // guards the streams of both while calls are set up
+	idle               int64                  // bytes of memory before the calls
+	state              func() string          // what the relay tells of itself; nil: nothing
+	command            func(t T, line string) // in mode media-termination; nil: there is no such thing
+	mu                 sync.Mutex             // guards the streams of both while calls are set up
 	protect, unprotect *mediaLoad
 }
 
@@ -67,8 +68,8 @@ func (r *mediaRelay) newLoads(t T) {
 	phone := newBatchSocket(t, r.lab.A.PhoneHost, netip.AddrPortFrom(r.lab.A.PhoneIP, 4000))
 	far := newBatchSocket(t, r.lab.B.EdgeHost, netip.AddrPortFrom(r.lab.B.MediaOut, 20000))
 	r.sample(t, sampleCost)
-	r.protect = &mediaLoad{out: phone, in: far, to: r.lab.B.EdgeHost, bySSRC: make(map[uint32]*mediaStream)}
-	r.unprotect = &mediaLoad{out: far, in: phone, to: r.lab.A.PhoneHost, bySSRC: make(map[uint32]*mediaStream)}
+	r.protect = &mediaLoad{out: phone, in: far.twin(), to: r.lab.B.EdgeHost, bySSRC: make(map[uint32]*mediaStream)}
+	r.unprotect = &mediaLoad{out: far, in: phone.twin(), to: r.lab.A.PhoneHost, bySSRC: make(map[uint32]*mediaStream)}
 }
 
 // sample counts what arrives at the two ends and lets one packet of so many through to the socket: what a far end does with a packet runs in
@@ -121,6 +122,12 @@ func (r *mediaRelay) add(t T, inside, outside netip.AddrPort, relayKey, farKey S
 func imeproxyRelay(t T, calls int) *mediaRelay {
 	s := StartStubs(t, func(o *Options) { o.Direct, o.A.Core = true, "1" })
 	r := &mediaRelay{name: "imeproxy", lab: s.Lab, process: s.Proxy.Process(), state: func() string { out, _ := s.Proxy.Shell("show media-termination"); return out }}
+	r.command = func(t T, line string) {
+		t.Helper()
+		if out, err := Imeproxy("shell", "--control", s.Proxy.Control, "-c", "configure terminal", "-c", "media-termination uc-ime-media-term", "-c", line); err != nil {
+			t.Fatalf("%s: %v: %s", line, err, out)
+		}
+	}
 	pid := s.Proxy.Process().Pid()
 	pinProcess(t, pid)
 	r.newLoads(t)

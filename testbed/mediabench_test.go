@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -20,6 +21,7 @@ var (
 	benchMany   = flag.Int("media-streams", 2000, "calls of BenchmarkMedia for the highest rate")
 	benchRounds = flag.Int("media-rounds", 5, "interleaved rounds of BenchmarkMedia")
 	benchTime   = flag.Duration("media-time", 3*time.Second, "length of one run of BenchmarkMedia")
+	benchSoak   = flag.Duration("media-soak", 60*time.Second, "length of the run of BenchmarkMedia in which no packet may be lost")
 )
 
 // mediaFigures are one relay's, in the form of build/bench/media.json. Times are CPU microseconds a packet, medians over the rounds.
@@ -36,6 +38,19 @@ type mediaFigures struct {
 
 	AllocsPerPacket *float64 `json:"allocs_per_packet,omitempty"`
 	CallsOneCore    *int     `json:"calls_one_core,omitempty"` // as MaxPPS is meant: both directions of G.711 in 20 ms packets
+
+	P50NoWait float64    `json:"p50_no_wait_us,omitempty"` // with batch-wait 0
+	P99NoWait float64    `json:"p99_no_wait_us,omitempty"`
+	Soak      *mediaSoak `json:"soak,omitempty"`
+}
+
+// mediaSoak is a run of both directions at once.
+type mediaSoak struct {
+	Seconds float64 `json:"seconds"`
+	Calls   int     `json:"calls"`
+	Packets int     `json:"packets"`
+	Lost    int     `json:"lost"`
+	Core    float64 `json:"core"` // CPU time of the relay to the time that passed
 }
 
 type mediaTable struct {
@@ -69,6 +84,10 @@ func BenchmarkMedia(b *testing.B) {
 		}
 		if r.state != nil {
 			b.Logf("%s:\n%s", r.name, r.state())
+		}
+		if r.command != nil {
+			f.Soak = r.soak(b)
+			f.P50NoWait, f.P99NoWait = r.withoutWait(b)
 		}
 		f.MeasuredPPS, f.MaxPPS = r.highest(b)
 		figures[r.name] = f
@@ -111,6 +130,44 @@ func (r *mediaRelay) measure(t T, samples map[string][]float64) {
 	load.run(t, mediaRun{rate: 50 * *benchCalls, time: *benchTime})
 	samples[r.name+" p50"] = append(samples[r.name+" p50"], load.percentile(0.50))
 	samples[r.name+" p99"] = append(samples[r.name+" p99"], load.percentile(0.99))
+}
+
+// soak sends both directions of the calls at once, for long.
+func (r *mediaRelay) soak(t T) *mediaSoak {
+	t.Helper()
+	pinProcess(t, r.process.Pid())
+	before := cpuOf(t, r.process.Pid())
+	loads := []*mediaLoad{r.protect.some(*benchCalls), r.unprotect.some(*benchCalls)}
+	var both sync.WaitGroup
+	for _, l := range loads {
+		both.Go(func() { l.run(t, mediaRun{rate: 50 * *benchCalls, time: *benchSoak}) })
+	}
+	both.Wait()
+	s := &mediaSoak{Seconds: benchSoak.Seconds(), Calls: *benchCalls, Core: float64(cpuOf(t, r.process.Pid())-before) / float64(*benchSoak)}
+	for _, l := range loads {
+		if l.wrong.Load() > 0 {
+			t.Errorf("%s, for long: %s", r.name, l)
+		}
+		s.Packets += l.sent
+		s.Lost += l.sent - int(l.received)
+	}
+	return s
+}
+
+// withoutWait measures the delay with batch-wait 0.
+func (r *mediaRelay) withoutWait(t T) (p50, p99 float64) {
+	t.Helper()
+	r.command(t, "batch-wait 0")
+	defer r.command(t, "no batch-wait")
+	r.sample(t, sampleDelay)
+	defer r.sample(t, sampleCost)
+	var low, high []float64
+	for range 3 {
+		load := r.protect.some(*benchCalls)
+		load.run(t, mediaRun{rate: 50 * *benchCalls, time: *benchTime})
+		low, high = append(low, load.percentile(0.50)), append(high, load.percentile(0.99))
+	}
+	return median(low), median(high)
 }
 
 // some is the load with the first streams alone.
@@ -184,6 +241,8 @@ func (m mediaTable) markdown() string {
 	row(fmt.Sprintf("packets/s without loss, %d streams, generator on the other core", *benchMany), float64(r.MeasuredPPS), float64(i.MeasuredPPS), "%.0f")
 	row("packets/s that one core could move at that cost", float64(r.MaxPPS), float64(i.MaxPPS), "%.0f")
 	row("memory a call, bytes", float64(r.BytesPerCall), float64(i.BytesPerCall), "%.0f")
-	fmt.Fprintf(&b, "\nimeproxy: %.0f allocations a packet; one core could carry %d calls in both directions at the evenly paced cost.\n", *i.AllocsPerPacket, *i.CallsOneCore)
+	fmt.Fprintf(&b, "\nimeproxy: with batch-wait 0 the added delay is %.0f us (p50) and %.0f us (p99); in %.0f s with both directions of %d calls %d of %d packets were lost, at %.2f of a core.\n",
+		i.P50NoWait, i.P99NoWait, i.Soak.Seconds, i.Soak.Calls, i.Soak.Lost, i.Soak.Packets, i.Soak.Core)
+	fmt.Fprintf(&b, "imeproxy: %.0f allocations a packet; one core could carry %d calls in both directions at the evenly paced cost.\n", *i.AllocsPerPacket, *i.CallsOneCore)
 	return b.String()
 }

@@ -235,6 +235,10 @@ func becomeService(path string, argv []string) error {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
 		return fmt.Errorf("limit of files: %w", err)
 	}
+	memory := unix.Rlimit{Cur: 64 << 20, Max: 64 << 20} // rings that media is sent through
+	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &memory); err != nil {
+		return fmt.Errorf("limit of locked memory: %w", err)
+	}
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("limit of core files: %w", err)
 	}

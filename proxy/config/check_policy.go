@@ -93,7 +93,7 @@ func (k *checker) inspection(m *PolicyMap, pc *PolicyClass, on *Interface) {
 	if l == nil || proxy == nil {
 		return
 	}
-	in := Inspection{Pos: pc.Inspect.Pos, Policy: m.Name, Class: pc.Class, Interface: on, TLSProxy: proxy}
+	in := Inspection{Pos: pc.Inspect.Pos, Policy: m.Name, Class: pc.Class, Interface: on, TLSProxy: proxy, DSCP: pc.DSCP}
 	out := in
 	for _, r := range k.rules(l) {
 		inbound, flows := k.flows(r)

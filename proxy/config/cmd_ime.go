@@ -48,10 +48,11 @@ func mediaCommands(m *mode) {
 	const span = "rtp-min-port <minimum:1024-65535> rtp-max-port=rtp-maxport <maximum:1024-65535>"
 	m.add(span, "Ports for media", setMediaPorts, func(p *parser, _ args) { p.mta.MinPort, p.mta.MaxPort = DefaultMinPort, DefaultMaxPort })
 	m.addNo("rtp-min-port", func(p *parser, _ args) { p.mta.MinPort, p.mta.MaxPort = DefaultMinPort, DefaultMaxPort })
-	m.add("engine {tproxy|sockets}", "What moves the packets", func(p *parser, a args) {
-		p.mta.Engine = "sockets"
-		if a.Has("tproxy") {
-			p.mta.Engine = "tproxy"
+	m.add("engine {xdp|tproxy|sockets}", "What moves the packets", func(p *parser, a args) {
+		for _, name := range []string{"xdp", "tproxy", "sockets"} {
+			if a.Has(name) {
+				p.mta.Engine = name
+			}
 		}
 	}, func(p *parser, _ args) { p.mta.Engine = "" })
 	m.addNo("engine", func(p *parser, _ args) { p.mta.Engine = "" })

@@ -88,6 +88,8 @@ func policyClassCommands(m *mode) {
 		p.class.Inspect = &InspectSIP{Pos: p.pos(), Map: a.Text("map"), UCIME: a.Text("uc_ime"), TLSProxy: a.Text("tls_proxy")}
 	}, func(p *parser, _ args) { p.class.Inspect = nil })
 	m.addNo("inspect sip", func(p *parser, _ args) { p.class.Inspect = nil })
+	m.add("set dscp {audio|video} <dscp:DSCP>", "Mark the media of the class's calls", setDSCP, unsetDSCP)
+	m.addNo("set dscp {audio|video}", unsetDSCP)
 }
 
 // addServicePolicy refuses a second policy in the same place, as an ASA does: the first must be removed.

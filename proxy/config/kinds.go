@@ -55,6 +55,7 @@ func defineKinds(t *keyword.Tree[command]) {
 	define("LOGINPASSWORD", "WORD", passwordOf(8, 72))
 	define("KEY", "BASE64", checkKey)
 	define("FBS", "FILE.fbs", checkFBS)
+	t.Define("DSCP", keyword.Kind{Label: "WORD", Check: checkDSCP, Suggest: dscpNames})
 	define("SYSLOGPORT", "udp/PORT", checkSyslogPort)
 	define("PEERHOST", "A.B.C.D|NAME", checkPeerHost)
 	define("HTTPSURL", "URL", checkURL("https"))

@@ -462,6 +462,9 @@ func writePolicyMaps(c *Config, w *writer) {
 				}
 				w.line("  inspect sip %suc-ime %s tls-proxy %s", name, i.UCIME, i.TLSProxy)
 			}
+			for _, d := range k.DSCP {
+				w.line("  set dscp %s %s", d.Media, d.Value)
+			}
 		}
 	}
 }

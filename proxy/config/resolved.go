@@ -97,6 +97,7 @@ type Inspection struct {
 	Policy, Class string
 	Interface     *Interface // nil: on all interfaces
 	TLSProxy      *TLSProxy
+	DSCP          []ClassDSCP
 	Flows         []Flow
 }
 

@@ -306,7 +306,7 @@ type MediaTermination struct {
 	Addresses        []MediaAddress
 	MinPort, MaxPort uint16
 	Engine           string        // tproxy or sockets; empty: the fastest that the system allows
-	BatchWait        time.Duration // of engine tproxy, 0 to MaxBatchWait
+	BatchWait        time.Duration // of engines xdp and tproxy, 0 to MaxBatchWait
 	Where            Places
 }
 
@@ -419,6 +419,14 @@ type PolicyClass struct {
 	Pos
 	Class   string
 	Inspect *InspectSIP // nil: no action
+	DSCP    []ClassDSCP // one a medium at most
+}
+
+// ClassDSCP marks the media of a class's calls.
+type ClassDSCP struct {
+	Pos
+	Media string // "audio" or "video"
+	Value string // as checkDSCP takes it
 }
 
 // InspectSIP sends the class through the proxy.

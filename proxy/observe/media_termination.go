@@ -9,7 +9,7 @@ type MediaTermination struct {
 	Addresses      List[string] // "209.165.200.228 outside"
 	MinPort        int
 	MaxPort        int
-	Engine         string // "tproxy" or "sockets"
+	Engine         string // "xdp", "tproxy" or "sockets"
 	EngineFallback string // why engine sockets is used although the configuration leaves the choice; "" is not printed
 
 	Streams        int // in use
@@ -26,7 +26,7 @@ type MediaTermination struct {
 	Fast *MediaEngine // nil with engine sockets
 }
 
-// MediaEngine holds the figures of engine tproxy.
+// MediaEngine holds the figures of engines tproxy and xdp.
 type MediaEngine struct {
 	Workers           int
 	Taps              int // interfaces whose media is read before the network layer
@@ -38,6 +38,7 @@ type MediaEngine struct {
 	DroppedFlood      uint64 // for ports that get more than a stream sends
 	DroppedMalformed  uint64 // with wrong lengths or checksums
 	SentDirect        uint64 // as frames to a known neighbour
+	SentXDP           uint64 // of these through AF_XDP, past packet sockets and queueing disciplines
 	SentRouted        uint64 // through the kernel's routing
 	PacketsFragmented uint64 // longer than the link takes
 	SendErrors        uint64
@@ -67,7 +68,7 @@ func (m MediaTermination) rows() []anyRow {
 			anyRow{"Packets received", f.PacketsReceived}, anyRow{"Batches received", f.Batches},
 			anyRow{"Dropped overload", f.DroppedByOverload}, anyRow{"Dropped no stream", f.DroppedNoStream},
 			anyRow{"Dropped flood", f.DroppedFlood}, anyRow{"Dropped malformed", f.DroppedMalformed},
-			anyRow{"Packets sent direct", f.SentDirect}, anyRow{"Packets sent routed", f.SentRouted},
+			anyRow{"Packets sent direct", f.SentDirect}, anyRow{"Packets sent XDP", f.SentXDP}, anyRow{"Packets sent routed", f.SentRouted},
 			anyRow{"Packets fragmented", f.PacketsFragmented}, anyRow{"Send errors", f.SendErrors},
 		)
 	}

@@ -128,7 +128,7 @@ func applianceLayouts() map[string]View {
 			Streams: 2, MostStreams: 9, MaximumStreams: 20000, PortPairs: 16384, PortPairsUsed: 4, PortPairsRest: 6, RefusedForPorts: 1, RefusedForStreams: 2,
 			PortConflicts: 3, Fast: &MediaEngine{
 				Workers: 2, Taps: 3, BatchWaitUS: 500, PacketsReceived: 100000, Batches: 4000, DroppedByOverload: 5, DroppedNoStream: 7, DroppedFlood: 17,
-				DroppedMalformed: 19, SentDirect: 99000, SentRouted: 900,
+				DroppedMalformed: 19, SentDirect: 99000, SentXDP: 88000, SentRouted: 900,
 				PacketsFragmented: 11, SendErrors: 13,
 			},
 		},
