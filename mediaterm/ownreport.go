@@ -120,7 +120,7 @@ func (r *relay) own(write func(*reportView) []byte, ssrc uint32, sc *scratch) (d
 	if r.wiped || r.noRTCP || l.mode != modeSecure {
 		return departure{}, false
 	}
-	w := reportView{hz: r.clock(l.stats.PayloadType), inside: r.legs[Inside].stats.RxRTCPPackets > 0, trip: l.reporting.last}
+	w := reportView{hz: r.clock(l, l.stats.PayloadType), inside: r.legs[Inside].stats.RxRTCPPackets > 0, trip: l.reporting.last}
 	for _, x := range l.receptions.list {
 		if x.ssrc == l.stats.SSRC {
 			w.reception = x
