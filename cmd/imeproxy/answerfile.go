@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 
 	"imeproxy/proxy/answerfile"
 	"imeproxy/proxy/netcheck"
+	"imeproxy/proxy/revision"
 )
 
 // newAnswerfileCommand makes `imeproxy answerfile`: the answers to the questions of an installation.
@@ -163,7 +163,7 @@ func generateAnswers(cmd *cobra.Command, output, networkLog string) error {
 		_, err = io.WriteString(cmd.OutOrStdout(), text)
 		return err
 	}
-	return replaceFile(output, []byte(text))
+	return revision.WriteFile(output, []byte(text))
 }
 
 // An unattended installation tries the network again for so long, with so much time in between.
@@ -216,22 +216,8 @@ func installAnswers(cmd *cobra.Command, answers, config, system string, network 
 		return exitHalted
 	}
 	// The settings last: with them the machine counts as installed.
-	if err := replaceFile(config, []byte(text)); err != nil {
+	if err := revision.WriteFile(config, []byte(text)); err != nil {
 		return err
 	}
-	return replaceFile(system, machine)
-}
-
-// replaceFile writes a file that nobody else can read, whole or not at all.
-func replaceFile(name string, text []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(name), ".new-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), name)
+	return revision.WriteFile(system, machine)
 }

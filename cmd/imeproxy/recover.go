@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imeproxy/proxy/recovery"
+	"imeproxy/proxy/revision"
 )
 
 // newRecoverCommand makes `imeproxy recover`, which the first process of the appliance gives to whoever has its console.
@@ -26,7 +27,7 @@ func newRecoverCommand() *cobra.Command {
 			}
 			defer out.Close()
 			return recovery.Ask(terminal{cmd.ErrOrStderr(), os.Stdin}, text, func(text []byte, r recovery.Reset) error {
-				if err := replaceFile(file, text); err != nil {
+				if err := revision.WriteFile(file, text); err != nil {
 					return err
 				}
 				_, err := io.WriteString(out, fmt.Sprintln(r))
