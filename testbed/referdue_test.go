@@ -80,6 +80,9 @@ func TestReferTiming(t *testing.T) {
 					continue
 				}
 				end := st.Packets[len(st.Packets)-1].Time
+				if refer.After(end) { // it came after the last packet, and ended the waiting for it
+					end = refer
+				}
 				late, err := referFits(refer, ReferDues(st.Packets, refer, end, shortestHoldDown, levels[c.level]))
 				if err != nil {
 					t.Error(err)
