@@ -176,14 +176,8 @@ func TestFallback(t *testing.T) {
 		t.Error(err)
 	}
 	Until(t, wait, "nothing is watched any more", func() bool { return s.fallbackStats(t).Monitored == 0 })
-	records := readAll(filepath.Join(s.Proxy.StateDir, "calls.json"))
 	for _, c := range all {
-		line := ""
-		for l := range strings.Lines(records) {
-			if strings.Contains(l, c.caller.CallID) {
-				line = l
-			}
-		}
+		line := s.Proxy.record(t, c.caller.CallID)
 		told := strings.Contains(line, `"fallback_notified":true`)
 		if notified := c == bad || c == cut || c == inbound || c == busy; told != notified || !strings.Contains(line, `"quality":{"samples":`) {
 			t.Errorf("record: %s", line)

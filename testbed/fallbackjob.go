@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -266,9 +265,9 @@ func (r *FallbackReport) count(t T, l *Lab, problem, say func(string, ...any)) {
 	for _, e := range l.Enterprises() {
 		accepted := e.Proxy.accepted(t)
 		notified += accepted
-		records := readAll(filepath.Join(e.Proxy.StateDir, "calls.json"))
-		if told := strings.Contains(records, `"fallback_notified":true`); told != (accepted > 0) {
-			problem("proxy %s had %d notifications accepted; its call records: %s", e.Letter, accepted, tail(records, 1000))
+		told := func() bool { return strings.Contains(e.Proxy.records(), `"fallback_notified":true`) == (accepted > 0) }
+		if !eventually(loggedWithin, told) {
+			problem("proxy %s had %d notifications accepted; its call records: %s", e.Letter, accepted, tail(e.Proxy.records(), 1000))
 		}
 	}
 	if notified == 0 {

@@ -255,6 +255,32 @@ func (p *Proxy) Process() *Process { return p.proc }
 // Log is what the daemon wrote, of all its starts.
 func (p *Proxy) Log() string { return p.proc.Log() }
 
+// loggedWithin bounds the time until a log line or a call record is in its file: while many come, the daemon writes those of 50 ms together.
+const loggedWithin = 5 * time.Second
+
+// Says waits until the daemon's log holds a text.
+func (p *Proxy) Says(t T, text string) {
+	t.Helper()
+	Until(t, loggedWithin, fmt.Sprintf("the log holds %q", text), func() bool { return strings.Contains(p.Log(), text) })
+}
+
+// records returns the call records that are in the file.
+func (p *Proxy) records() string { return readAll(filepath.Join(p.StateDir, "calls.json")) }
+
+// record waits for the call record with a text, as a Call-ID, and returns the last one.
+func (p *Proxy) record(t T, text string) (line string) {
+	t.Helper()
+	Until(t, loggedWithin, "there is a call record of "+text, func() bool {
+		for l := range strings.Lines(p.records()) {
+			if strings.Contains(l, text) {
+				line = l
+			}
+		}
+		return line != ""
+	})
+	return line
+}
+
 // Shell runs one command line in the daemon's shell and returns its output.
 func (p *Proxy) Shell(command string) (string, error) {
 	return Imeproxy("shell", "--control", p.Control, "-c", command)

@@ -315,9 +315,7 @@ func reloadFromShell(t *testing.T, s *StubLab) {
 	if p.Process().Pid() != pid || !p.Running() || after.Hostname != before.Hostname {
 		t.Errorf("process %d, was %d; hostname %s, was %s", p.Process().Pid(), pid, after.Hostname, before.Hostname)
 	}
-	if !strings.Contains(p.Log(), "the daemon begins anew") {
-		t.Error("the log does not tell of it")
-	}
+	p.Says(t, "the daemon begins anew")
 	agent, far := s.CallOut(t)
 	far.Transact(t, agent, "BYE", 200)
 }

@@ -147,9 +147,7 @@ func sshAtTheProxy(t *testing.T, lab *Lab) {
 	if out, err := ssh(lab.Internet.Host, a.OutsideIP, "show version"); err == nil || strings.Contains(out, "Version") {
 		t.Errorf("ssh from the Internet: %v: %s", err, out)
 	}
-	if !strings.Contains(a.Proxy.Log(), "user=admin from="+a.PhoneIP.String()) {
-		t.Error("the log does not tell who it was")
-	}
+	a.Proxy.Says(t, "user=admin from="+a.PhoneIP.String())
 	terminal := func() *keyboard {
 		cmd := a.PhoneHost.Command("ssh", "-tt", "-F", "none", "-p", "2022", "-i", key, "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=no",
 			"-o", "UserKnownHostsFile="+filepath.Join(dir, "known"), "admin@"+a.InsideIP.String())

@@ -62,9 +62,7 @@ func TestStrangersAreShunned(t *testing.T) {
 	}
 	far, agent = s.CallIn(t)
 	agent.Transact(t, far, "BYE", 200)
-	if !strings.Contains(s.Proxy.Log(), "source shunned: it failed too often") {
-		t.Error("the log does not tell of it")
-	}
+	s.Proxy.Says(t, "source shunned: it failed too often")
 	source := strings.Fields(shunned())[1]
 	if out, err := s.Proxy.Shell("no shun " + source); err != nil {
 		t.Errorf("%v: %s", err, out)

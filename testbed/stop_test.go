@@ -178,7 +178,7 @@ func stopInOrder(t *testing.T, s *StubLab) {
 		c.WaitEnd(t, time.Second)
 	}
 	reasons := make(map[string]string)
-	for line := range bytes.Lines([]byte(readAll(filepath.Join(s.Proxy.StateDir, "calls.json")))) {
+	for line := range bytes.Lines([]byte(s.Proxy.records())) {
 		var r struct {
 			CallID string `json:"call_id"`
 			Reason string `json:"end_reason"`
@@ -375,9 +375,7 @@ func killed(t *testing.T, s *StubLab) {
 		st.Drain()
 	}
 	s.Proxy.Start(t)
-	if !strings.Contains(s.Proxy.Log(), "an earlier daemon left") {
-		t.Error("the log does not tell that something was cleared up")
-	}
+	s.Proxy.Says(t, "an earlier daemon left")
 	echoes(t, standing)
 	a, f := s.CallOut(t)
 	a.Transact(t, f, "BYE", 200)
