@@ -81,9 +81,11 @@
 //
 // "xdp" is the same engine, but that frames to neighbours go through a ring of AF_XDP, which takes a
 // quarter of the kernel's work off each. What goes that way passes queueing disciplines and packet
-// sockets by. So it is not used on a link with a queueing discipline that somebody has set, nor while
-// somebody captures packets (lookForCaptures: within a tenth of a second); nor where the link's queues
-// have other owners or the ring fails. Then, and until it works again, frames go by the packet socket.
+// sockets by. So it is not used on a link with a queueing discipline that somebody has set, nor where
+// somebody captures packets (captureLook: within 10 ms, for which the capture lacks packets that were
+// sent all the same); nor where the link's queues have other owners or the ring fails. Then, and until it
+// works again, frames go by the packet socket. Whatever changes, all frames leave once and in order: what
+// the kernel does not take waits some milliseconds at most, and goes before what comes after it.
 //
 // Overload drops the newest packets where they arrive, in the ring or the socket; both are
 // of a size that fills within some 20 ms. A port that gets more than 200 packets in 20 ms

@@ -53,8 +53,6 @@ type TProxy struct {
 	running   sync.WaitGroup
 	closed    atomic.Bool
 	xdp       bool
-	captured  atomic.Bool // somebody captures packets
-	stop      chan struct{}
 
 	tapMu  sync.Mutex // guards tapped, and that one goroutine changes the taps
 	tapped []Tap      // what Tap was called with last
@@ -85,7 +83,7 @@ func OpenTProxy(cfg TProxyConfig) (*TProxy, error) {
 			return nil, fmt.Errorf("AF_XDP: %w", err)
 		}
 	}
-	e := &TProxy{log: cfg.Log, portLimit: cfg.PortLimit, xdp: cfg.XDP, stop: make(chan struct{})}
+	e := &TProxy{log: cfg.Log, portLimit: cfg.PortLimit, xdp: cfg.XDP}
 	if e.portLimit <= 0 {
 		e.portLimit = portLimit
 	}
@@ -106,9 +104,6 @@ func OpenTProxy(cfg TProxyConfig) (*TProxy, error) {
 	for _, w := range e.workers {
 		e.running.Go(w.run)
 		w.started = true
-	}
-	if e.xdp {
-		e.running.Go(func() { e.lookForCaptures(e.stop) })
 	}
 	return e, nil
 }
@@ -226,7 +221,6 @@ func (e *TProxy) Close() error {
 	if done {
 		return nil
 	}
-	close(e.stop)
 	var errs []error
 	started := 0
 	for _, w := range e.workers {

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,6 +53,8 @@ type slot struct {
 	out    departure
 	frame  []byte
 	turn   int // within the batch
+	xsk    *xsk
+	number uint32 // how many frames the xsk has had with this one
 	failed bool
 }
 
@@ -81,7 +82,9 @@ type worker struct {
 	tx      [2][batchSize]mmsghdr // viaLink, viaKernel
 	txSlot  [ways][batchSize]*slot
 	txN     [ways]int
-	spilled bool // a frame of the batch found no chunk: those after it take another way too, or they would overtake it
+	mixed   bool   // frames of the batch for one link may take two ways
+	spilled bool   // a frame of the batch found no chunk
+	late    uint64 // frames of earlier batches that the system refused in the end
 	id      uint16
 	part    []byte // of a fragmented packet
 	started bool
@@ -90,7 +93,10 @@ type worker struct {
 	polls  []unix.PollFd
 	tapped atomic.Bool // there are taps
 
-	outs    []*xsk   // of the worker's own thread alone
+	outs    []*xsk // of the worker's own thread alone
+	list    captureList
+	looked  time.Time
+	seen    []int32  // links on which somebody captured packets then, 0: on all
 	without []string // links for which it was told that there is no xsk; of the goroutine that changes the taps
 
 	mu    sync.Mutex // guards everything that follows and all streams of the worker; held for a batch, never over a system call
@@ -105,16 +111,8 @@ type worker struct {
 	keys     [2 * batchSize]*keyUse // of a batch, see touch
 }
 
-// Ways of transmit.
-const (
-	viaLink   = iota // frames to a neighbour, by a packet socket
-	viaKernel        // packets that the kernel routes
-	viaXDP           // frames to a neighbour, by the link's xsk
-	ways
-)
-
 func newWorker(e *TProxy, number int, c *crypt) (*worker, error) {
-	w := &worker{engine: e, number: number, crypt: c, in: -1, direct: -1, routed: -1, event: -1, part: make([]byte, headroom+maxDatagram)}
+	w := &worker{engine: e, number: number, crypt: c, in: -1, direct: -1, routed: -1, event: -1, list: captureList{fd: -1}, part: make([]byte, headroom+maxDatagram)}
 	if err := w.openSockets(); err != nil {
 		_ = w.close()
 		return nil, err
@@ -178,6 +176,11 @@ func (w *worker) openSockets() (err error) {
 	if w.event, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return fail("eventfd", err)
 	}
+	if w.engine.xdp {
+		if w.list, err = openCaptureList(); err != nil {
+			return fail("list of packet sockets", err)
+		}
+	}
 	return nil
 }
 
@@ -190,7 +193,7 @@ func setBuffer(fd, force, plain, size int) {
 
 func (w *worker) close() error {
 	var errs []error
-	for _, fd := range []*int{&w.in, &w.direct, &w.routed, &w.event} {
+	for _, fd := range []*int{&w.in, &w.direct, &w.routed, &w.event, &w.list.fd} {
 		if *fd >= 0 {
 			errs = append(errs, os.NewSyscallError("close", unix.Close(*fd)))
 			*fd = -1
@@ -258,6 +261,7 @@ func (w *worker) run() {
 			w.poll()
 		}
 	}
+	w.leave()
 }
 
 // rest lets the next batch form. With batches half full or more there is no time for that.
@@ -283,7 +287,11 @@ func (w *worker) poll() {
 		w.polls = append(w.polls, unix.PollFd{Fd: int32(t.fd), Events: unix.POLLIN})
 	}
 	w.mu.Unlock()
-	_, _ = unix.Poll(w.polls, -1)
+	timeout := -1
+	if w.waiting() {
+		timeout = 1 // millisecond
+	}
+	_, _ = unix.Poll(w.polls, timeout)
 	if w.polls[1].Revents != 0 {
 		var count [8]byte
 		_, _ = unix.Read(w.event, count[:])
@@ -317,10 +325,8 @@ func (w *worker) receive() (int, unix.Errno) {
 // relay takes n datagrams of the socket, and those of the taps, to their streams, sends what comes of them, and tells how many they were.
 func (w *worker) relay(n int) int {
 	w.now = time.Now()
+	w.begin()
 	w.mu.Lock()
-	if !slices.Equal(w.outs, w.wanted) {
-		w.adopt()
-	}
 	for i := range n {
 		w.fromSocket(&w.slots[i], &w.rx[i])
 	}
@@ -433,146 +439,4 @@ func (w *worker) one(s *slot) {
 	}
 	s.pkt = nil
 	s.tapped.release()
-}
-
-// queue puts a departure on the list of its way.
-func (w *worker) queue(s *slot, st *tproxyStream, out departure) {
-	base := s.rx
-	switch &out.data[0] {
-	case &s.plain[headroom]:
-		base = s.plain
-	case &s.sealed[headroom]:
-		base = s.sealed
-	case &s.rx[headroom]:
-	default: // in the ring of a tap, which has no room for headers, and which the kernel gets back
-		out.data = s.rx[headroom : headroom+copy(s.rx[headroom:], out.data)]
-	}
-	s.stream, s.out, s.failed = st, out, false
-	s.frame = base[:headroom+len(out.data)]
-	w.id++
-	class := st.class
-	if st.keep {
-		class = s.class & codePoint
-	}
-	putHeaders(s.frame, st.localPort(out.side, out.port), out.to, class, w.id)
-	link := st.way(out.side, out.port, out.to.Addr()).link.Load()
-	if mtu := link.mtu; len(s.frame)-etherLen > mtu {
-		w.count.Fragmented++
-		fragment(s.frame, w.part, mtu, func(part []byte) { s.failed = !w.sendPart(link, part, out.to) || s.failed })
-		st.account(out.side, out.kind, len(out.data), !s.failed)
-		return
-	}
-	way := viaKernel
-	if link.direct {
-		copy(s.frame, link.ether[:])
-		way = viaLink
-		if w.putXDP(s.frame, link) {
-			way = viaXDP
-		}
-	}
-	n := w.txN[way]
-	s.turn = w.txN[viaLink] + w.txN[viaKernel] + w.txN[viaXDP]
-	w.txN[way]++
-	w.txSlot[way][n] = s
-	if way == viaXDP {
-		s.link.Ifindex = link.index
-		return
-	}
-	h := &w.tx[way][n].hdr
-	h.Iov = &s.txVec
-	if way == viaLink {
-		s.link.Ifindex = link.index
-		h.Name, h.Namelen = (*byte)(unsafe.Pointer(&s.link)), unix.SizeofSockaddrLinklayer
-		s.txVec.Base = &s.frame[0]
-		s.txVec.SetLen(len(s.frame))
-		return
-	}
-	s.to.Addr = out.to.Addr().As4()
-	h.Name, h.Namelen = (*byte)(unsafe.Pointer(&s.to)), unix.SizeofSockaddrInet4
-	s.txVec.Base = &s.frame[etherLen]
-	s.txVec.SetLen(len(s.frame) - etherLen)
-}
-
-// sendPart sends one fragment at once: packets longer than the link allows are rare.
-func (w *worker) sendPart(link *linkState, part []byte, to netip.AddrPort) bool {
-	if link.direct {
-		copy(part, link.ether[:])
-		sa := unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_IP), Ifindex: int(link.index), Halen: 6}
-		return unix.Sendto(w.direct, part, unix.MSG_DONTWAIT, &sa) == nil
-	}
-	return unix.Sendto(w.routed, part[etherLen:], unix.MSG_DONTWAIT, &unix.SockaddrInet4{Addr: to.Addr().As4()}) == nil
-}
-
-// sendAll transmits what the batch has queued. With both ways in use, as when a neighbour has just become known, the packets go in the
-// order in which they came: those of one stream may be on both lists.
-func (w *worker) sendAll() {
-	if w.txN[viaXDP] > 0 {
-		// Either a chunk was wanting in the midst of the batch, or a way became known there.
-		first := w.txSlot[viaXDP][0].turn
-		if first > 0 {
-			w.sendOthers()
-			w.sendXDP()
-			return
-		}
-		w.sendXDP()
-	}
-	w.sendOthers()
-}
-
-// sendOthers sends what does not go by an xsk.
-func (w *worker) sendOthers() {
-	ends := [2]int(w.txN[:2])
-	if ends[viaLink] > 0 && ends[viaKernel] > 0 {
-		at := [2]int{}
-		for at[viaLink] < ends[viaLink] && at[viaKernel] < ends[viaKernel] {
-			way, fd := viaLink, w.direct
-			if w.txSlot[viaKernel][at[viaKernel]].turn < w.txSlot[viaLink][at[viaLink]].turn {
-				way, fd = viaKernel, w.routed
-			}
-			w.send(way, fd, at[way], at[way]+1)
-			at[way]++
-		}
-		w.send(viaLink, w.direct, at[viaLink], ends[viaLink])
-		w.send(viaKernel, w.routed, at[viaKernel], ends[viaKernel])
-		return
-	}
-	w.send(viaLink, w.direct, 0, ends[viaLink])
-	w.send(viaKernel, w.routed, 0, ends[viaKernel])
-}
-
-// send transmits a part of one way's list. A packet that the system refuses is counted and passed over.
-func (w *worker) send(way, fd, at, end int) {
-	for at < end {
-		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&w.tx[way][at])), uintptr(end-at), unix.MSG_DONTWAIT, 0, 0)
-		switch {
-		case errno == 0:
-			at += int(n)
-		case errno != unix.EINTR:
-			w.txSlot[way][at].failed = true
-			at++
-		}
-	}
-}
-
-// account counts what send did.
-func (w *worker) account() {
-	for way := range w.txN {
-		for _, s := range w.txSlot[way][:w.txN[way]] {
-			s.stream.account(s.out.side, s.out.kind, len(s.out.data), !s.failed)
-			switch {
-			case s.failed:
-				w.count.SendErrors++
-			case way == viaKernel:
-				w.count.SentRouted++
-			case way == viaXDP:
-				w.count.SentXDP++
-				fallthrough
-			default:
-				w.count.SentDirect++
-			}
-			s.stream = nil
-		}
-		w.txN[way] = 0
-	}
-	w.spilled = false
 }

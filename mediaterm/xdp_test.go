@@ -8,7 +8,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"runtime"
-	"strings"
+	"slices"
 	"testing"
 	"time"
 
@@ -67,8 +67,8 @@ func TestXSK(t *testing.T) {
 				t.Fatalf("round %d: no room for frame %d", round, i)
 			}
 		}
-		if left, err := x.send(); left != 0 || err != nil {
-			t.Fatalf("round %d: %d left, %v", round, left, err)
+		if err := x.send(x.pushed); x.left() != 0 || err != nil {
+			t.Fatalf("round %d: %d left, %v", round, x.left(), err)
 		}
 		for range batchSize {
 			if got := next(); !bytes.Equal(got, numbered(n, 4+n%1400)[headroom:]) {
@@ -84,8 +84,8 @@ func TestXSK(t *testing.T) {
 	if room != xskChunks {
 		t.Errorf("%d frames have room, want %d", room, xskChunks)
 	}
-	if left, err := x.send(); left != 0 || err != nil {
-		t.Fatalf("%d left, %v", left, err)
+	if err := x.send(x.pushed); x.left() != 0 || err != nil {
+		t.Fatalf("%d left, %v", x.left(), err)
 	}
 	for i := range room {
 		if got := int(binary.BigEndian.Uint32(next())); got != n+i {
@@ -113,8 +113,8 @@ func TestXSKRefused(t *testing.T) {
 	for i := range 3 {
 		x.put(numbered(i, 100))
 	}
-	if left, err := x.send(); left != 3 || !errors.Is(err, unix.ENETDOWN) {
-		t.Errorf("on a link that is down: %d left, %v", left, err)
+	if err := x.send(x.pushed); x.left() != 3 || !errors.Is(err, unix.ENETDOWN) {
+		t.Errorf("on a link that is down: %d left, %v", x.left(), err)
 	}
 	if _, err := openXSK(link, 0); !errors.Is(err, unix.ENETDOWN) && !errors.Is(err, unix.EBUSY) {
 		t.Errorf("opened on a link that is down: %v", err)
@@ -138,14 +138,45 @@ func TestXSKRefused(t *testing.T) {
 	}
 }
 
-func TestCountCaptures(t *testing.T) {
+func TestCapturedLinks(t *testing.T) {
 	const list = `sk               RefCnt Type Proto  Iface R Rmem   User   Inode
 00000000f1a5f3c9 3      3    0003   2     1 0      0      31337
 0000000085d1b2aa 3      10   0800   2     1 0      0      31338
 00000000aa11b2aa 3      3    0003   0     1 0      0      31339
 00000000bb11b2aa 3      3    0000   0     0 0      0      31340
 `
-	if n := countCaptures(strings.NewReader(list)); n != 2 {
-		t.Errorf("%d sockets that see all protocols, want 2", n)
+	links := capturedLinks(nil, []byte(list))
+	if !slices.Equal(links, []int32{2, 0}) {
+		t.Errorf("links whose packets somebody is given: %v, want 2 and all", links)
+	}
+	for link, want := range map[int32]bool{2: true, 3: true} {
+		if captures(links, link) != want || captures(links[:1], link) != (link == 2) {
+			t.Errorf("link %d in %v", link, links)
+		}
+	}
+}
+
+// The list names whoever is given all packets, however long it is.
+func TestCaptureList(t *testing.T) {
+	inOwnNamespace(t)
+	link, _ := vethPair(t, "xska", "xskb")
+	list, err := openCaptureList()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(list.fd)
+	for n := range 120 {
+		links, err := list.read()
+		if err != nil || len(links) != n {
+			t.Fatalf("%d links with %d captures: %v", len(links), n, err)
+		}
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: link.Index}); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -19,12 +20,19 @@ const (
 	xskChunks = 4 * batchSize // a power of two, as the rings' sizes must be
 )
 
-// xskTries bounds the calls that bring the kernel to take nothing. What is left over goes with the next batch.
-const xskTries = 4
+// xskTries bounds the calls that bring the kernel to take nothing. What is left over is tried again with the next batch, or a millisecond later
+// where none comes; after xskPatience it goes by the packet socket.
+const (
+	xskTries    = 4
+	xskPatience = 5 * time.Millisecond
+)
 
 // xsk sends frames on one link through a ring that it shares with the kernel (AF_XDP, Documentation/networking/af_xdp.rst): of a packet socket's
 // work for each packet the kernel is spared the message, the address and the look at the headers. It uses the mode in which the kernel copies the
 // frame, which every driver has, and which leaves the link's receiving alone. One worker uses it, under its mutex.
+//
+// A frame that the kernel has taken is with the driver, or lost there as any that a driver drops: nothing waits between. The ring for completions
+// has a place for each chunk, so that it never is what stops the kernel.
 //
 // Like PACKET_QDISC_BYPASS it leaves out what is between a program and the driver: queueing disciplines, and packet sockets that want to see
 // what is sent.
@@ -38,6 +46,12 @@ type xsk struct {
 	descriptors []unix.XDPDesc
 	pushed      uint32 // by put; the kernel knows of them after send
 	consumed    uint32 // by the kernel, at the last look
+
+	kick   func() unix.Errno // has the kernel look at the ring
+	since  time.Time         // when frames were left over; zero: none are
+	mark   uint32            // pushed when the batch began, with frames left over
+	others bool              // a frame of the batch for the link goes another way
+	broken bool              // frames go by the packet socket until it is closed
 
 	done      xskRing
 	finished  []uint64 // addresses of chunks
@@ -74,6 +88,7 @@ func xskUsable() error {
 
 func openXSKQueue(index, queue int) (*xsk, error) {
 	x := &xsk{index: int32(index), fd: -1}
+	x.kick = x.sendto
 	err := x.allocate()
 	if err == nil {
 		err = x.share()
@@ -176,25 +191,43 @@ func (x *xsk) reclaim() {
 	atomic.StoreUint32(x.done.consumer, x.reclaimed)
 }
 
-// send hands over what put has queued. left is the number of the newest frames that the kernel has not taken: with an error they never will be,
-// and the xsk is of no use any more.
-func (x *xsk) send() (left int, err error) {
-	atomic.StoreUint32(x.tx.producer, x.pushed)
+// left is the number of frames that put has queued and the kernel has not taken.
+func (x *xsk) left() uint32 { return x.pushed - x.consumed }
+
+// queued iterates over the numbers and contents of the frames that the kernel has not taken, the oldest first.
+func (x *xsk) queued(yield func(uint32, []byte) bool) {
+	for n := x.consumed; n != x.pushed; n++ {
+		d := &x.descriptors[n%xskChunks]
+		if !yield(n+1, x.memory[d.Addr:][:d.Len]) {
+			return
+		}
+	}
+}
+
+// sendto keeps the thread's processor: it does not block.
+func (x *xsk) sendto() unix.Errno {
+	_, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(x.fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
+	return errno
+}
+
+// send hands over what put has queued, up to a number of frames. The kernel may leave some, as while the device's own queue is full. With an
+// error it never takes any again, and the xsk is of no use any more. What left then counts none of has gone, and nothing that it counts.
+func (x *xsk) send(to uint32) error {
+	atomic.StoreUint32(x.tx.producer, to)
 	for tries := 0; tries < xskTries; {
-		// The raw call keeps the thread's processor: it does not block.
-		_, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(x.fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
+		errno := x.kick()
 		now := atomic.LoadUint32(x.tx.consumer)
 		if now == x.consumed {
 			tries++
 		}
 		x.consumed = now
 		switch {
-		case now == x.pushed:
-			return 0, nil
+		case now == to:
+			return nil
 		case errno == 0, errno == unix.EAGAIN, errno == unix.EBUSY, errno == unix.ENOBUFS, errno == unix.EINTR:
 		default:
-			return int(x.pushed - now), errno
+			return errno
 		}
 	}
-	return int(x.pushed - x.consumed), nil
+	return nil
 }

@@ -77,6 +77,7 @@ func TestMediaNetwork(t *testing.T) {
 		k.settles(t, "the inside interface was down")
 	})
 	t.Run("AF_XDP", func(t *testing.T) { mediaXDP(t, s, k) })
+	t.Run("captures begin and end", func(t *testing.T) { mediaCaptures(t, s, k) })
 	t.Run("small MTU", func(t *testing.T) { mediaFragments(t, s, k) })
 	t.Run("traffic class", func(t *testing.T) { mediaClass(t, s, k) })
 	k.end(t)
