@@ -88,7 +88,7 @@ func TestMemoryOfAWindow(t *testing.T) {
 		}
 	})
 	t.Logf("%d bytes", r.AllocedBytesPerOp())
-	if n := r.AllocedBytesPerOp(); n > 6000 {
+	if n := r.AllocedBytesPerOp(); n > 3500 {
 		t.Errorf("%d bytes", n)
 	}
 }

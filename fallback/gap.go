@@ -37,7 +37,7 @@ func (g *gap) judge(limit, highest uint32, got *[2]uint64, runs *lossRuns) {
 
 // gapQueue holds the holes of the last 200 ms, oldest first.
 type gapQueue struct {
-	list  [maxGaps]gap
+	list  *[maxGaps]gap // nil until the first is pushed
 	first uint8
 	n     uint8
 	runs  lossRuns

@@ -85,10 +85,18 @@ type Stream struct {
 	oddSSRC uint32
 	oddSeq  uint16
 
-	gaps gapQueue
+	gaps  gapQueue
+	holes *holes // nil until a number is missing
+}
+
+// holes is what only a stream needs in which numbers are missing, for a while or for good: as much memory as all the rest but the ring.
+type holes struct {
 	// What came with the numbers in holes and next to them, by number.
 	recentTS [recentSlots]uint32
 	recentPT [recentSlots]uint8
+
+	gaps   [maxGaps]gap
+	losses [roomSteps]losses
 }
 
 // NewStream returns a stream that has seen nothing. formats are the payload types that
@@ -129,7 +137,7 @@ func (s *Stream) SetHold(at time.Duration, held bool) {
 	s.spread.clear()
 }
 
-// Packet counts one packet. It allocates nothing.
+// Packet counts one packet. It allocates nothing, but for the first hole of a stream.
 func (s *Stream) Packet(p Packet) {
 	s.mu.Lock()
 	s.packet(&p)
@@ -243,6 +251,10 @@ func (s *Stream) next(p *Packet) {
 
 // jump takes a number that leaves a hole before it.
 func (s *Stream) jump(p *Packet, ahead uint32) {
+	if s.holes == nil {
+		s.holes = new(holes)
+		s.gaps.list, s.win.losses = &s.holes.gaps, &s.holes.losses
+	}
 	if s.gaps.n > 0 {
 		s.gaps.retire(s.highest, s.highest+ahead, &s.got)
 	}
@@ -268,7 +280,7 @@ func (s *Stream) jump(p *Packet, ahead uint32) {
 
 // remember notes what came with a number.
 func (s *Stream) remember(n, ts uint32, pt uint8) {
-	s.recentTS[n%recentSlots], s.recentPT[n%recentSlots] = ts, pt
+	s.holes.recentTS[n%recentSlots], s.holes.recentPT[n%recentSlots] = ts, pt
 }
 
 // add counts the highest number as received at its turn.
@@ -316,14 +328,14 @@ func (s *Stream) behind(p *Packet, back uint32) {
 
 // neighbours notes the timestamp steps from and to a number that filled a hole.
 func (s *Stream) neighbours(newer, back uint32) {
-	n := s.highest - back
+	n, h := s.highest-back, s.holes
 	slot, after, before := n%recentSlots, (n+1)%recentSlots, (n-1)%recentSlots
-	pt := s.recentPT[slot]
-	if next := back - 1; s.got[next>>6]>>(next&63)&1 == 1 && s.recentPT[after] == pt {
-		s.spread.link(newer, ticks(s.recentTS[after], s.recentTS[slot]), s.format.hz)
+	pt := h.recentPT[slot]
+	if next := back - 1; s.got[next>>6]>>(next&63)&1 == 1 && h.recentPT[after] == pt {
+		s.spread.link(newer, ticks(h.recentTS[after], h.recentTS[slot]), s.format.hz)
 	}
-	if prev := back + 1; s.got[prev>>6]>>(prev&63)&1 == 1 && s.recentPT[before] == pt {
-		s.spread.link(newer+1, ticks(s.recentTS[slot], s.recentTS[before]), s.format.hz)
+	if prev := back + 1; s.got[prev>>6]>>(prev&63)&1 == 1 && h.recentPT[before] == pt {
+		s.spread.link(newer+1, ticks(h.recentTS[slot], h.recentTS[before]), s.format.hz)
 	}
 }
 

@@ -34,7 +34,7 @@ type window struct {
 
 	lossy  [roomSteps / 64]uint64 // the slots whose losses hold
 	cells  [roomSteps]uint16      // received
-	losses [roomSteps]losses
+	losses *[roomSteps]losses     // nil until the first is pushed to a Stream's gaps
 }
 
 // losses of a step. They stop at the highest number, which only many holes of thousands within 50 ms reach.

@@ -27,7 +27,7 @@ func TestWrongKey(t *testing.T) {
 			if leg.stats.Drops.AuthFailures != 20 {
 				t.Errorf("authentication failures: %d, want 20", leg.stats.Drops.AuthFailures)
 			}
-			if n := len(leg.rx.current().sources); n != 0 {
+			if n := leg.rx.current().sources(); n != 0 {
 				t.Errorf("forged packets left the state of %d sources", n)
 			}
 		})

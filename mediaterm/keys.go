@@ -68,7 +68,8 @@ type keyUse struct {
 	ctx     *srtp.Context
 	key     Key
 	rtcp    uint64
-	sources map[uint32]*source
+	heard   bool               // first has its SSRC
+	further map[uint32]*source // the others; nil: there are none
 }
 
 // source is one SSRC under a key.
@@ -83,7 +84,7 @@ type source struct {
 
 // newKeyUse uses pion/srtp when c is nil.
 func newKeyUse(k Key, c *crypt) (*keyUse, error) {
-	u := &keyUse{crypt: c, sources: map[uint32]*source{}}
+	u := &keyUse{crypt: c}
 	u.use(k)
 	return u, u.prepare(k)
 }
@@ -96,13 +97,35 @@ func (u *keyUse) use(k Key) {
 // newSource takes a new SSRC.
 func (u *keyUse) newSource(ssrc uint32) *source {
 	s := &u.first
-	if len(u.sources) > 0 {
+	if u.heard {
 		s = new(source)
+		if u.further == nil {
+			u.further = map[uint32]*source{}
+		}
+		u.further[ssrc] = s
 	}
-	s.ssrc = ssrc
-	u.sources[ssrc] = s
-	u.last = s
+	s.ssrc, u.heard, u.last = ssrc, true, s
 	return s
+}
+
+// sources is the number of SSRCs.
+func (u *keyUse) sources() int {
+	if !u.heard {
+		return 0
+	}
+	return 1 + len(u.further)
+}
+
+// all iterates over the sources.
+func (u *keyUse) all(yield func(*source) bool) {
+	if u.heard && !yield(&u.first) {
+		return
+	}
+	for _, s := range u.further {
+		if !yield(s) {
+			return
+		}
+	}
 }
 
 // prepare makes the context or transform for a key.
@@ -126,7 +149,10 @@ func (u *keyUse) find(ssrc uint32) *source {
 	if u.last != nil && u.last.ssrc == ssrc {
 		return u.last
 	}
-	return u.sources[ssrc]
+	if u.heard && u.first.ssrc == ssrc {
+		return &u.first
+	}
+	return u.further[ssrc]
 }
 
 // change takes another suite, MKI or lifetime for the same master key and salt. The
@@ -150,10 +176,10 @@ func (u *keyUse) change(k Key) error {
 
 // takeOver gives the new pion context the indices of the old one.
 func (u *keyUse) takeOver(old *srtp.Context) {
-	for ssrc, s := range u.sources {
+	for s := range u.all {
 		s.resync = true
-		if i, ok := old.Index(ssrc); ok {
-			u.ctx.SetIndex(ssrc, i)
+		if i, ok := old.Index(s.ssrc); ok {
+			u.ctx.SetIndex(s.ssrc, i)
 		}
 	}
 }
@@ -269,7 +295,7 @@ func (u *keyUse) seal(dst, pkt []byte, kind packetKind, h rtpHeader, hdr *rtp.He
 	}
 	s := u.find(h.ssrc)
 	if s == nil {
-		if len(u.sources) >= maxSSRCs {
+		if u.sources() >= maxSSRCs {
 			if u.full {
 				return nil, "", errSSRCs
 			}
@@ -310,7 +336,7 @@ func (u *keyUse) sealOwn(dst, pkt []byte, kind packetKind, h rtpHeader, s *sourc
 		if s.rtcp >= maxLifetimeRTCP {
 			return nil, "", errExpired
 		}
-		if err := u.own.reports(u.key); err != nil {
+		if err := u.own.reports(u.crypt, u.key); err != nil {
 			return nil, "", fmt.Errorf("%w: %w", errOtherCrypt, err)
 		}
 		s.rtcp++
@@ -352,7 +378,7 @@ func (u *keyUse) open(dst, pkt []byte, kind packetKind, ssrc uint32, seq uint16,
 		return opened{}, errExpired
 	}
 	s := u.find(ssrc)
-	if s == nil && len(u.sources) >= maxSSRCs {
+	if s == nil && u.sources() >= maxSSRCs {
 		o := opened{}
 		if !u.full {
 			u.full = true
@@ -414,7 +440,7 @@ func (u *keyUse) openOwn(dst, pkt []byte, kind packetKind, ssrc uint32, seq uint
 	var out []byte
 	var err error
 	if kind == kindRTCP {
-		if err := u.own.reports(u.key); err != nil {
+		if err := u.own.reports(u.crypt, u.key); err != nil {
 			return opened{}, fmt.Errorf("%w: %w", errOtherCrypt, err)
 		}
 		index := srtcpIndex(pkt, u.key)

@@ -39,11 +39,12 @@ type leg struct {
 	clockPT    uint8  // of the last packet
 	clockHz    uint32 // of clockPT; 0: to be looked up
 	receptions receptions
-	stats      LegStats
+	stats      LegCounts
 
-	known     Remote // last remote that was not a hold: what plain packets are checked against
-	crypt     *crypt // nil: pion/srtp
-	reporting reporting
+	known     Remote     // last remote that was not a hold: what plain packets are checked against
+	crypt     *crypt     // nil: pion/srtp
+	ended     string     // the suite when the relay was wiped
+	reporting *reporting // nil until the far end reports
 }
 
 // setRemote opens the source lock. The source learned stays the target while the

@@ -120,15 +120,18 @@ func (r *relay) own(write func(*reportView) []byte, ssrc uint32, sc *scratch) (d
 	if r.wiped || r.noRTCP || l.mode != modeSecure {
 		return departure{}, false
 	}
-	w := reportView{hz: r.clock(l, l.stats.PayloadType), inside: r.legs[Inside].stats.RxRTCPPackets > 0, trip: l.reporting.last}
+	w := reportView{hz: r.clock(l, l.stats.PayloadType), inside: r.legs[Inside].stats.RxRTCPPackets > 0}
 	for _, x := range l.receptions.list {
 		if x.ssrc == l.stats.SSRC {
 			w.reception = x
 		}
 	}
-	for _, s := range l.reporting.sent {
-		if s.at.After(w.sender.at) {
-			w.sender = s
+	if l.reporting != nil {
+		w.trip = l.reporting.last
+		for _, s := range l.reporting.sent {
+			if s.at.After(w.sender.at) {
+				w.sender = s
+			}
 		}
 	}
 	if w.received == 0 {

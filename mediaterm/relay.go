@@ -314,7 +314,7 @@ func (r *relay) wipe() {
 	defer r.mu.Unlock()
 	for i := range r.legs {
 		l := &r.legs[i]
-		l.stats.Suite = l.suite()
+		l.ended = l.suite()
 		l.tx.wipe()
 		l.rx.wipe()
 	}
@@ -338,8 +338,7 @@ func (l *leg) suite() string {
 }
 
 func (l *leg) snapshot(wiped bool) LegStats {
-	s := l.stats
-	s.Local = l.local.String()
+	s := LegStats{LegCounts: l.stats, Local: l.local.String(), Suite: l.ended}
 	if l.remote.RTP.IsValid() {
 		s.Remote = l.remote.RTP.String()
 	}
@@ -350,7 +349,9 @@ func (l *leg) snapshot(wiped bool) LegStats {
 	if !wiped {
 		s.Suite = l.suite()
 	}
-	s.Report = l.reporting.last
+	if l.reporting != nil {
+		s.Report = l.reporting.last
+	}
 	s.Lost, s.JitterMS = l.receptions.lost(), l.receptions.jitter(s.SSRC)
 	return s
 }

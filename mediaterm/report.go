@@ -53,9 +53,18 @@ type reporting struct {
 	next uint8
 }
 
-// report reads a compound packet from side that validCompound has passed. It allocates nothing. The caller holds the mutex.
+// reports is the memory of what the leg's far end tells: half of a leg's, and many ends tell nothing.
+func (l *leg) reports() *reporting {
+	if l.reporting == nil {
+		l.reporting = new(reporting)
+	}
+	return l.reporting
+}
+
+// report reads a compound packet from side that validCompound has passed. It allocates nothing but memory for the first one. The caller holds
+// the mutex.
 func (r *relay) report(side Side, p []byte, now time.Time) {
-	in := &r.legs[side].reporting
+	in := r.legs[side].reports()
 	for len(p) >= 8 {
 		var h rtcp.Header
 		if h.Unmarshal(p) != nil {
@@ -83,7 +92,7 @@ func (r *relay) report(side Side, p []byte, now time.Time) {
 const reportBlockLen = 24
 
 func (r *relay) blocks(side Side, p []byte, count int, now time.Time) {
-	in, out := &r.legs[side].reporting, &r.legs[side.other()]
+	in, out := r.legs[side].reports(), &r.legs[side.other()]
 	for ; count > 0 && len(p) >= reportBlockLen; count, p = count-1, p[reportBlockLen:] {
 		var b rtcp.ReceptionReport
 		if b.Unmarshal(p) != nil {
@@ -105,6 +114,9 @@ func (r *relay) blocks(side Side, p []byte, count int, now time.Time) {
 // roundTrip is the time from here to the far end and back, of the sender report that it repeats: RFC 3550 section 6.4.1, with our clock
 // in the place of the sender's, as the report passed here.
 func (g *reporting) roundTrip(ntp, delay uint32, now time.Time) (bool, float64) {
+	if g == nil {
+		return false, 0
+	}
 	for _, s := range g.sent {
 		if ntp == 0 || s.ntp != ntp || s.at.IsZero() {
 			continue
@@ -123,7 +135,7 @@ const (
 )
 
 func (r *relay) extended(side Side, p []byte, now time.Time) {
-	in, out := &r.legs[side].reporting, &r.legs[side.other()]
+	in, out := r.legs[side].reports(), &r.legs[side.other()]
 	for len(p) >= 4 {
 		n := 4 * (int(binary.BigEndian.Uint16(p[2:])) + 1)
 		if n > len(p) {

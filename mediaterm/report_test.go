@@ -117,7 +117,7 @@ func FuzzReports(f *testing.F) {
 			return
 		}
 		r.report(Outside, p, time.Unix(1, 0))
-		g := r.legs[Outside].reporting.last
+		g := r.legs[Outside].reports().last
 		if g.LossPercent < 0 || g.LossPercent >= 100 || g.JitterMS < 0 || g.RoundTripMS < 0 || g.VoIP.R > 255 || g.VoIP.MOSLQ > 5 {
 			t.Errorf("%+v", g)
 		}

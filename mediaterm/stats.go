@@ -20,9 +20,7 @@ func (s *Stats) Leg(side Side) *LegStats {
 	return &s.Outside
 }
 
-// LegStats counts one leg. Rx is what the far end of that leg sent and we accepted, Tx
-// what was handed to the system for it. Bytes are whole UDP payloads as on that leg's
-// wire, with SRTP's additions.
+// LegStats describes and counts one leg.
 type LegStats struct {
 	Local  string `json:"local"`  // our RTP address
 	Remote string `json:"remote"` // signalled; "" on hold
@@ -31,6 +29,16 @@ type LegStats struct {
 	Secure bool   `json:"secure"`
 	Suite  string `json:"suite"` // "" when plain
 
+	LegCounts
+
+	Lost     uint64    `json:"lost"`            // expected - received by extended sequence number, all SSRCs
+	JitterMS float64   `json:"jitter_ms"`       // RFC 3550 section 6.4.1, of SSRC
+	Report   FarReport `json:"report,omitzero"` // what the far end told of what it receives
+}
+
+// LegCounts are a leg's counters. Rx is what the far end of that leg sent and we accepted, Tx what was handed to the system for it. Bytes are
+// whole UDP payloads as on that leg's wire, with SRTP's additions.
+type LegCounts struct {
 	RxRTPPackets  uint64 `json:"rx_rtp_packets"`
 	RxRTPBytes    uint64 `json:"rx_rtp_bytes"`
 	RxRTCPPackets uint64 `json:"rx_rtcp_packets"`
@@ -40,13 +48,9 @@ type LegStats struct {
 	TxRTCPPackets uint64 `json:"tx_rtcp_packets"`
 	TxRTCPBytes   uint64 `json:"tx_rtcp_bytes"`
 
-	Lost        uint64    `json:"lost"`      // expected - received by extended sequence number, all SSRCs
-	JitterMS    float64   `json:"jitter_ms"` // RFC 3550 section 6.4.1, of SSRC
-	SSRC        uint32    `json:"ssrc"`      // of the last RTP packet accepted
+	SSRC        uint32    `json:"ssrc"` // of the last RTP packet accepted
 	PayloadType uint8     `json:"payload_type"`
 	LastPacket  time.Time `json:"last_packet,omitzero"` // absent: none yet
-
-	Report FarReport `json:"report,omitzero"` // what the far end told of what it receives
 
 	Drops Drops `json:"drops"`
 }

@@ -29,7 +29,7 @@ func (w *worker) touch(n int) {
 		sum += u.touch()
 	}
 	for _, u := range keys {
-		sum += u.own.rtp.ctr.touch(u.own.short)
+		sum += u.own.rtp.ctr.touch(w.crypt.short)
 	}
 	w.touched = sum
 }

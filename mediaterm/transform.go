@@ -25,10 +25,9 @@ const (
 // transform is SRTP under one master key: bytes and an index in, bytes out. It keeps no indices; keyUse does. What it
 // writes is what pion/srtp and libsrtp write. Not for concurrent use.
 type transform struct {
-	rtp   half
-	mki   []byte
-	rtcp  *half // nil until the first report comes: many streams have none
-	short shortcuts
+	rtp  half
+	mki  []byte
+	rtcp *half // nil until the first report comes: many streams have none
 }
 
 // half is the session keys of SRTP or of SRTCP.
@@ -41,7 +40,7 @@ type half struct {
 }
 
 func newTransform(k Key, s shortcuts) (*transform, error) {
-	t := &transform{mki: k.MKI, short: s}
+	t := &transform{mki: k.MKI}
 	return t, t.rtp.derive(k, kindRTP, s)
 }
 
@@ -167,12 +166,12 @@ func (t *transform) openRTP(c *crypt, dst, pkt []byte, header int, ssrc uint32, 
 func (t *transform) hasMKI(b []byte) bool { return len(t.mki) == 0 || string(b) == string(t.mki) }
 
 // reports derives the SRTCP keys at the first use.
-func (t *transform) reports(k Key) error {
+func (t *transform) reports(c *crypt, k Key) error {
 	if t.rtcp != nil {
 		return nil
 	}
 	h := new(half)
-	if err := h.derive(k, kindRTCP, t.short); err != nil {
+	if err := h.derive(k, kindRTCP, c.short); err != nil {
 		return err
 	}
 	t.rtcp = h

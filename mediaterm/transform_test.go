@@ -216,7 +216,7 @@ func TestTransformEqualsPion(t *testing.T) {
 				tx, rx := newTwins(t, k, c, "sender"), newTwins(t, k, c, "receiver")
 				randomStream(t, r, k, tx, rx, packets)
 				wraps := 0
-				for _, s := range tx.own.sources {
+				for s := range tx.own.all {
 					wraps += int(s.index.highest >> 16)
 				}
 				if !testing.Short() && wraps < 4 {
@@ -290,12 +290,12 @@ func TestTransformAtTheEnd(t *testing.T) {
 	w := newTwins(t, k, ownCrypt(t), "sender")
 	w.seal(rtpPacket(1, 1))
 	w.ref.ctx.SetROC(1, 0xffffffff)
-	w.own.sources[1].index = window{highest: 0xffffffff<<16 | 1, started: true}
-	w.ref.sources[1].index = w.own.sources[1].index
+	w.own.find(1).index = window{highest: 0xffffffff<<16 | 1, started: true}
+	w.ref.find(1).index = w.own.find(1).index
 	w.seal(rtpPacket(1, 2))
 	w.seal(senderReport(1))
 	w.ref.ctx.SetIndex(1, maxLifetimeRTCP-1)
-	w.own.sources[1].rtcp = maxLifetimeRTCP - 1
+	w.own.find(1).rtcp = maxLifetimeRTCP - 1
 	w.seal(senderReport(1))
 	if _, _, err := w.own.seal(w.b.sealed[:0], senderReport(1), kindRTCP, rtpHeader{ssrc: 1}, &w.b.header); !errors.Is(err, errExpired) {
 		t.Errorf("an SRTCP index after the last one: %v", err)

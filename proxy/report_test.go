@@ -21,7 +21,7 @@ func TestQualityReport(t *testing.T) {
 	c := &call{d: dialog.Open(m, dialog.Inside, at), rec: observe.CallRecord{
 		Direction: "inbound", From: "+12125550199", To: "+14085550100", LocalDomain: "a.example", PeerDomain: "b.example", Connect: at, End: at.Add(time.Minute),
 	}}
-	st := &mediaterm.Stats{Outside: mediaterm.LegStats{Local: "209.165.200.228:21558", Remote: "209.165.202.130:29824", Source: "209.165.202.131:1024", SSRC: 7}}
+	st := &mediaterm.Stats{Outside: mediaterm.LegStats{Local: "209.165.200.228:21558", Remote: "209.165.202.130:29824", Source: "209.165.202.131:1024", LegCounts: mediaterm.LegCounts{SSRC: 7}}}
 	l := &mediaLine{kind: "audio", codec: "opus/48000/2", pt: "111"}
 	text := string(c.qualityReport(l, st).Body())
 	for _, want := range []string{"LocalID: <sip:+14085550100@a.example>\r\n", "RemoteID: <sip:+12125550199@b.example>\r\n", "OrigID: <sip:+12125550199@b.example>\r\n", "RemoteAddr: IP=209.165.202.131 PORT=1024 SSRC=0x00000007\r\n", "SessionDesc: PT=111 PD=opus SR=48000\r\n"} {
