@@ -36,7 +36,7 @@ func callStream(tb testing.TB, term *Terminator, keys [2]*Key) *Stream {
 	return s
 }
 
-// The heap that a stream takes while media flows both ways: the target is 8 KB a call.
+// The heap that a stream takes while media flows both ways: the target is 8 KB a call, of which what judges its quality has 3.5.
 func TestMemoryOfAStream(t *testing.T) {
 	const streams = 2000
 	term := costRig(t)
@@ -65,7 +65,7 @@ func TestMemoryOfAStream(t *testing.T) {
 	}
 	each := (used() - before) / streams
 	t.Logf("%d bytes a stream", each)
-	if each > 8000 {
+	if each > 4700 {
 		t.Errorf("a stream takes %d bytes", each)
 	}
 	runtime.KeepAlive(list)

@@ -36,7 +36,13 @@ func (e *mediaEngine) open(m *config.MediaTermination, log *slog.Logger) error {
 		e.chosen, e.keyword = true, m.Engine
 		return nil
 	}
-	fast, err := mediaterm.OpenTProxy(mediaterm.TProxyConfig{Wait: m.BatchWait, Log: log, XDP: m.Engine == mediaterm.EngineXDP})
+	open := mediaterm.TProxyConfig{Wait: m.BatchWait, Log: log, XDP: m.Engine != mediaterm.EngineTProxy}
+	fast, err := mediaterm.OpenTProxy(open)
+	if err != nil && m.Engine == "" {
+		log.Info("media is moved without AF_XDP", "err", err)
+		open.XDP = false
+		fast, err = mediaterm.OpenTProxy(open)
+	}
 	if err != nil {
 		return e.without(m, err, log)
 	}
@@ -49,7 +55,7 @@ func (e *mediaEngine) without(m *config.MediaTermination, cause error, log *slog
 	if m.Engine != "" {
 		return fmt.Errorf("media-termination %s: engine %s: %w", m.Name, m.Engine, cause)
 	}
-	log.Warn("media is moved by engine sockets, which is slower: engine tproxy cannot be used", "err", cause)
+	log.Warn("media is moved by engine sockets, which is slower: engines xdp and tproxy cannot be used", "err", cause)
 	e.chosen, e.keyword, e.fast, e.fallback = true, m.Engine, nil, cause.Error()
 	return nil
 }

@@ -42,7 +42,7 @@ func (k *talk) settles(t T, what string) {
 
 // What changes in the network about the appliance must not end a call's media for longer than the change itself.
 func TestMediaNetwork(t *testing.T) {
-	s := StartStubs(t, func(o *Options) { o.A.Config = engineXDP })
+	s := StartStubs(t)
 	k := s.talk(t, true, srtpSuites[0])
 	k.bothWays(t, 5)
 	t.Run("a flood for one port", func(t *testing.T) { mediaFlood(t, s) })
@@ -198,7 +198,7 @@ func mediaClass(t *testing.T, s *StubLab, k *talk) {
 	inspect := regexp.MustCompile(`(?m)^  inspect sip .*$`)
 	with := func(value string) *talk {
 		t.Helper()
-		s.mustReload(t, inspect.ReplaceAllString(engineXDP(s.Proxy.DefaultConfig(t)), "$0\n  set dscp audio "+value))
+		s.mustReload(t, inspect.ReplaceAllString(s.Proxy.DefaultConfig(t), "$0\n  set dscp audio "+value))
 		return s.talk(t, true, srtpSuites[0])
 	}
 	set := with("af31")

@@ -120,7 +120,7 @@ func (r *mediaRelay) add(t T, inside, outside netip.AddrPort, relayKey, farKey S
 
 // imeproxyRelay is the daemon with calls that SIP set up.
 func imeproxyRelay(t T, calls int) *mediaRelay {
-	s := StartStubs(t, func(o *Options) { o.Direct, o.A.Core, o.A.Config = true, "1", engineXDP })
+	s := StartStubs(t, func(o *Options) { o.Direct, o.A.Core = true, "1" })
 	r := &mediaRelay{name: "imeproxy", lab: s.Lab, process: s.Proxy.Process(), state: func() string { out, _ := s.Proxy.Shell("show media-termination"); return out }}
 	r.command = func(t T, line string) {
 		t.Helper()
