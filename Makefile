@@ -12,7 +12,7 @@ DEPS_BUILD := gcc libc6-dev libsrtp2-dev
 DEPS_TEST  := nmap sipvicious hping3 curl cpio dosfstools fdisk mtools
 # What the appliance's image is made with.
 DEPS_IMAGE := e2fsprogs grub-common qemu-utils zstd
-DEPS_VM    := qemu-system-x86 ovmf seabios iproute2 mtools nmap
+DEPS_VM    := qemu-system-x86 ovmf seabios iproute2 mtools nmap e2fsprogs mmdebstrap
 DEPS_LAB   := iproute2 iputils-ping conntrack nftables ethtool openssl openssh-client util-linux systemd baresip-core kamailio kamailio-tls-modules \
               rtpengine-daemon sip-tester tshark linphone-cli sox
 
@@ -37,15 +37,18 @@ image: deps-image ## the appliance's disk, for virtual machines: build/image
 	@ls -sh build/image
 
 # The machine's cards end in network namespaces of the test's own; for calls these are the lab's.
-# What it is upgraded to is another build, one whose kernel finds no first process, and one whose service is never ready.
-test-image: image build deps-vm deps-lab ## boot it under emulation, as root: some thirteen minutes
+# What the image is upgraded to is another build, one whose kernel finds no first process, and one whose service is never ready. The package is
+# tried on a Debian with systemd, of which a tree with a time server is left over.
+test-image: image build deps-vm deps-lab ## boot it under emulation, as root: some fifteen minutes
 	$(GO) run ./image/build -version $(VERSION) -commit next -epoch $(EPOCH) -out build/image-next -formats ''
 	$(GO) run ./image/build -version $(VERSION) -commit broken -epoch $(EPOCH) -out build/image-broken -formats '' -append rdinit=/none
 	$(GO) run ./image/build -version $(VERSION) -commit mute -epoch $(EPOCH) -out build/image-mute -formats '' \
 		-service ./image/testdata/mute -append imeproxy.healthy-within=30s
+	[ -e build/debian/root.ext4 ] || image/testdata/debian build/debian
 	$(GO) test -c -o build/image.test ./image
 	cd image && unshare -nm ../build/image.test -test.run '^TestMachine' -test.v -test.timeout 20m -vm ../build/image/imeproxy.raw \
-		-vm-next ../build/image-next/imeproxy.upgrade -vm-broken ../build/image-broken/imeproxy.upgrade -vm-mute ../build/image-mute/imeproxy.upgrade
+		-vm-next ../build/image-next/imeproxy.upgrade -vm-broken ../build/image-broken/imeproxy.upgrade -vm-mute ../build/image-mute/imeproxy.upgrade \
+		-vm-debian ../build/debian
 
 install: build ## the binary, its user and its systemd service, as root; DESTDIR is honoured
 	install -D -m 755 bin/imeproxy $(DESTDIR)/usr/local/bin/imeproxy

@@ -213,14 +213,17 @@ func (m *vm) kill() {
 }
 
 // press presses the machine's power button.
-func (m *vm) press() {
+func (m *vm) press() { m.t.Helper(); m.monitor("system_powerdown") }
+
+// monitor gives qemu a command.
+func (m *vm) monitor(command string) {
 	m.t.Helper()
 	c, err := net.Dial("unix", m.dir+"/monitor")
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	defer c.Close()
-	if _, err := c.Write([]byte("system_powerdown\nnonsense\n")); err != nil {
+	if _, err := c.Write([]byte(command + "\nnonsense\n")); err != nil {
 		m.t.Fatal(err)
 	}
 	// The monitor forgets what it has not read when the connection ends.

@@ -43,6 +43,29 @@ func (m *vm) written(name string) {
 	}
 }
 
+// cancelled begins an upgrade while the disk takes 2 MiB/s, and ends it.
+func (m *vm) cancelled(name string) {
+	m.t.Helper()
+	m.monitor("block_set_io_throttle disk 0 0 2097152 0 0 0")
+	if out := m.shell("utils system upgrade initiate disk0:" + name); !strings.Contains(out, "is being written") {
+		m.t.Fatalf("initiate: %s", out)
+	}
+	m.send("utils system upgrade cancel\r")
+	m.expect(`the upgrade to .*, asked for by admin from the console, was cancelled by admin`, time.Minute)
+	m.monitor("block_set_io_throttle disk 0 0 0 0 0 0")
+	m.send("\r")
+	m.expect(`# $`, 20*time.Second)
+	if out := m.shell("utils system upgrade status"); !strings.Contains(out, "was cancelled by admin from the console: its slot is empty") {
+		m.t.Errorf("status of a cancelled upgrade: %s", out)
+	}
+	if out := m.shell("show version inactive"); !strings.Contains(out, "(system B): none") {
+		m.t.Errorf("the slot of a cancelled upgrade: %s", out)
+	}
+	if out := m.shell("utils system switch-version noconfirm"); strings.Contains(out, "restarts") {
+		m.t.Errorf("a switch to an empty slot: %s", out)
+	}
+}
+
 // A machine takes signed upgrades alone, comes back from one that does not start, and stays with one that does.
 func TestMachineUpgrades(t *testing.T) {
 	if *vmNext == "" || *vmBroken == "" {
@@ -95,6 +118,7 @@ func upgradeTwice(t *testing.T, m *vm) {
 	if out := m.shell("show version active"); out != first {
 		t.Errorf("after a system that does not start: %s, was %s", out, first)
 	}
+	m.cancelled("next.upgrade")
 	m.written("next.upgrade")
 	m.send("utils system switch-version noconfirm\r")
 	m.expect(`the machine restarts`, time.Minute)

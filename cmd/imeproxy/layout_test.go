@@ -38,7 +38,7 @@ var rooms = map[string][]string{
 	"imeproxy/proxy/disk":           {},
 	"imeproxy/proxy/answerfile":     {"imeproxy/proxy/config", "imeproxy/proxy/netcheck"},
 	"imeproxy/proxy/machine":        {},
-	"imeproxy/proxy/netcheck":       {"imeproxy/proxy/probe"},
+	"imeproxy/proxy/netcheck":       {},
 	"imeproxy/proxy/probe":          {},
 	"imeproxy/proxy/recovery":       {"imeproxy/proxy/answerfile", "imeproxy/proxy/config"},
 	"imeproxy/proxy/remote":         {},
@@ -76,6 +76,7 @@ var libraries = map[string][]string{
 	"go.etcd.io/bbolt":                    {"imeproxy/ucime/store"},
 	"github.com/hashicorp/memberlist":     {"imeproxy/ucime/ring"},
 	"github.com/beevik/ntp":               {"imeproxy/image/init", "imeproxy/proxy/netcheck"},
+	"github.com/coreos/go-systemd/v22":    {"imeproxy/cmd/imeproxy"},
 	"github.com/spf13/cobra":              {"imeproxy/cmd/imeproxy", "imeproxy/proxy/trust"},
 }
 

@@ -232,8 +232,19 @@ func serve(ctx context.Context, f runFlags, a *proxy.Appliance, d desk, signals 
 		served <- srv.Serve(control)
 	}()
 	var failed, again error
+	watched := make(chan struct{})
+	sup := supervisor{log}
+	go func() {
+		defer close(watched)
+		select {
+		case <-listening:
+			sup.signOfLife(control, f.control)
+		case <-control.Done():
+		}
+	}()
 	select {
 	case <-listening:
+		sup.ready()
 		fmt.Fprintln(stdout, "ready")
 		log.Info("serving", "version", version, "config", f.config, "control", f.control)
 	case failed = <-served:
@@ -244,12 +255,15 @@ func serve(ctx context.Context, f runFlags, a *proxy.Appliance, d desk, signals 
 		select {
 		case sig := <-signals:
 			if sig == syscall.SIGHUP {
+				sup.reloading()
 				reload(d, f, stderr, log)
+				sup.ready()
 				continue
 			}
 		case who := <-d.again:
 			log.Warn("the daemon begins anew, with the saved configuration", "who", who)
 			again = errAgain
+			sup.reloading()
 		case err := <-served:
 			failed = fmt.Errorf("control socket: %w", err)
 			served <- nil
@@ -274,9 +288,13 @@ func serve(ctx context.Context, f runFlags, a *proxy.Appliance, d desk, signals 
 			}
 		}
 	}()
+	if again == nil {
+		sup.stopping(f.drain)
+	}
 	d.close()
 	err := a.Stop(stopping, f.drain)
 	stopControl()
+	<-watched
 	if err := errors.Join(failed, err, <-served); err != nil {
 		return err
 	}

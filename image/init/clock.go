@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -37,13 +38,15 @@ func (m *machine) keepTime() {
 			}
 			if err != nil {
 				m.log.line("clock", server+": "+err.Error())
-			} else if r.Stratum <= worstStratum {
+			} else if r.Stratum > worstStratum {
+				m.log.line("clock", fmt.Sprintf("%s: stratum %d, must be 1 to %d", server, r.Stratum, worstStratum))
+			} else {
 				offsets = append(offsets, r.ClockOffset)
 			}
 		}
 		if len(offsets) == 0 {
 			if !told {
-				m.say("no time server answers: %v", s.NTP)
+				m.say("no time server answers that is near enough to a clock (strata 1 to %d): %v", worstStratum, s.NTP)
 			}
 			told = true
 			continue

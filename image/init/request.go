@@ -12,6 +12,9 @@ import (
 // requestSocket is where the service asks for what concerns the machine: one line of JSON a connection, one line back.
 const requestSocket = "/run/init.sock"
 
+// sayTime is how long a question may take to come, and an answer to be taken.
+const sayTime = 5 * time.Second
+
 type request struct {
 	Who      string `json:"who"`
 	Do       string `json:"do"`
@@ -49,7 +52,7 @@ func (m *machine) listen() (net.Listener, error) {
 
 func (m *machine) answer(c net.Conn) {
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(sayTime))
 	line, err := bufio.NewReader(io.LimitReader(c, 4096)).ReadBytes('\n')
 	if err != nil {
 		return
@@ -61,9 +64,8 @@ func (m *machine) answer(c net.Conn) {
 	} else {
 		a = m.do(r)
 	}
-	if err := json.NewEncoder(c).Encode(a); err != nil {
-		return
-	}
+	_ = c.SetDeadline(time.Now().Add(sayTime)) // a slow disk may have taken longer than that
+	_ = json.NewEncoder(c).Encode(a)
 }
 
 // do carries out a request.

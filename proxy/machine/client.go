@@ -16,8 +16,9 @@ import (
 const SocketVariable = "IMEPROXY_INIT"
 
 const (
-	// patience is how long an answer may take: the first process answers at once, and works afterwards.
-	patience  = 10 * time.Second
+	// patience is how long an answer may take. The first process answers, and works afterwards; but it reads an upgrade before, from a disk that
+	// may be slow.
+	patience  = 30 * time.Second
 	maxAnswer = 64 << 10
 )
 
@@ -65,6 +66,9 @@ func (c *Client) Do(ctx context.Context, who, what, argument string) (string, er
 	var a answer
 	if err == nil {
 		err = json.Unmarshal(line, &a)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return "", fmt.Errorf("the first process of the appliance has not answered within %v: it may still do what it was asked for", patience)
 	}
 	if err != nil {
 		return "", fmt.Errorf("answer of the first process of the appliance: %w", err)
