@@ -53,10 +53,10 @@ func addGuard(conn *nftables.Conn, spec Spec, there bool) error {
 		conn.FlushChain(c)
 	}
 	for _, i := range spec.Interfaces {
+		s.rule(c, iif(i.Link), inSet(saddrOffset, sets[0]), drop())
 		if !spec.outside(i) {
 			continue
 		}
-		s.rule(c, iif(i.Link), inSet(saddrOffset, sets[0]), drop())
 		for _, p := range guarded(spec, i) {
 			s.rule(c, iif(i.Link), l4proto(unix.IPPROTO_TCP), p, isSYN(), notInSet(sets[1]), faster(sets[2]), drop())
 		}
