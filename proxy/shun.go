@@ -94,10 +94,14 @@ func (g *guard) knows(a netip.Addr, now time.Time) bool {
 	return true
 }
 
-// offence is something that a source on the Internet should not have done.
+// LoginFailed counts somebody who could not log in over SSH.
+func (a *Appliance) LoginFailed(src netip.Addr) { a.offence(src, "SSH login") }
+
+// offence is something that a source should not have done. Call agents are spared: without them there is no call.
 func (a *Appliance) offence(src netip.Addr, why string) {
-	d := a.plan.Load().cfg.ShunDuration
-	if d == 0 || !a.guard.offends(src, a.now()) {
+	p := a.plan.Load()
+	d := p.cfg.ShunDuration
+	if d == 0 || p.agents[src] != nil || !a.guard.offends(src, a.now()) {
 		return
 	}
 	if err := a.kernel.Shun(src, d); err != nil {

@@ -68,7 +68,7 @@ func TestLoginAtTerminal(t *testing.T) {
 		t.Fatal(found)
 	}
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	k := revision.New(revision.Options{File: file, StateDir: dir, Running: c, Apply: func(*config.Config) error { return nil }, Log: log})
+	k := revision.New(revision.Options{File: file, StateDir: dir, Running: c, Apply: func(string, *config.Config) error { return nil }, Log: log})
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	go func() {

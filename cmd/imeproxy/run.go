@@ -158,7 +158,9 @@ func runAppliance(ctx context.Context, f runFlags, stdout, stderr io.Writer) err
 // operate gives the operators their shell, over the control socket and over SSH, and serves.
 func operate(ctx context.Context, f runFlags, a *proxy.Appliance, cfg *config.Config, signals <-chan os.Signal, stdout, stderr io.Writer, log *slog.Logger) error {
 	var access *sshd.Server
-	apply := func(c *config.Config) error { return access.Apply(c, func() error { return a.Reload(c) }) }
+	apply := func(who string, c *config.Config) error {
+		return access.Apply(who, c, func() error { return a.Reload(c) })
+	}
 	keeper := revision.New(revision.Options{File: f.config, StateDir: f.stateDir, Running: cfg, Apply: apply, Log: log})
 	again := make(chan string, 1)
 	var backend shell.Backend = restartable{a, again}
@@ -167,9 +169,9 @@ func operate(ctx context.Context, f runFlags, a *proxy.Appliance, cfg *config.Co
 	}
 	exec := shell.NewExecutor(backend, keeper)
 	// Whoever may connect could fill a disk with failed logins.
-	access, err := sshd.New(exec, f.stateDir, slog.New(observe.LimitLog(log.Handler(), 20, time.Now, "ssh login failed", "ssh: accept failed")))
+	access, err := sshd.New(exec, f.stateDir, slog.New(observe.LimitLog(log.Handler(), 20, time.Now, "ssh login failed", "ssh: accept failed")), a.LoginFailed)
 	if err == nil {
-		err = access.Apply(cfg, func() error { return nil })
+		err = access.Apply("", cfg, func() error { return nil })
 	}
 	if err != nil {
 		return errors.Join(err, a.Stop(ctx, 0))
@@ -181,7 +183,7 @@ func operate(ctx context.Context, f runFlags, a *proxy.Appliance, cfg *config.Co
 type desk struct {
 	keeper *revision.Keeper
 	exec   shell.Executor
-	apply  func(*config.Config) error
+	apply  func(who string, c *config.Config) error
 	close  func()        // ends the sessions over SSH
 	again  <-chan string // who asks for a new start
 }
@@ -309,7 +311,7 @@ func reload(d desk, f runFlags, stderr io.Writer, log *slog.Logger) {
 	err := d.keeper.Reloaded(func() (*config.Config, error) {
 		cfg, err := goodConfig(f.config, stderr, log)
 		if err == nil {
-			err = d.apply(cfg)
+			err = d.apply("SIGHUP", cfg)
 		}
 		return cfg, err
 	})

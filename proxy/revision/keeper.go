@@ -14,10 +14,10 @@ import (
 
 // Options are what a Keeper works with.
 type Options struct {
-	File     string                       // of the startup configuration; "-": none, nothing can be saved
-	StateDir string                       // history/ stands in it
-	Running  *config.Config               // in force
-	Apply    func(c *config.Config) error // puts a checked configuration into force, or changes nothing
+	File     string                                   // of the startup configuration; "-": none, nothing can be saved
+	StateDir string                                   // history/ stands in it
+	Running  *config.Config                           // in force
+	Apply    func(who string, c *config.Config) error // puts a checked configuration of somebody into force, or changes nothing
 	Log      *slog.Logger
 	Now      func() time.Time
 	After    func(d time.Duration, f func()) (stop func() bool) // nil: time.AfterFunc
@@ -121,7 +121,7 @@ func (k *Keeper) set(who string, next *config.Config, missing config.Diagnostics
 		return nil
 	}
 	if len(missing) == 0 {
-		if err := k.opt.Apply(next); err != nil {
+		if err := k.opt.Apply(who, next); err != nil {
 			return fmt.Errorf("the configuration cannot be put into force, nothing was changed: %w", err)
 		}
 	}

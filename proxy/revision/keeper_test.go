@@ -54,7 +54,7 @@ func newBox(t testing.TB, text string) *box {
 	b.Keeper = New(Options{
 		File: file, StateDir: filepath.Join(dir, "state"), Running: load(t, text), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		Now: func() time.Time { b.clock = b.clock.Add(time.Second); return b.clock },
-		Apply: func(c *config.Config) error {
+		Apply: func(_ string, c *config.Config) error {
 			if b.refuse == nil {
 				b.applied = append(b.applied, c.Hostname)
 			}
@@ -308,7 +308,7 @@ func saveForEver() {
 	c, _ := config.Load("", []byte(shortText))
 	k := New(Options{
 		File: filepath.Join(dir, "imeproxy.cfg"), StateDir: filepath.Join(dir, "state"), Running: c,
-		Apply: func(*config.Config) error { return nil }, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Apply: func(string, *config.Config) error { return nil }, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 	for i := 0; ; i++ {
 		name := "short"

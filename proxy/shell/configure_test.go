@@ -53,7 +53,7 @@ func newKeeper(t testing.TB) *revision.Keeper {
 	}
 	at := noon
 	return revision.New(revision.Options{
-		File: file, StateDir: dir, Running: c, Apply: func(*config.Config) error { return nil },
+		File: file, StateDir: dir, Running: c, Apply: func(string, *config.Config) error { return nil },
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: func() time.Time { at = at.Add(time.Second); return at },
 		After: func(time.Duration, func()) func() bool { return func() bool { return true } },
 	})

@@ -145,7 +145,7 @@ func TestFilesNeedPrivilege(t *testing.T) {
 	// Hold on to the same port: the settings of a new connection count.
 	next := *c
 	next.EnablePassword = config.Secret("$2a$10$abcdefghijklmnopqrstuv")
-	if err := s.Apply(&next, func() error { return nil }); err != nil {
+	if err := s.Apply("", &next, func() error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	if try("admin") {

@@ -40,9 +40,11 @@ type Server struct {
 	keyFile string
 	dir     string // of disk0:
 	log     *slog.Logger
+	failed  func(netip.Addr)
 	ctx     context.Context
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
+	users   users
 
 	mu     sync.Mutex
 	cfg    atomic.Pointer[config.Config]
@@ -58,9 +60,10 @@ type port struct {
 	at netip.AddrPort
 }
 
-// New makes a server that listens nowhere yet. Close it.
-func New(exec shell.Executor, stateDir string, log *slog.Logger) (*Server, error) {
-	s := &Server{exec: exec, keyFile: filepath.Join(stateDir, "ssh_host_ed25519_key"), dir: stateDir, log: log}
+// New makes a server that listens nowhere yet. Close it. failed is told of each wrong password and of each connection that ends without a login, with
+// where it came from; it may be called from several goroutines at once.
+func New(exec shell.Executor, stateDir string, log *slog.Logger, failed func(from netip.Addr)) (*Server, error) {
+	s := &Server{exec: exec, keyFile: filepath.Join(stateDir, "ssh_host_ed25519_key"), dir: stateDir, log: log, failed: failed}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil
 }
@@ -79,8 +82,9 @@ func addresses(c *config.Config) []netip.AddrPort {
 }
 
 // Apply puts a configuration into force together with what rest does: the sockets are opened first, so that nothing has changed when one cannot be.
-// Sessions that stand go on, also those of a user who is gone: clear them by a restart.
-func (s *Server) Apply(c *config.Config, rest func() error) error {
+// Sessions that stand go on, but for those whose user is gone, has another privilege, or could not log in any more as he did; that of who, who makes the
+// change, outlives a new password and a new key of his own.
+func (s *Server) Apply(who string, c *config.Config, rest func() error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx.Err() != nil { // closed: a session that ends may still take its changes back
@@ -114,6 +118,7 @@ func (s *Server) Apply(c *config.Config, rest func() error) error {
 		return undo(err)
 	}
 	s.cfg.Store(c)
+	s.endWithoutRights(who, c)
 	for _, p := range s.open {
 		if !slices.Contains(keep, p) {
 			_ = p.Close()
@@ -149,12 +154,12 @@ func (s *Server) Close() {
 }
 
 // protocol makes the protocol's side of one connection, with the settings that hold when it begins.
-func (s *Server) protocol() *ssh.Server {
+func (s *Server) protocol(l *login) *ssh.Server {
 	return &ssh.Server{
 		Version: "imeproxy", HostSigners: []ssh.Signer{s.signer}, MaxTimeout: MaxSession, IdleTimeout: s.cfg.Load().SSH.IdleTime(),
 		Handler:          s.session,
-		PasswordHandler:  s.password,
-		PublicKeyHandler: s.publicKey,
+		PasswordHandler:  l.password,
+		PublicKeyHandler: l.publicKey,
 		ConnCallback: func(ctx ssh.Context, c net.Conn) net.Conn {
 			ctx.SetValue(loginKey{}, c)
 			return c
@@ -168,6 +173,7 @@ func (s *Server) protocol() *ssh.Server {
 		},
 		ConnectionFailedCallback: func(c net.Conn, err error) {
 			s.log.Warn("ssh login failed", "from", c.RemoteAddr().String(), "err", err)
+			l.unused()
 		},
 	}
 }
@@ -198,9 +204,9 @@ func (s *Server) serve(p *port) {
 			l := s.login(c)
 			s.wg.Go(func() {
 				defer s.conns.Add(-1)
-				defer l.over()
+				defer l.ended()
 				defer context.AfterFunc(s.ctx, func() { _ = c.Close() })()
-				s.protocol().HandleConn(l)
+				s.protocol(l).HandleConn(l)
 			})
 		}
 	})
@@ -216,41 +222,6 @@ func (s *Server) admitted(at netip.AddrPort, from net.Addr) bool {
 	return slices.ContainsFunc(c.SSH.Allowed, func(x config.SSHAccess) bool {
 		i := c.InterfaceByNameif(x.Interface)
 		return i != nil && i.Address.Addr() == at.Addr() && x.From.Contains(a.Addr().Unmap())
-	})
-}
-
-// login is a connection that must come to a session within LoginTime.
-type login struct {
-	net.Conn
-	server *Server
-	timer  *time.Timer
-	once   sync.Once
-}
-
-type loginKey struct{}
-
-func (s *Server) login(c net.Conn) *login {
-	s.logins.Add(1)
-	return &login{Conn: c, server: s, timer: time.AfterFunc(LoginTime, func() { _ = c.Close() })}
-}
-
-// over ends the time for the login, whether it succeeded or not.
-func (l *login) over() {
-	l.once.Do(func() {
-		l.timer.Stop()
-		l.server.logins.Add(-1)
-	})
-}
-
-func (s *Server) password(ctx ssh.Context, given string) bool {
-	return s.cfg.Load().LogIn(ctx.User(), given) != nil
-}
-
-func (s *Server) publicKey(ctx ssh.Context, key ssh.PublicKey) bool {
-	u := s.cfg.Load().User(ctx.User())
-	return u != nil && slices.ContainsFunc(u.PublicKeys, func(text string) bool {
-		known, _, _, _, err := gossh.ParseAuthorizedKey([]byte(text))
-		return err == nil && ssh.KeysEqual(known, key)
 	})
 }
 
@@ -277,7 +248,7 @@ func (s *Server) session(c ssh.Session) {
 	log := s.log.With("user", c.User(), "from", c.RemoteAddr().String())
 	log.Info("ssh session begins")
 	defer log.Info("ssh session ends")
-	l := shell.NewLocal(s.exec, shell.Caller{Name: c.User(), From: c.RemoteAddr().String(), ViewOnly: u.Privilege < config.PrivilegeAll}, log)
+	l := shell.NewLocal(s.exec, caller(u, c.RemoteAddr()), log)
 	defer l.Close()
 	if line := c.RawCommand(); line != "" {
 		_ = c.Exit(s.command(c, l, line))

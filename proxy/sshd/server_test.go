@@ -105,13 +105,19 @@ func allow(t *testing.T, from string, port uint16, keys ...string) *config.Confi
 
 func start(t *testing.T, c *config.Config) (*Server, *logs) {
 	t.Helper()
+	return startTelling(t, c, nil)
+}
+
+// startTelling has somebody who is told of failed logins.
+func startTelling(t *testing.T, c *config.Config, failed func(netip.Addr)) (*Server, *logs) {
+	t.Helper()
 	out := new(logs)
-	s, err := New(echo{}, t.TempDir(), slog.New(slog.NewTextHandler(out, nil)))
+	s, err := New(echo{}, t.TempDir(), slog.New(slog.NewTextHandler(out, nil)), failed)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
-	if err := s.Apply(c, func() error { return nil }); err != nil {
+	if err := s.Apply("", c, func() error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	return s, out
@@ -228,12 +234,12 @@ func TestOpenSSH(t *testing.T) {
 		t.Errorf("no audit line:\n%s", log.String())
 	}
 	s.Close()
-	again, err := New(echo{}, filepath.Dir(s.keyFile), s.log)
+	again, err := New(echo{}, filepath.Dir(s.keyFile), s.log, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer again.Close()
-	if err := again.Apply(c, func() error { return nil }); err != nil {
+	if err := again.Apply("", c, func() error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	if out, code := run("admin", "show clock"); code != 0 {
@@ -315,7 +321,7 @@ func TestOtherNetworksAreRefused(t *testing.T) {
 	if !closed(t, c) {
 		t.Error("an address of another network was answered")
 	}
-	if err := s.Apply(allow(t, "127.0.0.0/8", c.SSH.Port), func() error { return nil }); err != nil {
+	if err := s.Apply("", allow(t, "127.0.0.0/8", c.SSH.Port), func() error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	if closed(t, c) {
@@ -361,7 +367,7 @@ func TestApplyAfterClose(t *testing.T) {
 	s, _ := start(t, &config.Config{})
 	s.Close()
 	rest := false
-	if err := s.Apply(c, func() error { rest = true; return nil }); err != nil || !rest {
+	if err := s.Apply("", c, func() error { rest = true; return nil }); err != nil || !rest {
 		t.Errorf("%v, the rest was done: %t", err, rest)
 	}
 	if conn, err := net.Dial("tcp", at(c)); err == nil {
@@ -380,13 +386,13 @@ func TestApplyWholeOrNotAtAll(t *testing.T) {
 	}
 	defer taken.Close()
 	rest := false
-	err = s.Apply(allow(t, "127.0.0.0/8", netip.MustParseAddrPort(taken.Addr().String()).Port()), func() error { rest = true; return nil })
+	err = s.Apply("", allow(t, "127.0.0.0/8", netip.MustParseAddrPort(taken.Addr().String()).Port()), func() error { rest = true; return nil })
 	if err == nil || rest || !strings.Contains(err.Error(), "another program may use the port") {
 		t.Errorf("a port that is taken: %v, the rest was done: %t", err, rest)
 	}
 	other := allow(t, "127.0.0.0/8", freePort(t))
 	no := errors.New("no")
-	if err := s.Apply(other, func() error { return no }); !errors.Is(err, no) {
+	if err := s.Apply("", other, func() error { return no }); !errors.Is(err, no) {
 		t.Errorf("the rest fails: %v", err)
 	}
 	if conn, err := net.Dial("tcp", at(other)); err == nil {
@@ -396,7 +402,7 @@ func TestApplyWholeOrNotAtAll(t *testing.T) {
 	if closed(t, c) {
 		t.Error("the old port is closed")
 	}
-	if err := s.Apply(&config.Config{}, func() error { return nil }); err != nil {
+	if err := s.Apply("", &config.Config{}, func() error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	if conn, err := net.Dial("tcp", at(c)); err == nil {
