@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"imeproxy/mediaterm"
@@ -55,12 +56,9 @@ func (m *media) makeAnswer(x *exchange, body []byte, tag string) ([]byte, error)
 		return nil, err
 	}
 	// One answer a fork is kept: a 2xx without a description makes its own fork's answer count again.
-	kept := &exchange{offer: x.offer, from: x.from, refused: x.refused, answer: s, answered: true}
+	kept := &exchange{tag: tag, offer: x.offer, from: x.from, refused: x.refused, answer: s, answered: true}
 	if tag != "" && len(m.applied) < dialog.MaxDialogs {
-		if m.applied == nil {
-			m.applied = make(map[string]*exchange)
-		}
-		m.applied[tag] = kept
+		m.applied = append(slices.DeleteFunc(m.applied, func(y *exchange) bool { return y.tag == tag }), kept)
 	}
 	m.current, x.answered, x.answer = kept, true, s
 	m.note("answer", from, s, results)
@@ -166,10 +164,11 @@ func (m *media) apply(x *exchange, ans *sdp.Session, results []lineResult) error
 
 // prefer makes the answer of one fork count again, when its 2xx comes without a description.
 func (m *media) prefer(tag string) error {
-	x := m.applied[tag]
-	if x == nil || x == m.current {
+	i := slices.IndexFunc(m.applied, func(x *exchange) bool { return x.tag == tag })
+	if i < 0 || m.applied[i] == m.current {
 		return nil
 	}
+	x := m.applied[i]
 	results := make([]lineResult, len(x.answer.Media))
 	for i, ml := range x.answer.Media {
 		r, err := m.settle(x, i, ml)

@@ -74,6 +74,7 @@ type Appliance struct {
 	health   observe.Health
 	sessions *sessions
 	calls    *calls
+	agenda   *agenda
 	reached  reached
 	expiry   expiry
 	stopping atomic.Bool
@@ -98,7 +99,7 @@ func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 		opt.Now = time.Now
 	}
 	// Not the named result: `return nil, err` would take the appliance away from what undoes it.
-	a := &Appliance{opt: opt, log: limitedLog(opt.Log, opt.Now), now: opt.Now, started: opt.Now(), sessions: newSessions(), calls: newCalls()}
+	a := &Appliance{opt: opt, log: limitedLog(opt.Log, opt.Now), now: opt.Now, started: opt.Now(), sessions: newSessions(), calls: newCalls(), agenda: newAgenda(opt.Now())}
 	a.ctx, a.cancel = context.WithCancel(ctx)
 	a.quality, a.reports = newQuality(a), vqreport.New(a.log)
 	a.peers.webhooks = peerserver.NewWebhooks(a.log)

@@ -24,7 +24,10 @@ type call struct {
 	rec      observe.CallRecord
 	recorded bool
 	failing  bool // the appliance is ending it: late answers are cleaned up, nothing is forwarded
+	gone     bool // not in the table any more
 	lastUsed time.Time
+
+	entry agendaEntry // guarded by the agenda's lock
 }
 
 // log is the log with the call's Call-ID, made where a line is written: a call that stands need not keep it.

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"slices"
 
 	"imeproxy/sipalg"
 	"imeproxy/sipalg/dialog"
@@ -51,7 +52,7 @@ func (c *call) sdpRequest(m *sipalg.Message, part []byte, from dialog.Side, act 
 		}
 		return md.offerFor(act.Tx, part, from)
 	case "ACK", "PRACK":
-		x := md.exchanges[act.Invite]
+		x := md.exchange(act.Invite)
 		if x != nil && x.late && x.offer != nil && !x.answered {
 			if part == nil {
 				if m.Method == "ACK" && act.Invite.Final < 300 {
@@ -70,11 +71,9 @@ func (c *call) sdpRequest(m *sipalg.Message, part []byte, from dialog.Side, act 
 
 // prune forgets exchanges that are over, before a new one begins.
 func (m *media) prune() {
-	for tx, x := range m.exchanges {
-		if tx.Final >= 300 || tx.Final >= 200 && (x.answered || !x.late) {
-			delete(m.exchanges, tx)
-		}
-	}
+	m.exchanges = slices.DeleteFunc(m.exchanges, func(x *exchange) bool {
+		return x.tx.Final >= 300 || x.tx.Final >= 200 && (x.answered || !x.late)
+	})
 }
 
 // offerFor starts an exchange with the offer of a request.
@@ -90,14 +89,14 @@ func (m *media) offerFor(tx *dialog.Transaction, part []byte, from dialog.Side) 
 
 func (c *call) sdpResponse(m *sipalg.Message, part []byte, from dialog.Side, act dialog.Action) ([]byte, error) {
 	md := c.media
-	x := md.exchanges[act.Tx]
+	x := md.exchange(act.Tx)
 	final := m.Status >= 200
 	if x == nil {
 		return nil, nil
 	}
 	if m.Status >= 300 {
 		md.undo(x)
-		delete(md.exchanges, act.Tx)
+		md.drop(act.Tx)
 		return nil, nil
 	}
 	tag := m.ToTag()
@@ -127,7 +126,7 @@ func (c *call) sdpResponse(m *sipalg.Message, part []byte, from dialog.Side, act
 	}
 	out, err := md.makeAnswer(x, part, tag)
 	if err == nil && final && act.Tx.Method != "INVITE" {
-		delete(md.exchanges, act.Tx)
+		md.drop(act.Tx)
 	}
 	return out, err
 }

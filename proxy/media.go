@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"imeproxy/fallback"
@@ -34,8 +35,8 @@ type mediaPolicy struct {
 type media struct {
 	mediaPolicy
 	lines     []*mediaLine
-	exchanges map[*dialog.Transaction]*exchange
-	applied   map[string]*exchange // last answer by the tag of the answering end, for forks
+	exchanges []*exchange // that may change yet; there are one or two
+	applied   []*exchange // the last answer of each answering end, for forks
 	current   *exchange
 	watched   *callQuality // nil: quality is not monitored
 }
@@ -55,6 +56,8 @@ type mediaLine struct {
 
 // exchange is one offer and its answer.
 type exchange struct {
+	tx       *dialog.Transaction // that it goes with
+	tag      string              // of the answering end, of an answer that is applied
 	offer    *sdp.Session
 	from     dialog.Side
 	refused  []bool // lines that we refused towards the answerer
@@ -70,10 +73,24 @@ func newMedia(p mediaPolicy) *media { return &media{mediaPolicy: p} }
 
 // begin remembers the exchange of a transaction.
 func (m *media) begin(tx *dialog.Transaction, x *exchange) {
-	if m.exchanges == nil {
-		m.exchanges = make(map[*dialog.Transaction]*exchange)
+	m.drop(tx)
+	x.tx = tx
+	m.exchanges = append(m.exchanges, x)
+}
+
+// exchange gives that of a transaction, or nil.
+func (m *media) exchange(tx *dialog.Transaction) *exchange {
+	for _, x := range m.exchanges {
+		if x.tx == tx {
+			return x
+		}
 	}
-	m.exchanges[tx] = x
+	return nil
+}
+
+// drop forgets the exchange of a transaction.
+func (m *media) drop(tx *dialog.Transaction) {
+	m.exchanges = slices.DeleteFunc(m.exchanges, func(x *exchange) bool { return x.tx == tx })
 }
 
 // close frees the streams and their ports.

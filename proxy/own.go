@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"time"
 
+	"imeproxy/proxy/observe"
 	"imeproxy/proxy/trace"
 	"imeproxy/sipalg"
 	"imeproxy/sipalg/dialog"
@@ -68,18 +69,21 @@ func (a *Appliance) queueBye(c *call, d *dialog.Dialog, side dialog.Side, extra 
 		return
 	}
 	c.d.AddOwn(m, side, a.now())
-	k.send(m.Bytes())
+	k.sendMessage(m)
 }
 
 // sendAck acknowledges a 2xx whose own ACK will not come.
 func (a *Appliance) sendAck(c *call, d *dialog.Dialog, tx *dialog.Transaction, side dialog.Side) {
 	if m, k := a.inDialog(c, d, side, "ACK", tx.CSeq); m != nil {
-		k.send(m.Bytes())
+		k.sendMessage(m)
 	}
 }
 
 // asSent gives a request as it went out to the other side, for what must repeat its headers.
 func (s *session) asSent(tx *dialog.Transaction, c *call) *sipalg.Message {
+	if tx.Request == nil {
+		return nil
+	}
 	m := tx.Request.Clone()
 	m.Body = nil
 	if s.translate(m, tx.From, c) != nil {
@@ -101,7 +105,7 @@ func (a *Appliance) sendCancel(c *call, tx *dialog.Transaction, side dialog.Side
 	via, _ := inv.TopVia()
 	m := sipalg.BuildRequest("CANCEL", inv.URI, via, inv.Get("From"), inv.Get("To"), c.d.ID, tx.CSeq, inv.Values("Route"))
 	c.d.AddOwn(m, side, a.now())
-	k.send(m.Bytes())
+	k.sendMessage(m)
 }
 
 // sendFailureAck acknowledges a final response of 300 and above (RFC 3261 17.1.1.3).
@@ -115,34 +119,30 @@ func (a *Appliance) sendFailureAck(c *call, tx *dialog.Transaction, resp *sipalg
 	if inv == nil || !ok {
 		return
 	}
-	k.send(sipalg.BuildRequest("ACK", inv.URI, via, resp.Get("From"), resp.Get("To"), c.d.ID, tx.CSeq, inv.Values("Route")).Bytes())
+	k.sendMessage(sipalg.BuildRequest("ACK", inv.URI, via, resp.Get("From"), resp.Get("To"), c.d.ID, tx.CSeq, inv.Values("Route")))
 }
 
 // sendStrayBye acknowledges and ends a call that was answered after the appliance had given it up.
 func (a *Appliance) sendStrayBye(c *call, tx *dialog.Transaction, resp *sipalg.Message, side dialog.Side) {
 	s, k := a.carrier(c, side)
 	target := dialog.AddressURI(resp.Get("Contact"))
-	inv := s.sentOrNil(tx, c)
-	if k == nil || target == "" || inv == nil {
+	if k == nil || target == "" {
 		return
 	}
+	sent := c.d.FarRoutes()
+	if inv := s.asSent(tx, c); inv != nil {
+		sent = len(inv.Values("Record-Route"))
+	}
 	routes := resp.Values("Record-Route")
-	routes = routes[:max(0, len(routes)-len(inv.Values("Record-Route")))]
+	routes = routes[:max(0, len(routes)-sent)]
 	for i, j := 0, len(routes)-1; i < j; i, j = i+1, j-1 {
 		routes[i], routes[j] = routes[j], routes[i]
 	}
 	from, to := resp.Get("From"), resp.Get("To")
-	k.send(sipalg.BuildRequest("ACK", target, s.ownVia(side), from, to, c.d.ID, tx.CSeq, routes).Bytes())
+	k.sendMessage(sipalg.BuildRequest("ACK", target, s.ownVia(side), from, to, c.d.ID, tx.CSeq, routes))
 	bye := sipalg.BuildRequest("BYE", target, s.ownVia(side), from, to, c.d.ID, tx.CSeq+1, routes)
 	c.d.AddOwn(bye, side, a.now())
-	k.send(bye.Bytes())
-}
-
-func (s *session) sentOrNil(tx *dialog.Transaction, c *call) *sipalg.Message {
-	if s == nil {
-		return nil
-	}
-	return s.asSent(tx, c)
+	k.sendMessage(bye)
 }
 
 // hangUp ends a call at both ends: BYE where it was answered, CANCEL and 408 where it still rings.
@@ -181,6 +181,7 @@ func (a *Appliance) finish(c *call, why string, from dialog.Side, status int) {
 }
 
 func (a *Appliance) finishAs(c *call, why, side string, status int) {
+	defer a.planSweep(c)
 	if c.recorded || c.d.Method != "INVITE" {
 		c.media.close()
 		return
@@ -199,7 +200,7 @@ func (a *Appliance) finishAs(c *call, why, side string, status int) {
 		a.count("sip", "dialogs_ended", "")
 	}
 	a.trace.Event(trace.Signaling, c.d.ID, c.domain, "call ended: %s by %s, %d packets sent, %d received", why, side, c.rec.PacketsSent, c.rec.PacketsRecvd)
-	c.log().Info("call ended", "reason", why, "by", side, "status", status, "duration", time.Duration(c.rec.DurationMS)*time.Millisecond,
+	c.logger.Info("call ended", observe.CallID(c.d.ID), "reason", why, "by", side, "status", status, "duration", time.Duration(c.rec.DurationMS)*time.Millisecond,
 		"sent", c.rec.PacketsSent, "received", c.rec.PacketsRecvd, "suite", c.rec.SRTPSuite)
 }
 

@@ -53,7 +53,7 @@ func (s *session) answer(m *sipalg.Message, from dialog.Side, status int, phrase
 		return
 	}
 	if k := s.conn(from); k != nil {
-		k.send(sipalg.NewResponse(m, status, phrase, extra...).Bytes())
+		k.sendMessage(sipalg.NewResponse(m, status, phrase, extra...))
 	}
 }
 
@@ -204,7 +204,7 @@ func (s *session) newCall(m *sipalg.Message, from dialog.Side, domain, ticketID 
 	}
 	c.rec = observe.CallRecord{
 		CallID: c.d.ID, Direction: "outbound", From: strings.Clone(userOf(m.Get("From"))), To: strings.Clone(requestUser(m)),
-		LocalDomain: s.a.plan.Load().domain, PeerDomain: domain, Peer: s.remote.String(), Setup: now,
+		LocalDomain: s.a.plan.Load().domain, PeerDomain: c.domain, Peer: s.remote.String(), Setup: now,
 	}
 	c.rec.SessionID = strconv.FormatUint(s.id, 10)
 	if from == dialog.Outside {
@@ -268,6 +268,7 @@ func (s *session) judge(c *call, m *sipalg.Message, from dialog.Side) {
 	now := s.a.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	defer s.a.planSweep(c)
 	c.lastUsed, c.last = now, s
 	if c.failing && m.Method != "ACK" {
 		s.refuse(m, from, 481, "Call/Transaction Does Not Exist", string(dialog.CauseNoDialog))
@@ -319,7 +320,7 @@ func (s *session) forwardRequest(c *call, m *sipalg.Message, from dialog.Side, a
 		act.Dialog.NoteTarget(m, from)
 	}
 	k := s.conn(from.Other())
-	if k == nil || !k.send(out.Bytes()) {
+	if k == nil || !k.sendMessage(out) {
 		s.rejectTx(c, m, from, act, 503, "Service Unavailable", "connection_lost")
 		return
 	}

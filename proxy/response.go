@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"imeproxy/proxy/observe"
 	"imeproxy/proxy/trace"
 	"imeproxy/sipalg"
 	"imeproxy/sipalg/dialog"
@@ -30,6 +31,7 @@ func (s *session) response(m *sipalg.Message, from dialog.Side) {
 	now := s.a.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	defer s.a.planSweep(c)
 	c.lastUsed, c.last = now, s
 	act := c.d.Response(m, from, now)
 	switch act.Verdict {
@@ -67,11 +69,12 @@ func (s *session) forwardResponse(c *call, m *sipalg.Message, from dialog.Side, 
 		s.a.peer(s.remote.Addr()) // it will call back
 		s.a.count("sip", "dialogs_opened", "")
 		s.a.trace.Event(trace.Signaling, m.CallID(), c.domain, "session %d: %s call from %s to %s answered", s.id, c.rec.Direction, c.rec.From, c.rec.To)
-		c.log().Info("call answered", "session", s.id, "from", c.rec.From, "to", c.rec.To, "direction", c.rec.Direction)
+		c.logger.Info("call answered", observe.CallID(c.d.ID), "session", s.id, "from", c.rec.From, "to", c.rec.To, "direction", c.rec.Direction)
 	}
 	if k := owner.conn(from.Other()); k != nil {
-		k.send(out.Bytes())
+		k.sendMessage(out)
 	}
+	tx.Answer()
 	if act.Ended {
 		why := "refused"
 		if tx.Method == "INVITE" && c.rec.EndReason != "" {
@@ -124,7 +127,9 @@ func (s *session) unusableResponse(c *call, m *sipalg.Message, from dialog.Side,
 		// UPDATE or PRACK: the two ends would hold different ideas of the media.
 		defer s.a.hangUp(c, cause)
 	}
-	owner.answer(tx.Request, from.Other(), status, phrase)
+	if tx.Request != nil { // else another fork's answer has gone already
+		owner.answer(tx.Request, from.Other(), status, phrase)
+	}
 	if tx.Tag != "" && tx.Method == "INVITE" {
 		s.a.sendBye(c, act.Dialog, from.Other())
 	}

@@ -27,9 +27,9 @@ func (a *Appliance) sweep() {
 	}
 }
 
-// sweepCalls forgets finished calls and ends those that were abandoned.
+// sweepCalls forgets finished calls and ends those that were abandoned, of those whose time has come.
 func (a *Appliance) sweepCalls(now time.Time) {
-	for _, c := range a.calls.snapshot() {
+	for _, c := range a.agenda.take(now) {
 		if a.sweepCall(c, now) {
 			a.calls.remove(c)
 			c.opener.give()
@@ -37,10 +37,18 @@ func (a *Appliance) sweepCalls(now time.Time) {
 	}
 }
 
+// planSweep has a call looked at when its state next changes by itself. The call is locked.
+func (a *Appliance) planSweep(c *call) {
+	if !c.gone {
+		a.agenda.plan(c, c.d.Due())
+	}
+}
+
 // sweepCall tells whether nothing is left of the call.
 func (a *Appliance) sweepCall(c *call, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	defer a.planSweep(c)
 	if stale := c.d.Expire(now); stale != nil && stale == c.d.Invite() || stale != nil && c.d.Confirmed() == nil {
 		a.hangUp(c, "timeout")
 	}
@@ -60,6 +68,8 @@ func (a *Appliance) sweepCall(c *call, now time.Time) bool {
 	if !c.recorded {
 		a.finish(c, "refused", dialog.Outside, 0)
 	}
+	c.gone = true
+	a.agenda.drop(c)
 	return true
 }
 

@@ -1,6 +1,7 @@
 package dialog
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -100,14 +101,18 @@ func Causes() []sipalg.Cause {
 	}
 }
 
-// known holds the methods that the appliance understands; all others get 501.
-var known = map[string]bool{
-	"INVITE": true, "ACK": true, "CANCEL": true, "BYE": true, "OPTIONS": true, "PRACK": true, "UPDATE": true,
-	"INFO": true, "MESSAGE": true, "SUBSCRIBE": true, "NOTIFY": true, "REFER": true, "PUBLISH": true, "REGISTER": true,
-}
+// known holds the methods that the appliance understands; all others get 501. The text is what is kept of a method: that of a message is a part
+// of the whole message.
+var known = func() map[string]string {
+	t := make(map[string]string)
+	for method := range strings.SplitSeq(Methods, ", ") {
+		t[method] = method
+	}
+	return t
+}()
 
 // KnownMethod tells whether the method is one of those that the appliance passes.
-func KnownMethod(method string) bool { return known[method] }
+func KnownMethod(method string) bool { return known[method] != "" }
 
 // NeedsDialog tells whether requests of the method mean nothing outside a dialog: BYE (RFC 3261 15), PRACK (RFC 3262)
 // and UPDATE (RFC 3311).
@@ -127,8 +132,9 @@ type Call struct {
 	Method  string // its method
 	Opened  time.Time
 
-	dialogs map[string]*Dialog
-	txs     map[txKey]*Transaction
+	// There are one or two of each: looking through them costs less than a map, and so does keeping them while the call stands.
+	dialogs []*Dialog
+	txs     []*Transaction
 	invite  *Transaction // the opening INVITE, until its dialogs are settled
 	ended   bool         // no usage by INVITE any more
 	expires time.Time    // session timer (RFC 4028); zero = none
@@ -144,8 +150,7 @@ type Call struct {
 func Open(m *sipalg.Message, from Side, now time.Time) *Call {
 	n, _ := m.CSeq()
 	return &Call{
-		initCSeq: n, ID: strings.Clone(m.CallID()), InitTag: strings.Clone(m.FromTag()), From: from, Method: strings.Clone(m.Method), Opened: now,
-		dialogs: make(map[string]*Dialog),
+		initCSeq: n, ID: strings.Clone(m.CallID()), InitTag: strings.Clone(m.FromTag()), From: from, Method: known[m.Method], Opened: now,
 	}
 }
 
@@ -163,7 +168,7 @@ func (c *Call) Matches(m *sipalg.Message, from Side) bool {
 	if near != c.InitTag {
 		return false
 	}
-	if far == "" || c.dialogs[far] != nil {
+	if far == "" || c.dialog(far) != nil {
 		return true
 	}
 	// A response or an early NOTIFY may bring the far tag. So may the ACK of a failure; its number tells it from that of
@@ -171,13 +176,17 @@ func (c *Call) Matches(m *sipalg.Message, from Side) bool {
 	return !m.IsRequest() || m.Method == "NOTIFY" && sender != c.From || m.Method == "ACK" && c.Opens(m)
 }
 
-// Dialogs gives the dialogs that stand, in no order.
-func (c *Call) Dialogs() []*Dialog {
-	out := make([]*Dialog, 0, len(c.dialogs))
+// Dialogs gives the dialogs that stand, in the order in which they came.
+func (c *Call) Dialogs() []*Dialog { return slices.Clone(c.dialogs) }
+
+// dialog gives the one with that tag of the answering end, or nil.
+func (c *Call) dialog(tag string) *Dialog {
 	for _, d := range c.dialogs {
-		out = append(out, d)
+		if d.Tag == tag {
+			return d
+		}
 	}
-	return out
+	return nil
 }
 
 // Confirmed gives the dialog whose INVITE was answered 2xx, or nil.
@@ -235,19 +244,19 @@ func noDialog() Action {
 // Expire forgets transactions, subscriptions and ended dialogs whose time is over. It
 // reports the INVITE that never got a final response, so that the owner can end it at both ends.
 func (c *Call) Expire(now time.Time) (stale *Transaction) {
-	for k, t := range c.txs {
+	c.txs = slices.DeleteFunc(c.txs, func(t *Transaction) bool {
 		if now.Before(t.deadline) {
-			continue
+			return false
 		}
 		if t.Method == "INVITE" && t.Final == 0 && !t.Own {
 			stale = t
 		}
-		delete(c.txs, k)
-	}
+		return true
+	})
 	if len(c.txs) == 0 {
 		c.txs = nil // a call may stand for hours
 	}
-	for tag, d := range c.dialogs {
+	c.dialogs = slices.DeleteFunc(c.dialogs, func(d *Dialog) bool {
 		for k, end := range d.subs {
 			if !now.Before(end) {
 				delete(d.subs, k)
@@ -257,11 +266,34 @@ func (c *Call) Expire(now time.Time) (stale *Transaction) {
 			d.terminate(now)
 			d.linger = now
 		}
-		if d.State == Terminated && len(d.subs) == 0 && !now.Before(d.linger) {
-			delete(c.dialogs, tag)
+		return d.State == Terminated && len(d.subs) == 0 && !now.Before(d.linger)
+	})
+	return stale
+}
+
+// Due is the earliest time at which Expire will find something, or the session timer runs out; zero where neither happens
+// without another message.
+func (c *Call) Due() (at time.Time) {
+	earlier := func(t time.Time) {
+		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
+			at = t
 		}
 	}
-	return stale
+	for _, t := range c.txs {
+		earlier(t.deadline)
+	}
+	for _, d := range c.dialogs {
+		if d.State == Early || d.State == Terminated && len(d.subs) == 0 {
+			earlier(d.linger)
+		}
+		for _, end := range d.subs {
+			earlier(end)
+		}
+	}
+	if c.HasInvite() {
+		earlier(c.expires)
+	}
+	return at
 }
 
 // Reject notes that the appliance itself gave the final answer to a request of this call. ended tells that

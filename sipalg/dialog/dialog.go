@@ -68,17 +68,16 @@ func (d *Dialog) terminate(now time.Time) {
 // dialogFor finds or creates the dialog of a response or early NOTIFY; nil when there
 // are too many.
 func (c *Call) dialogFor(tag string, now time.Time) *Dialog {
-	d := c.dialogs[tag]
+	d := c.dialog(tag)
 	if d == nil {
 		if len(c.dialogs) >= MaxDialogs {
 			return nil
 		}
-		tag = strings.Clone(tag)
-		d = &Dialog{Tag: tag, Since: now}
+		d = &Dialog{Tag: strings.Clone(tag), Since: now}
 		if c.invite != nil {
 			d.cseq[c.From] = c.invite.CSeq
 		}
-		c.dialogs[tag] = d
+		c.dialogs = append(c.dialogs, d)
 	}
 	return d
 }
@@ -92,6 +91,9 @@ func (c *Call) NoteRequest(m *sipalg.Message, side Side) {
 		c.farRoutes = len(m.Values("Record-Route"))
 	}
 }
+
+// FarRoutes is the number of Record-Route elements that the opening request had when it left on the other side.
+func (c *Call) FarRoutes() int { return c.farRoutes }
 
 // NoteResponse records from a dialog-creating response, in the form of the given side, what is needed
 // to send requests to the ends. Call it with the message before and after rewriting.

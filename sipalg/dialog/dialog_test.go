@@ -235,6 +235,61 @@ func TestNothingIsKeptForEver(t *testing.T) {
 	}
 }
 
+// What is due tells when something expires: nothing does before, and looking then is enough to end all.
+func TestDue(t *testing.T) {
+	bye := []string{"in BYE cseq=2 -> forward+ended", "out 200 of=BYE cseq=2 -> forward"}
+	for name, c := range map[string]*Call{
+		"ended":          script(t, after(bye...)...),
+		"forked":         script(t, "in INVITE cseq=1 to=- -> forward", "out 180 of=INVITE to=b1 -> forward", "out 200 of=INVITE to=b2 -> forward+confirmed", "in BYE cseq=2 to=b2 -> forward+ended"),
+		"not answered":   script(t, "in INVITE cseq=1 to=- -> forward", "out 180 of=INVITE -> forward", "out 486 of=INVITE -> forward+ended"),
+		"BYE unanswered": script(t, after(bye[0])...),
+		"subscription": script(t, after(append([]string{"in REFER cseq=2 | Refer-To: <sip:c@h> -> forward", "out 202 of=REFER cseq=2 -> forward"},
+			"in BYE cseq=3 -> forward+ended")...)...),
+	} {
+		looks := 0
+		for ; !c.Idle(); looks++ {
+			at := c.Due()
+			if at.IsZero() || looks > 8 {
+				t.Fatalf("%s: due %v after %d looks, and something is left", name, at, looks)
+			}
+			txs, dialogs := len(c.txs), len(c.Dialogs())
+			c.Expire(at.Add(-1))
+			if len(c.txs) != txs || len(c.Dialogs()) != dialogs {
+				t.Errorf("%s: something expired before it was due", name)
+			}
+			c.Expire(at)
+		}
+	}
+	c := script(t, answered...)
+	c.Expire(start.Add(TransactionTimeout))
+	if at := c.Due(); !at.IsZero() {
+		t.Errorf("a standing call is due at %v", at)
+	}
+	c = script(t, "in INVITE cseq=1 to=- -> forward", "out 200 of=INVITE | Session-Expires: 90;refresher=uac -> forward+confirmed")
+	c.Expire(start.Add(TransactionTimeout))
+	if at := c.Due(); !at.Equal(c.SessionExpires()) {
+		t.Errorf("due at %v, the session timer ends at %v", at, c.SessionExpires())
+	}
+}
+
+// An answered request is not kept; one that the appliance has answered itself is, for what may follow.
+func TestAnsweredRequestIsLetGo(t *testing.T) {
+	c := script(t, answered...)
+	tx := c.txs[0]
+	if tx.Request == nil {
+		t.Fatal("let go before its answer went out")
+	}
+	if tx.Answer(); tx.Request != nil {
+		t.Error("kept")
+	}
+	c = script(t, "in INVITE cseq=1 to=- -> forward")
+	tx = c.Invite()
+	c.Reject(tx, 488, start)
+	if tx.Answer(); tx.Request == nil {
+		t.Error("let go though the appliance may have to repeat its headers")
+	}
+}
+
 func TestStaleInviteIsReported(t *testing.T) {
 	c := script(t, "in INVITE cseq=1 to=- -> forward", "out 180 of=INVITE -> forward")
 	if tx := c.Expire(start.Add(InviteTimeout - time.Second)); tx != nil {

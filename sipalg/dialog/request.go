@@ -12,24 +12,24 @@ import (
 // was taken into the call's state: the owner forwards it or, when it cannot, tells so with
 // [Transaction.Mark] after giving its own answer.
 func (c *Call) Request(m *sipalg.Message, from Side, now time.Time) Action {
-	if !known[m.Method] {
+	if !KnownMethod(m.Method) {
 		return answer(501, "Not Implemented", CauseUnknownMethod)
 	}
-	via, _ := m.TopVia()
+	branch := m.Branch()
 	switch m.Method {
 	case "ACK":
-		return c.ack(m, from, via.Branch)
+		return c.ack(m, from, branch)
 	case "CANCEL":
-		return c.cancel(m, from, via.Branch, now)
+		return c.cancel(m, from, branch, now)
 	}
-	if t := c.find(from, via.Branch, m.Method); t != nil {
+	if t := c.find(from, branch, m.Method); t != nil {
 		// A repeat on a reliable transport: the first one is being dealt with.
 		return Action{Verdict: Absorb, Tx: t}
 	}
 	if m.ToTag() == "" {
 		return c.opening(m, from, now)
 	}
-	d := c.dialogs[c.far(m, from)]
+	d := c.dialog(c.far(m, from))
 	if d == nil && m.Method == "NOTIFY" && from != c.From {
 		d = c.earlyNotify(m, now)
 	}
@@ -187,7 +187,7 @@ func (c *Call) ack(m *sipalg.Message, from Side, branch string) Action {
 		}
 		return Action{Verdict: Forward, Invite: t}
 	}
-	d := c.dialogs[c.far(m, from)]
+	d := c.dialog(c.far(m, from))
 	if d == nil {
 		return drop(CauseNoDialog)
 	}

@@ -19,7 +19,7 @@ func (c *Call) Response(m *sipalg.Message, from Side, now time.Time) Action {
 	}
 	if t.Own {
 		if m.Status >= 200 {
-			delete(c.txs, txKey{t.From, t.Branch, t.Method})
+			c.drop(t)
 		}
 		return Action{Verdict: Absorb, Tx: t}
 	}
@@ -33,11 +33,11 @@ func (c *Call) Response(m *sipalg.Message, from Side, now time.Time) Action {
 }
 
 func (c *Call) otherResponse(t *Transaction, m *sipalg.Message, now time.Time) Action {
-	a := Action{Verdict: Forward, Tx: t, Dialog: c.dialogs[t.Tag]}
+	a := Action{Verdict: Forward, Tx: t, Dialog: c.dialog(t.Tag)}
 	if m.Status < 200 {
 		return a
 	}
-	delete(c.txs, txKey{t.From, t.Branch, t.Method})
+	c.drop(t)
 	t.Final = m.Status
 	d := a.Dialog
 	if t.Method == "UPDATE" && m.Status < 300 {
@@ -92,7 +92,7 @@ func (c *Call) inviteResponse(t *Transaction, m *sipalg.Message, now time.Time) 
 		if m.ToTag() == "" {
 			return a
 		}
-		d := c.dialogs[t.Tag]
+		d := c.dialog(t.Tag)
 		if initial {
 			if d = c.dialogFor(m.ToTag(), now); d == nil {
 				return drop(CauseTooManyDialogs)
@@ -119,7 +119,7 @@ func (c *Call) inviteResponse(t *Transaction, m *sipalg.Message, now time.Time) 
 		a.Ended = c.settle()
 		return a
 	}
-	a.Dialog = c.dialogs[t.Tag]
+	a.Dialog = c.dialog(t.Tag)
 	if d := a.Dialog; d != nil && (m.Status == 481 || m.Status == 408) {
 		d.terminate(now)
 		a.Ended = c.settle()
@@ -132,7 +132,7 @@ func (c *Call) lateFinal(t *Transaction, m *sipalg.Message, initial bool, now ti
 	if m.Status < 200 || m.Status > 299 || t.Final > 299 || !initial {
 		return Action{Verdict: Absorb, Tx: t}
 	}
-	if d := c.dialogs[m.ToTag()]; d != nil && d.State != Early {
+	if d := c.dialog(m.ToTag()); d != nil && d.State != Early {
 		return Action{Verdict: Forward, Tx: t, Dialog: d} // repeated 2xx: the caller repeats its ACK
 	}
 	return c.success(t, m, initial, now)
@@ -140,7 +140,7 @@ func (c *Call) lateFinal(t *Transaction, m *sipalg.Message, initial bool, now ti
 
 func (c *Call) success(t *Transaction, m *sipalg.Message, initial bool, now time.Time) Action {
 	a := Action{Verdict: Forward, Tx: t}
-	d := c.dialogs[t.Tag]
+	d := c.dialog(t.Tag)
 	if initial {
 		if d = c.dialogFor(m.ToTag(), now); d == nil {
 			return drop(CauseTooManyDialogs)

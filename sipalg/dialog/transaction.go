@@ -1,20 +1,15 @@
 package dialog
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"imeproxy/sipalg"
 )
 
-// txKey identifies a transaction by the side of its client, the branch of the topmost Via
+// Transaction is one request and its responses. It is known by the side of its client, the branch of the topmost Via
 // (RFC 3261 17.2.3) and the method; an ACK to a non-2xx counts as its INVITE.
-type txKey struct {
-	from   Side
-	branch string
-	method string
-}
-
-// Transaction is one request and its responses.
 type Transaction struct {
 	Method string
 	Branch string
@@ -24,7 +19,7 @@ type Transaction struct {
 	Own    bool // the appliance sent the request itself: responses are absorbed
 	// Answered is set when the appliance gave the final answer itself: its ACK is absorbed.
 	Answered bool
-	// Request is the request as it came, for answers the owner gives later.
+	// Request is the request as it came, for answers the owner gives later; nil when it has its final answer and none will be due.
 	Request *sipalg.Message
 	// Owner is the signaling session on which the request came, kept for the owner of the call.
 	Owner any
@@ -47,17 +42,33 @@ func (t *Transaction) Mark(status int, now time.Time) {
 
 // find gives the transaction that a message belongs to, or nil.
 func (c *Call) find(from Side, branch, method string) *Transaction {
-	return c.txs[txKey{from, branch, method}]
+	for _, t := range c.txs {
+		if t.From == from && t.Branch == branch && t.Method == method {
+			return t
+		}
+	}
+	return nil
+}
+
+// drop forgets a transaction.
+func (c *Call) drop(t *Transaction) {
+	if i := slices.Index(c.txs, t); i >= 0 {
+		c.txs = slices.Delete(c.txs, i, i+1)
+	}
+}
+
+// Answer notes that the other end's final answer has gone to the client: the request, whose text is most of what a call holds, is
+// not needed any more.
+func (t *Transaction) Answer() {
+	if t.Final != 0 && !t.Answered {
+		t.Request = nil
+	}
 }
 
 // Pending gives the transaction that a response from the given side answers, or nil.
 func (c *Call) Pending(m *sipalg.Message, from Side) *Transaction {
-	via, ok := m.TopVia()
-	if !ok {
-		return nil
-	}
 	_, method := m.CSeq()
-	return c.find(from.Other(), via.Branch, method)
+	return c.find(from.Other(), m.Branch(), method)
 }
 
 // add remembers a transaction; nil when the call has too many.
@@ -68,16 +79,12 @@ func (c *Call) add(m *sipalg.Message, from Side, now time.Time) *Transaction {
 			return nil
 		}
 	}
-	via, _ := m.TopVia()
 	cseq, _ := m.CSeq()
-	t := &Transaction{Method: m.Method, Branch: via.Branch, CSeq: cseq, From: from, Request: m, deadline: now.Add(TransactionTimeout)}
+	t := &Transaction{Method: known[m.Method], Branch: strings.Clone(m.Branch()), CSeq: cseq, From: from, Request: m, deadline: now.Add(TransactionTimeout)}
 	if m.Method == "INVITE" {
 		t.deadline = now.Add(InviteTimeout)
 	}
-	if c.txs == nil {
-		c.txs = make(map[txKey]*Transaction)
-	}
-	c.txs[txKey{from, via.Branch, m.Method}] = t
+	c.txs = append(c.txs, t)
 	return t
 }
 
