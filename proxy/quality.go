@@ -30,6 +30,9 @@ const (
 	wantedTick   = 20 * time.Millisecond
 )
 
+// sampledAtOnce calls take a tenth of a millisecond: where a tick would have fewer, one is made of several.
+const sampledAtOnce = 256
+
 // quality watches the audio of all calls and tells call agents when one should fall back to the PSTN (shared protocol "fallback").
 type quality struct {
 	a     *Appliance
@@ -141,7 +144,7 @@ func (q *quality) run() {
 			return
 		case <-timer.C:
 		}
-		tick, n := steps(q.interval())
+		tick, n := steps(q.interval(), q.watchedCalls())
 		now := time.Now()
 		for range n {
 			for _, d := range q.sample(lane, mediaterm.Instant(now), q.rate()) {
@@ -162,11 +165,26 @@ func (q *quality) run() {
 
 // steps divides an interval into ticks, at each of which n lanes are sampled; n divides their number, so that each lane has the whole
 // interval between two samples.
-func steps(interval time.Duration) (tick time.Duration, n int) {
+func steps(interval time.Duration, calls int) (tick time.Duration, n int) {
 	for n = 1; n < lanes && (lanes%n != 0 || interval*time.Duration(n)/lanes < wantedTick); n++ {
 		continue
 	}
+	for more := n + 1; more <= lanes; more++ {
+		if lanes%more == 0 && calls*more/lanes <= sampledAtOnce {
+			n = more
+		}
+	}
 	return interval * time.Duration(n) / lanes, n
+}
+
+// watchedCalls counts them.
+func (q *quality) watchedCalls() (n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, lane := range q.lanes {
+		n += len(lane)
+	}
+	return n
 }
 
 func (q *quality) interval() time.Duration {

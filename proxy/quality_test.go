@@ -11,10 +11,15 @@ import (
 // Every interval of the configuration samples each lane once in it, whatever the ticks are.
 func TestSteps(t *testing.T) {
 	for ms := 10; ms <= 600; ms++ {
-		interval := time.Duration(ms) * time.Millisecond
-		tick, n := steps(interval)
-		if n < 1 || n > lanes || lanes%n != 0 || tick < shortestTick || tick*lanes != interval*time.Duration(n) {
-			t.Fatalf("%v: %d lanes every %v", interval, n, tick)
+		for _, calls := range []int{0, 1, 300, 600, 5000, 50000} {
+			interval := time.Duration(ms) * time.Millisecond
+			tick, n := steps(interval, calls)
+			if n < 1 || n > lanes || lanes%n != 0 || tick < shortestTick || tick*lanes != interval*time.Duration(n) {
+				t.Fatalf("%v, %d calls: %d lanes every %v", interval, calls, n, tick)
+			}
+			if _, least := steps(interval, 1<<30); n > least && calls*n/lanes > sampledAtOnce {
+				t.Errorf("%v, %d calls: %d of them at once", interval, calls, calls*n/lanes)
+			}
 		}
 	}
 }
