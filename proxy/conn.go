@@ -108,6 +108,19 @@ func (k *conn) next() (sipalg.Frame, error) {
 	return f, nil
 }
 
+// texts are buffers for messages on their way out, which sending copies.
+var texts = sync.Pool{New: func() any { return new([]byte) }}
+
+// sendMessage is send for a message that is not written yet.
+func (k *conn) sendMessage(m *sipalg.Message) bool {
+	b := texts.Get().(*[]byte)
+	defer texts.Put(b)
+	if *b = m.Append((*b)[:0]); cap(*b) > keptBuffer {
+		defer func() { *b = nil }()
+	}
+	return k.send(*b)
+}
+
 // send writes a message, or keeps what the socket does not take. It never waits. False when the connection is closed, or when its peer
 // reads so slowly that too much waits already, in which case it is closed.
 func (k *conn) send(b []byte) bool {

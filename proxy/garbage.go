@@ -12,7 +12,8 @@ const (
 	garbageTime  = 4 * time.Second // what is allocated in that time may wait
 	garbageLeast = 32 << 20        // bytes
 	garbageBelow = 25              // percent of live data, at least
-	garbageAbove = 200             // and at most
+	garbageAbove = 400             // and at most
+	garbageIdle  = 200             // at most, where little is allocated
 )
 
 // garbage sets the collector's pace once a second. Go's own rule lets as much garbage lie as there is live data: with many standing calls
@@ -53,6 +54,7 @@ func (g *garbage) adjust(now time.Time) {
 
 // garbagePercent works out GOGC for live bytes of the heap and bytes allocated a second.
 func garbagePercent(live uint64, rate float64) int {
-	room := max(rate*garbageTime.Seconds(), garbageLeast)
-	return int(min(max(100*room/float64(max(live, 1)), garbageBelow), garbageAbove))
+	percent := func(room float64) float64 { return 100 * room / float64(max(live, 1)) }
+	busy := min(percent(rate*garbageTime.Seconds()), garbageAbove)
+	return int(max(busy, min(percent(garbageLeast), garbageIdle), garbageBelow))
 }

@@ -13,6 +13,7 @@ func TestGarbagePercent(t *testing.T) {
 		{"an idle appliance", 10 * mb, 0, 200},
 		{"a thousand calls, few new ones", 32 * mb, 5 * mb, 100},
 		{"a thousand calls, a hundred new ones a second", 40 * mb, 20 * mb, 200},
+		{"few calls that stand, a thousand new ones a second", 30 * mb, 45 * mb, 400},
 		{"ten thousand calls, hardly a new one", 200 * mb, mb, 25},
 		{"ten thousand calls, a thousand new ones a second", 200 * mb, 50 * mb, 100},
 		{"nothing is known yet", 0, 0, 200},

@@ -112,7 +112,7 @@ func (q *quality) send(c *call, id string, r fallback.Result) {
 			return
 		}
 		if k := s.conn(dialog.Inside); k != nil {
-			k.send(m.Bytes())
+			k.sendMessage(m)
 			q.mu.Lock()
 			q.told[s.agent.real]++
 			q.mu.Unlock()

@@ -287,7 +287,7 @@ func (s *session) violation(k *conn, v *sipalg.Violation) {
 	if v.Status == 0 || v.Message == nil || !v.Message.IsRequest() || v.Message.Method == "ACK" {
 		return
 	}
-	k.send(sipalg.NewResponse(v.Message, v.Status, v.Phrase).Bytes())
+	k.sendMessage(sipalg.NewResponse(v.Message, v.Status, v.Phrase))
 }
 
 // end closes both connections and frees the session. Its calls live on: they go over the next

@@ -19,18 +19,42 @@ func Check(m *Message) *Violation {
 	return nil
 }
 
+// headerCheck is how a header is checked.
+type headerCheck struct {
+	name    string
+	single  uint64       // a bit of its own: it may stand once
+	address *addressRule // nil: it holds no addresses
+}
+
+// headerChecks is by lower-case full name: one look-up a header, whatever it is checked for.
+var headerChecks = func() map[string]headerCheck {
+	t := make(map[string]headerCheck)
+	for i, name := range singleHeaders {
+		t[strings.ToLower(name)] = headerCheck{name: name, single: 1 << i}
+	}
+	for i := range addressRules {
+		r := &addressRules[i]
+		c := t[strings.ToLower(r.name)]
+		c.name, c.address = r.name, r
+		t[strings.ToLower(r.name)] = c
+	}
+	return t
+}()
+
+func checkOf(name string) headerCheck {
+	var buf [64]byte
+	return headerChecks[string(lowerName(name, &buf))]
+}
+
 // checkPresence looks for headers that are missing or stand too often.
 func checkPresence(m *Message) *Violation {
-	for _, name := range singleHeaders {
-		first := m.index(name)
-		if first < 0 {
-			continue
+	var seen uint64
+	for i := range m.Headers {
+		c := checkOf(m.Headers[i].Name)
+		if seen&c.single != 0 {
+			return refuse(m, CauseDuplicateHeader, 400, "Duplicate "+c.name)
 		}
-		for i := first + 1; i < len(m.Headers); i++ {
-			if m.Headers[i].Is(name) {
-				return refuse(m, CauseDuplicateHeader, 400, "Duplicate "+name)
-			}
-		}
+		seen |= c.single
 	}
 	for _, name := range []string{"Via", "From", "To", "Call-ID", "CSeq"} {
 		if !m.Has(name) {
@@ -171,18 +195,16 @@ func checkAddresses(m *Message) *Violation {
 	contacts := 0
 	for i := range m.Headers {
 		h := &m.Headers[i]
-		for _, rule := range addressRules {
-			if !h.Is(rule.name) {
-				continue
-			}
-			n, v := checkAddressHeader(m, h.Value, rule)
-			if v != nil {
-				return v
-			}
-			if rule.cause == CauseContact {
-				contacts += n
-			}
-			break
+		rule := checkOf(h.Name).address
+		if rule == nil {
+			continue
+		}
+		n, v := checkAddressHeader(m, h.Value, rule)
+		if v != nil {
+			return v
+		}
+		if rule.cause == CauseContact {
+			contacts += n
 		}
 	}
 	if !m.IsRequest() || !needContact.has(m.Method) {
@@ -198,7 +220,7 @@ func checkAddresses(m *Message) *Violation {
 }
 
 // checkAddressHeader returns the number of elements.
-func checkAddressHeader(m *Message, value string, rule addressRule) (int, *Violation) {
+func checkAddressHeader(m *Message, value string, rule *addressRule) (int, *Violation) {
 	if rule.cause == CauseContact && value == "*" {
 		return 1, nil
 	}
@@ -286,7 +308,10 @@ func mediaType(v string) (kind, params string, ok bool) {
 	if !found || !isToken(main) || !isToken(sub) || !paramsOK(params) {
 		return "", "", false
 	}
-	return strings.ToLower(main + "/" + sub), params, true
+	if kind = trim(kind); len(kind) != len(main)+1+len(sub) {
+		kind = main + "/" + sub
+	}
+	return strings.ToLower(kind), params, true
 }
 
 // boundaryOf returns the boundary of a multipart type, of 1 to 70 bytes (RFC 2046

@@ -47,13 +47,11 @@ type Message struct {
 // IsRequest reports whether the message is a request.
 func (m *Message) IsRequest() bool { return m.Status == 0 && !m.response }
 
-// Clone makes a copy that shares nothing that either could change.
+// Clone makes a copy whose headers may be changed without a change of the other's. They share the body: a body is replaced, its bytes are never
+// changed.
 func (m *Message) Clone() *Message {
 	c := *m
 	c.Headers = append([]Header(nil), m.Headers...)
-	if m.Body != nil {
-		c.Body = append([]byte(nil), m.Body...)
-	}
 	return &c
 }
 
@@ -65,7 +63,11 @@ func (m *Message) Bytes() []byte {
 	for i := range m.Headers {
 		n += len(m.Headers[i].Name) + len(m.Headers[i].Value) + 4
 	}
-	b := make([]byte, 0, n)
+	return m.Append(make([]byte, 0, n))
+}
+
+// Append writes what Bytes gives after b.
+func (m *Message) Append(b []byte) []byte {
 	if m.IsRequest() {
 		b = append(b, m.Method...)
 		b = append(b, ' ')
@@ -241,6 +243,21 @@ func parseCSeq(v string) (uint32, string, bool) {
 func (m *Message) MaxForwards() (hops int, ok bool) {
 	n, ok := number(m.Get("Max-Forwards"), 255)
 	return int(n), ok
+}
+
+// Branch returns the branch of the first Via element, "" where it has none or is malformed.
+func (m *Message) Branch() string {
+	i := m.index("Via")
+	if i < 0 {
+		return ""
+	}
+	element, _, _ := cutList(m.Headers[i].Value)
+	params := strings.IndexByte(element, ';')
+	if params < 0 {
+		return ""
+	}
+	branch, _ := findParam(element[params:], "branch")
+	return branch
 }
 
 // TopVia returns the first Via element.

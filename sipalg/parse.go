@@ -126,7 +126,7 @@ func textOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b))
 
 // parseHead reads start line and headers. The message is never nil.
 func parseHead(text string) (*Message, *Violation) {
-	p := headParser{m: &Message{Headers: make([]Header, 0, 24)}}
+	p := headParser{m: &Message{Headers: make([]Header, 0, min(strings.Count(text, "\n"), MaxHeaders))}}
 	if strings.IndexByte(text, 0) >= 0 {
 		p.fail(CauseNUL, 400, "NUL In Head")
 		// Removed, so that an answer made from these headers is clean.

@@ -246,6 +246,9 @@ func (p *pass) address(s string, role uriRole) string {
 	role.bare = !a.bracketed()
 	uri, bare := p.uri(a.uri, role)
 	pre, post := p.sweep(a.pre), a.post
+	if params := p.params(post); !bare && uri == a.uri && pre == a.pre && params == post {
+		return s
+	}
 	switch {
 	case role.bare && strings.IndexByte(uri, ';') >= 0:
 		pre, post = pre+"<", ">"+post

@@ -2,6 +2,7 @@ package sipalg
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -50,7 +51,7 @@ func (p *pass) uri(text string, role uriRole) (result string, bare bool) {
 		p.uriHeaders(&u)
 		return u.String(), bare
 	}
-	kind, written := foreign, u.hostport()
+	was, kind := u, foreign
 	if isAddr {
 		var to netip.Addr
 		var port uint16
@@ -68,13 +69,10 @@ func (p *pass) uri(text string, role uriRole) (result string, bare bool) {
 	if kind == foreign && role.token && p.misleading(addr) {
 		u.Host, masked = hostText(p.SourceRemote.Addr().Unmap()), true
 	}
-	orig := u
-	orig.Params = append([]Param(nil), u.Params...)
 	if u.HasUser {
 		u.User = p.sweep(u.User)
 	}
-	for i := range u.Params {
-		param := &u.Params[i]
+	for i, param := range was.Params {
 		switch {
 		case strings.EqualFold(param.Name, "transport"):
 			if kind != foreign || role.leg {
@@ -87,14 +85,30 @@ func (p *pass) uri(text string, role uriRole) (result string, bare bool) {
 			param.Value = p.sweep(param.Value)
 			param.Name = p.sweep(param.Name)
 		}
+		u.Params = setParam(u.Params, was.Params, i, param)
 	}
 	if masked || kind == hidden || p.out && kind == mapped && role.token && !p.noToken && !p.reversible(u, text, role) {
 		if role.token {
-			u.Params = append(u.Params, Param{tokenParam, p.Seal.Seal(p.uriSecret(written, &orig, &u, role.bare)), true})
+			u.Params = append(u.Params, Param{tokenParam, p.Seal.Seal(p.uriSecret(&was, &u, role.bare)), true})
 		}
+	}
+	if u.Headers == "" && u.Host == was.Host && u.Port == was.Port && u.User == was.User && slices.Equal(u.Params, was.Params) {
+		return text, false
 	}
 	p.uriHeaders(&u)
 	return u.String(), false
+}
+
+// setParam changes one of the parameters. The first change is to a copy: those that were parsed stay.
+func setParam(params, parsed []Param, i int, to Param) []Param {
+	if params[i] == to {
+		return params
+	}
+	if &params[0] == &parsed[0] {
+		params = slices.Clone(parsed)
+	}
+	params[i] = to
+	return params
 }
 
 // reversible tries whether the way back gives the URI as it was written, headers
@@ -149,12 +163,12 @@ func (p *pass) mark(which int, made bool) byte {
 
 // uriSecret writes what the way back must restore: host and port, the user part
 // and the parameters that were changed.
-func (p *pass) uriSecret(written string, before, after *URI, bare bool) string {
+func (p *pass) uriSecret(before, after *URI, bare bool) string {
 	s := string(p.mark(markURI, true))
 	if bare {
 		s = string(p.mark(markBare, true))
 	}
-	s += written
+	s += before.hostport()
 	if before.User != after.User {
 		s += secretSep + "u" + before.User
 	}

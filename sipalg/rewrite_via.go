@@ -2,6 +2,7 @@ package sipalg
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -32,9 +33,7 @@ func (p *pass) via(s string, top bool) string {
 		}
 		return blanks(s) + v.String()
 	}
-	written := v
-	written.Params = append([]Param(nil), v.Params...)
-	kind := foreign
+	written, kind := v, foreign
 	if isAddr {
 		var to netip.Addr
 		var port uint16
@@ -54,8 +53,7 @@ func (p *pass) via(s string, top bool) string {
 	if top && p.response && (!p.out || kind == foreign) {
 		p.seenFrom(&v)
 	}
-	for i := range v.Params {
-		param := &v.Params[i]
+	for i, param := range v.Params {
 		switch {
 		case strings.EqualFold(param.Name, "branch") || strings.EqualFold(param.Name, tokenParam):
 		case kind == foreign && p.misleading(literal(param.Value)):
@@ -63,12 +61,13 @@ func (p *pass) via(s string, top bool) string {
 		default:
 			param.Value = p.sweep(param.Value)
 		}
+		v.Params = setParam(v.Params, written.Params, i, param)
 	}
-	result := v.String()
-	if result == written.String() {
+	if v.Transport == written.Transport && v.Host == written.Host && v.Port == written.Port && slices.Equal(v.Params, written.Params) {
 		return s
 	}
-	if masked || p.viaNeedsToken(kind, result, written.String(), top) {
+	result := v.String()
+	if masked || p.viaNeedsToken(kind, result, &written, top) {
 		secret := string(p.mark(markVia, true)) + written.Transport + secretSep +
 			joinHostPort(written.Host, written.portText, written.Port) + changedParams(written.Params, v.Params)
 		v.Params = append(v.Params, Param{tokenParam, p.Seal.Seal(secret), true})
@@ -78,12 +77,12 @@ func (p *pass) via(s string, top bool) string {
 }
 
 // viaNeedsToken tries whether the way back gives the element as it was written.
-func (p *pass) viaNeedsToken(kind hostKind, result, written string, top bool) bool {
+func (p *pass) viaNeedsToken(kind hostKind, result string, written *Via, top bool) bool {
 	if kind == foreign || !p.out || p.noToken {
 		return false
 	}
 	back := pass{Rewriter: p.Rewriter, response: true, noToken: true}
-	return kind == hidden || back.via(result, top) != written
+	return kind == hidden || back.via(result, top) != written.String()
 }
 
 // blanks returns the white space before an element.
@@ -119,10 +118,15 @@ func (p *pass) seenFrom(v *Via) {
 	if !self.IsValid() || p.noToken {
 		return
 	}
-	if port, ok := v.Param("rport"); ok && port != "" {
+	port, _ := v.Param("rport")
+	value, ok := v.Param("received")
+	if port == "" && !ok {
+		return
+	}
+	v.Params = slices.Clone(v.Params) // those that were written stay
+	if port != "" {
 		v.SetParam("rport", strconv.Itoa(int(self.Port())))
 	}
-	value, ok := v.Param("received")
 	if !ok {
 		return
 	}

@@ -53,7 +53,7 @@ func ParseVia(s string) (Via, error) {
 		return Via{}, ErrMalformedVia
 	}
 	if rest != "" {
-		v.Params = make([]Param, 0, 4)
+		v.Params = make([]Param, 0, strings.Count(rest, ";"))
 	}
 	for {
 		p, r, ok := cutParam(rest)

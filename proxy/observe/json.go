@@ -41,8 +41,15 @@ func JSON(v View) ([]byte, error) {
 
 // escapeControls relies on such characters standing only inside strings of a JSON document.
 func escapeControls(doc []byte) []byte {
-	out := make([]byte, 0, len(doc))
-	for i := 0; i < len(doc); {
+	plain := 0
+	for plain < len(doc) && doc[plain] >= 0x20 && doc[plain] < 0x7f {
+		plain++
+	}
+	if plain == len(doc) {
+		return doc
+	}
+	out := append(make([]byte, 0, len(doc)+16), doc[:plain]...)
+	for i := plain; i < len(doc); {
 		if c := doc[i]; c >= 0x20 && c < 0x7f {
 			out = append(out, c)
 			i++

@@ -81,9 +81,10 @@ func maskSecrets(_ []string, a slog.Attr) slog.Attr {
 
 // WithCall gives a logger whose lines carry the call's id. The id comes from the network: it is cut to MaxCallID bytes and control
 // characters become "?".
-func WithCall(log *slog.Logger, callID string) *slog.Logger {
-	return log.With("call_id", cut(Clean(callID), MaxCallID))
-}
+func WithCall(log *slog.Logger, callID string) *slog.Logger { return log.With(CallID(callID)) }
+
+// CallID is what WithCall adds, for a single line: a logger of its own costs more than the line does.
+func CallID(callID string) slog.Attr { return slog.String("call_id", cut(Clean(callID), MaxCallID)) }
 
 // Clean replaces control characters and bytes that are no UTF-8 by "?", so that text from the network can neither forge a line nor move
 // the cursor of a terminal. Format characters (direction overrides) count as control characters.

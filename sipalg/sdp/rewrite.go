@@ -63,7 +63,7 @@ func (s *Session) Rewrite(e Edit) ([]byte, error) {
 		return nil, err
 	}
 	e.Addr = e.Addr.Unmap()
-	w := writer{edit: e, addr: e.Addr, eol: s.eol()}
+	w := writer{edit: e, addr: e.Addr, eol: s.eol(), out: make([]Line, 0, len(s.Lines)+8)}
 	if err := w.session(s); err != nil {
 		return nil, err
 	}

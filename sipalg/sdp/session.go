@@ -131,7 +131,7 @@ func join(lines []Line) []byte {
 // split cuts text into lines and refuses what a second reader could cut
 // elsewhere.
 func split(text string) ([]Line, error) {
-	var lines []Line
+	lines := make([]Line, 0, strings.Count(text, "\n")+1)
 	blank := false
 	for n := 1; text != ""; n++ {
 		var l Line
@@ -221,7 +221,7 @@ func (p span) replace(line, text string) string { return line[:p.start] + text +
 
 // fields finds the fields of a line's value, blanks and tabs apart.
 func fields(line string) []span {
-	var out []span
+	out := make([]span, 0, 8) // more are rare
 	start := -1
 	for i := 2; i <= len(line); i++ {
 		space := i == len(line) || line[i] == ' ' || line[i] == '\t'
