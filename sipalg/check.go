@@ -16,6 +16,7 @@ func Check(m *Message) *Violation {
 			return v
 		}
 	}
+	m.readKeys()
 	return nil
 }
 

@@ -42,6 +42,24 @@ type Message struct {
 
 	// response marks a status line of which Status could not be read.
 	response bool
+	// keys are of a message that Check has passed, and that lost and got no header since.
+	keys messageKeys
+}
+
+// messageKeys are what tells the dialog and the transaction of a message; it is asked for time and again. A translation changes none of it.
+type messageKeys struct {
+	known                  bool
+	fromTag, toTag, branch string
+	cseq                   uint32
+	method                 string
+}
+
+// readKeys reads them once.
+func (m *Message) readKeys() {
+	k := messageKeys{fromTag: m.FromTag(), toTag: m.ToTag(), branch: m.Branch()}
+	k.cseq, k.method = m.CSeq()
+	k.known = true
+	m.keys = k
 }
 
 // IsRequest reports whether the message is a request.
@@ -170,16 +188,19 @@ func (m *Message) Set(name, value string) {
 		return
 	}
 	m.Headers[i].Value = value
+	m.keys = messageKeys{}
 	m.del(name, i+1)
 }
 
 // Add appends a header after all others.
 func (m *Message) Add(name, value string) {
+	m.keys = messageKeys{}
 	m.Headers = append(m.Headers, Header{name, value})
 }
 
 // Prepend puts a header before the first one of that name, or before all others.
 func (m *Message) Prepend(name, value string) {
+	m.keys = messageKeys{}
 	i := max(m.index(name), 0)
 	m.Headers = append(m.Headers, Header{})
 	copy(m.Headers[i+1:], m.Headers[i:])
@@ -197,7 +218,9 @@ func (m *Message) del(name string, from int) int {
 		}
 	}
 	n := len(m.Headers) - len(kept)
-	m.Headers = kept
+	if m.Headers = kept; n > 0 {
+		m.keys = messageKeys{}
+	}
 	return n
 }
 
@@ -205,17 +228,30 @@ func (m *Message) del(name string, from int) int {
 func (m *Message) CallID() string { return m.Get("Call-ID") }
 
 // FromTag returns the tag of From, "" if there is none.
-func (m *Message) FromTag() string { return addressParam(m.Get("From"), "tag") }
+func (m *Message) FromTag() string {
+	if m.keys.known {
+		return m.keys.fromTag
+	}
+	return addressParam(m.Get("From"), "tag")
+}
 
 // TagOf is the tag of a From or To value, empty without.
 func TagOf(value string) string { return addressParam(value, "tag") }
 
 // ToTag returns the tag of To, "" if there is none.
-func (m *Message) ToTag() string { return addressParam(m.Get("To"), "tag") }
+func (m *Message) ToTag() string {
+	if m.keys.known {
+		return m.keys.toTag
+	}
+	return addressParam(m.Get("To"), "tag")
+}
 
 // CSeq returns number and method of CSeq, zero values when it is absent or
 // malformed.
 func (m *Message) CSeq() (uint32, string) {
+	if m.keys.known {
+		return m.keys.cseq, m.keys.method
+	}
 	n, method, ok := parseCSeq(m.Get("CSeq"))
 	if !ok {
 		return 0, ""
@@ -247,6 +283,9 @@ func (m *Message) MaxForwards() (hops int, ok bool) {
 
 // Branch returns the branch of the first Via element, "" where it has none or is malformed.
 func (m *Message) Branch() string {
+	if m.keys.known {
+		return m.keys.branch
+	}
 	i := m.index("Via")
 	if i < 0 {
 		return ""

@@ -225,6 +225,50 @@ func FuzzRewriter(f *testing.F) {
 	})
 }
 
+// What Check has read once is what the headers say, through translation and change.
+func TestKeysFollowHeaders(t *testing.T) {
+	r := rand.New(rand.NewPCG(11, 12))
+	rw := testRewriter()
+	same := func(m *Message, when string) {
+		t.Helper()
+		plain := *m
+		plain.keys = messageKeys{}
+		n, method := m.CSeq()
+		if pn, pm := plain.CSeq(); n != pn || method != pm || m.FromTag() != plain.FromTag() || m.ToTag() != plain.ToTag() || m.Branch() != plain.Branch() {
+			t.Fatalf("%s: keys %+v are not those of\n%s", when, m.keys, m)
+		}
+	}
+	for range 3000 {
+		m, v := Parse(randomMessage(r).Bytes())
+		if v != nil {
+			continue
+		}
+		m.Add("CSeq", "1 INVITE")
+		m.readKeys()
+		out := m.Clone()
+		if rw.Outbound(out) == nil {
+			same(out, "translated")
+		}
+		same(m, "checked")
+		switch r.IntN(4) {
+		case 0:
+			m.Set("From", "<sip:x@y>;tag=other")
+		case 1:
+			m.Del("To")
+		case 2:
+			m.Prepend("Via", "SIP/2.0/TCP h;branch=z9hG4bKnew")
+		case 3:
+			m.Set("CSeq", "77 ACK")
+		}
+		same(m, "changed")
+	}
+	m, v := Parse([]byte("OPTIONS sip:b@example.com SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bK1\r\nFrom: <sip:a@h>;tag=1\r\nTo: <sip:b@h>\r\nCall-ID: c\r\n" +
+		"CSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"))
+	if v != nil || Check(m) != nil || !m.keys.known || m.Branch() == "" || m.FromTag() == "" {
+		t.Errorf("a message that is checked: %v, keys %+v", v, m.keys)
+	}
+}
+
 func BenchmarkMessage(b *testing.B) {
 	text := crlf(`INVITE sip:+14085550100@209.165.201.3:5070;transport=tcp SIP/2.0
 Via: SIP/2.0/TCP 192.168.10.30:5060;branch=z9hG4bK1;rport
