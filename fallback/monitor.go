@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"unsafe"
 )
 
 // State of a call.
@@ -102,6 +103,9 @@ func (m *Monitor) SetStreams(list []*Stream) {
 	}
 	m.streams = now
 }
+
+// PrefetchSample fetches into the cache what a sample needs of the monitor itself.
+func (m *Monitor) PrefetchSample() { prefetch(unsafe.Pointer(m), unsafe.Sizeof(*m)/64) }
 
 // Last returns the result of the latest sample.
 func (m *Monitor) Last() Result {

@@ -178,6 +178,8 @@ func analyse(t *testing.T, file string, streams int) map[uint32]analysed {
 
 type judged struct{ *fallback.Stream }
 
+func (judged) Prefetch(int) {}
+
 func (j judged) Watch(at time.Duration, p WatchedPacket) {
 	j.Packet(fallback.Packet{At: at, SSRC: p.SSRC, Timestamp: p.Timestamp, Seq: p.Seq, PayloadType: p.PayloadType, PayloadLength: p.PayloadLength})
 }

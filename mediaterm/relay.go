@@ -124,6 +124,9 @@ func (r *relay) take(side Side, p port, src netip.AddrPort, pkt []byte, kind pac
 // several goroutines.
 type Watcher interface {
 	Watch(at time.Duration, p WatchedPacket) // at: see Instant
+	// Prefetch is called twice some time before Watch, by engines that know what is to come, with 0 and 1: what the first step fetches into the
+	// cache the second may use to find more.
+	Prefetch(step int)
 }
 
 // WatchedPacket is what a Watcher learns of a packet.

@@ -129,6 +129,8 @@ func FuzzReports(f *testing.F) {
 
 type seenPackets []WatchedPacket
 
+func (*seenPackets) Prefetch(int) {}
+
 func (s *seenPackets) Watch(_ time.Duration, p WatchedPacket) { *s = append(*s, p) }
 
 // Who watches a stream is told of authentic packets from the outside alone: not of forged ones, of replays, of those under another key, of

@@ -111,6 +111,7 @@ func (t *tap) read() (p tapped, ok bool) {
 	if t.next++; t.next == t.count {
 		t.next = 0
 	}
+	prefetch(unsafe.Pointer(&t.ring[t.next/tapFrames*tapBlock+t.next%tapFrames*tapFrame]), 2)
 	begin := min(int(h.Net), tapFrame)
 	end := min(begin+int(h.Snaplen), tapFrame)
 	return tapped{

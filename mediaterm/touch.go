@@ -2,54 +2,59 @@ package mediaterm
 
 import "unsafe"
 
-// touch reads a word of each cache line that the packets of a batch are about to need. The state of a thousand calls is not in the cache: packet by
-// packet, each would wait for its own, line after line, as where one lies is known from another. Read for all packets at once, one step of
-// that way at a time, the loads do not wait for each other. The caller holds the mutex.
+// touch fetches what the packets of a batch are about to need into the cache. The state of a thousand calls is not there: packet by packet, each
+// would wait for its own, line after line, as where one lies is known from another. Fetched for all packets at once, one step of that way at a
+// time, they come side by side. The caller holds the mutex.
 func (w *worker) touch(n int) {
-	var sum uint64
 	for i := range n {
 		if e := w.slots[i].end; e != nil {
-			sum += uint64(e.slice) + uint64(e.friend.Port())
+			prefetch(unsafe.Pointer(e), 1)
 		}
 	}
-	keys := w.keys[:0]
 	for i := range n {
 		if e := w.slots[i].end; e != nil && e.stream != nil {
-			in, out := &e.stream.legs[e.side], &e.stream.legs[e.side.other()]
-			sum += in.touch() + out.touch() + in.stats.RxRTPPackets + in.receptions.first[0].received + out.stats.TxRTPBytes
-			if u := in.rx.current(); u != nil {
-				keys = append(keys, u)
+			st := e.stream
+			in, out := &st.legs[e.side], &st.legs[e.side.other()]
+			prefetch(unsafe.Pointer(in), 1)
+			prefetch(unsafe.Pointer(&in.source), 5)
+			prefetch(unsafe.Pointer(out), 5)
+			prefetch(unsafe.Pointer(&out.stats.TxRTPPackets), 1)
+			prefetch(unsafe.Pointer(&st.hops[e.side.other()]), 1)
+			prefetch(unsafe.Pointer(&st.relay), 1)
+		}
+	}
+	keys, watchers := w.keys[:0], w.watchers[:0]
+	for i := range n {
+		if e := w.slots[i].end; e != nil && e.stream != nil {
+			st := e.stream
+			for _, u := range [2]*keyUse{st.legs[e.side].rx.current(), st.legs[e.side.other()].tx.current()} {
+				if u != nil {
+					prefetch(unsafe.Pointer(u), keyLines)
+					keys = append(keys, u)
+				}
 			}
-			if u := out.tx.current(); u != nil {
-				keys = append(keys, u)
+			if st.watcher != nil && e.side == Outside {
+				st.watcher.Prefetch(0)
+				watchers = append(watchers, st.watcher)
 			}
 		}
 	}
 	for _, u := range keys {
-		sum += u.touch()
+		u.own.rtp.ctr.prefetch(w.crypt.short)
 	}
-	for _, u := range keys {
-		sum += u.own.rtp.ctr.touch(w.crypt.short)
+	for _, x := range watchers {
+		x.Prefetch(1)
 	}
-	w.touched = sum
+	clear(watchers) // a stream that has ended must not be held
 }
 
-func (l *leg) touch() uint64 {
-	return uint64(l.mode) + uint64(l.local.Port()) + uint64(l.source[portRTP].Port()) + uint64(l.remote.RTP.Port())
-}
+// keyLines is how many cache lines a packet needs of its key.
+const keyLines = (unsafe.Offsetof(keyUse{}.own)+unsafe.Offsetof(transform{}.mki))/64 + 1
 
-func (u *keyUse) touch() uint64 {
-	h := &u.own.rtp
-	return u.rtp + u.first.index.highest + uint64(h.salt[0]) + uint64(h.tag)
-}
-
-// touch reads the key schedule of AES-128 and the counter.
-func (k *counter) touch(s shortcuts) (sum uint64) {
-	if k.state == nil {
-		return 0
+// prefetch fetches the key schedule of AES-128 and the counter.
+func (k *counter) prefetch(s shortcuts) {
+	if k.state != nil {
+		prefetch(k.state, 3)
+		prefetch(unsafe.Add(k.state, s.ctrN), 1)
 	}
-	for at := uintptr(0); at < 256; at += 64 {
-		sum += uint64(*(*byte)(unsafe.Add(k.state, at)))
-	}
-	return sum + *(*uint64)(unsafe.Add(k.state, s.ctrN))
 }

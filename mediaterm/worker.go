@@ -107,8 +107,8 @@ type worker struct {
 	wanted []*xsk // what outs is to become
 
 	tapDrops uint64                 // of taps that are closed
-	touched  uint64                 // keeps the loads of touch from being left out
 	keys     [2 * batchSize]*keyUse // of a batch, see touch
+	watchers [batchSize]Watcher     // of a batch, see touch
 }
 
 func newWorker(e *TProxy, number int, c *crypt) (*worker, error) {
@@ -242,6 +242,8 @@ func (w *worker) socketDrops() uint64 {
 func (w *worker) run() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(timerSlack), 0, 0, 0)
+	defer unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) // the default again
 	failures := 0
 	for !w.engine.closed.Load() {
 		n, errno := w.receive()
@@ -264,6 +266,9 @@ func (w *worker) run() {
 	w.leave()
 }
 
+// timerSlack is how late a worker's sleeps may end: the system's 50 microseconds would be a tenth of DefaultWait.
+const timerSlack = 5 * time.Microsecond
+
 // rest lets the next batch form. With batches half full or more there is no time for that.
 func (w *worker) rest(n int) {
 	if n >= batchSize/2 {
@@ -276,22 +281,36 @@ func (w *worker) rest(n int) {
 		_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0)
 		return
 	}
-	w.poll()
+	// More will come soon, and must not wait until the scheduler has a processor free. When nothing does, poll follows.
+	w.watch()
+	t := unix.NsecToTimespec(int64(MaxWait))
+	_, _, _ = unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&w.polls[0])), uintptr(len(w.polls)), uintptr(unsafe.Pointer(&t)), 0, 0, 0)
+	w.woken()
 }
 
-// poll waits for a datagram or for wake.
-func (w *worker) poll() {
+// watch lists what may wake the worker.
+func (w *worker) watch() {
 	w.polls = append(w.polls[:0], unix.PollFd{Fd: int32(w.in), Events: unix.POLLIN}, unix.PollFd{Fd: int32(w.event), Events: unix.POLLIN})
 	w.mu.Lock()
 	for _, t := range w.taps {
 		w.polls = append(w.polls, unix.PollFd{Fd: int32(t.fd), Events: unix.POLLIN})
 	}
 	w.mu.Unlock()
+}
+
+// poll waits for a datagram or for wake.
+func (w *worker) poll() {
+	w.watch()
 	timeout := -1
 	if w.waiting() {
 		timeout = 1 // millisecond
 	}
 	_, _ = unix.Poll(w.polls, timeout)
+	w.woken()
+}
+
+// woken takes off what would end the next poll at once, but for packets.
+func (w *worker) woken() {
 	if w.polls[1].Revents != 0 {
 		var count [8]byte
 		_, _ = unix.Read(w.event, count[:])
@@ -378,6 +397,7 @@ func (w *worker) fromTaps(n int) int {
 					break
 				}
 				came = true
+				prefetch(unsafe.Pointer(unsafe.SliceData(p.ip)), 4)
 				s := &w.slots[n]
 				src, dst, payload, ok := tappedDatagram(p.ip, p.checked)
 				if !ok {

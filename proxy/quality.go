@@ -208,12 +208,25 @@ type due struct {
 	r fallback.Result
 }
 
+// ahead is how many samples before its own a call's memory is fetched.
+const ahead = 3
+
 // sample takes one sample of each call of a lane, and returns the calls of any lane whose turn it is to be told.
 func (q *quality) sample(lane int, at time.Duration, rate int) []due {
 	table := q.table.Load()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for _, c := range q.lanes[lane] {
+	list := q.lanes[lane]
+	for i, c := range list {
+		// Thousands of calls are not in the cache: what the next ones need is fetched meanwhile.
+		if i+2*ahead < len(list) {
+			list[i+2*ahead].monitor.PrefetchSample()
+		}
+		if i+ahead < len(list) {
+			for _, r := range list[i+ahead].reported {
+				r.quality.PrefetchSample()
+			}
+		}
 		r := c.monitor.Sample(at, table)
 		if c.seen.add(at, &r) && q.a.metrics != nil {
 			f := &r.Figures

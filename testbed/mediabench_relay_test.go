@@ -24,6 +24,7 @@ type mediaRelay struct {
 	idle               int64                  // bytes of memory before the calls
 	state              func() string          // what the relay tells of itself; nil: nothing
 	command            func(t T, line string) // in mode media-termination; nil: there is no such thing
+	comeAndGo          func(t T)              // a call of many streams; with command
 	mu                 sync.Mutex             // guards the streams of both while calls are set up
 	protect, unprotect *mediaLoad
 }
@@ -132,6 +133,10 @@ func imeproxyRelay(t T, calls int) *mediaRelay {
 	pinProcess(t, pid)
 	r.newLoads(t)
 	conn := s.AgentDial(t)
+	r.comeAndGo = func(t T) {
+		t.Helper()
+		s.comeAndGo(t, conn)
+	}
 	r.idle = memoryOf(t, pid)
 	// The stubs look for messages every 20 ms: one after the other would take minutes.
 	var setups sync.WaitGroup
