@@ -27,23 +27,23 @@ type Kernel struct {
 	gen     uint32 // of nftables when the rules came into force; 0 is not known
 }
 
-// install brings the rules of a spec into force.
-func (k *Kernel) install(spec Spec) error {
+// install brings the rules of a spec into force. settled says that they were already.
+func (k *Kernel) install(spec Spec) (settled bool, err error) {
 	if k.settled(spec) {
-		return nil
+		return true, nil
 	}
 	before, errBefore := generation()
 	k.gen = 0 // not known: the next change replaces everything
 	counted, transactions, err := install(spec, k.counted)
 	if err != nil {
-		return err
+		return false, err
 	}
 	k.counted, k.rules = counted, &spec
 	after, errAfter := generation()
 	if errBefore == nil && errAfter == nil && after == before+transactions {
 		k.gen = after
 	}
-	return nil
+	return false, nil
 }
 
 // Apply makes the kernel do what the spec says: all of it or, with an error, nothing. What a killed daemon left is removed
@@ -95,6 +95,7 @@ func (k *Kernel) Update(spec Spec) error {
 // change goes from k.spec (nil: nothing) to spec. The caller holds mu or is alone.
 func (k *Kernel) change(spec Spec) error {
 	spec = clone(spec)
+	arrangeLike(spec, k.spec)
 	add, drop, err := plan(k.rec, spec)
 	if err != nil {
 		return err
@@ -105,7 +106,7 @@ func (k *Kernel) change(spec Spec) error {
 		return err
 	}
 	// Rules come first: no address is reachable and nothing is forwarded before they are in force.
-	err = k.install(spec)
+	settled, err := k.install(spec)
 	if err == nil {
 		err = errors.Join(perform(add), writeSysctls(settings))
 	}
@@ -119,7 +120,9 @@ func (k *Kernel) change(spec Spec) error {
 	old := k.spec
 	k.spec, k.rec = &spec, merged
 	k.retire(old, drop)
-	k.forgetOld(old)
+	if !settled { // else every entry was made under these rules
+		k.forgetOld(old)
+	}
 	return nil
 }
 
@@ -132,7 +135,8 @@ func (k *Kernel) rollback(merged, add record) error {
 		return errors.Join(append(errs, uninstall(), k.state.forget())...)
 	}
 	// A replaced route and a replaced table come back.
-	return errors.Join(append(errs, perform(k.rec), k.install(*k.spec), k.state.write(k.rec))...)
+	_, err := k.install(*k.spec)
+	return errors.Join(append(errs, perform(k.rec), err, k.state.write(k.rec))...)
 }
 
 // retire removes what the former spec had added and the new one does not want. What cannot be removed is logged and stays on
@@ -322,6 +326,19 @@ func without[T comparable](all, gone []T) []T {
 	return slices.DeleteFunc(slices.Clone(all), func(v T) bool { return slices.Contains(gone, v) })
 }
 
+// arrangeLike arranges long lists; those that a former spec, or nil, has had are arranged already.
+func arrangeLike(s Spec, former *Spec) {
+	for i := range s.Groups {
+		g := &s.Groups[i]
+		if former != nil {
+			if at := slices.IndexFunc(former.Groups, func(f AccessGroup) bool { return slices.Equal(f.Rules, g.Rules) }); at >= 0 {
+				g.layers = former.Groups[at].layers
+			}
+		}
+		g.layers = g.arranged()
+	}
+}
+
 // clone copies what the caller may change later.
 func clone(s Spec) Spec {
 	s.Interfaces, s.Routes, s.Addresses = slices.Clone(s.Interfaces), slices.Clone(s.Routes), slices.Clone(s.Addresses)
@@ -331,7 +348,6 @@ func clone(s Spec) Spec {
 	}
 	for i := range s.Groups {
 		s.Groups[i].Rules = slices.Clone(s.Groups[i].Rules)
-		s.Groups[i].layers = s.Groups[i].arranged()
 	}
 	s.Statics, s.Dynamics = slices.Clone(s.Statics), slices.Clone(s.Dynamics)
 	s.Media, s.Open = slices.Clone(s.Media), slices.Clone(s.Open)

@@ -33,6 +33,11 @@ func entryIDs(cfg *config.Config) map[config.Pos]string {
 	return out
 }
 
+// sameEntries says whether two configurations have the same entries at the same places.
+func sameEntries(a, b *config.Config) bool {
+	return slices.EqualFunc(a.AccessLists, b.AccessLists, func(x, y *config.AccessList) bool { return x.Name == y.Name && slices.Equal(x.Entries, y.Entries) })
+}
+
 // AccessLists gives the lists, or the named one, with how many connections each entry has decided on.
 func (a *Appliance) AccessLists(name string) (observe.AccessLists, error) {
 	p := a.plan.Load()
@@ -40,7 +45,6 @@ func (a *Appliance) AccessLists(name string) (observe.AccessLists, error) {
 	if err != nil {
 		return observe.AccessLists{}, err
 	}
-	ids := entryIDs(p.cfg)
 	out := observe.AccessLists{Lists: []observe.AccessList{}}
 	for _, l := range p.cfg.AccessLists {
 		if name != "" && l.Name != name {
@@ -48,7 +52,7 @@ func (a *Appliance) AccessLists(name string) (observe.AccessLists, error) {
 		}
 		x := observe.AccessList{Name: l.Name, Use: p.uses(l.Name), Entries: []observe.AccessEntry{}}
 		for i, e := range l.Entries {
-			x.Entries = append(x.Entries, observe.AccessEntry{Line: i + 1, Text: e.String(), Hits: hits[ids[e.Pos]].Packets, Remark: e.Remark != ""})
+			x.Entries = append(x.Entries, observe.AccessEntry{Line: i + 1, Text: e.String(), Hits: hits[p.ids[e.Pos]].Packets, Remark: e.Remark != ""})
 		}
 		out.Lists = append(out.Lists, x)
 	}
@@ -85,13 +89,12 @@ func (a *Appliance) ServicePolicies() (observe.ServicePolicies, error) {
 		return observe.ServicePolicies{}, err
 	}
 	sessions, _ := a.sessions.snapshot()
-	ids := entryIDs(p.cfg)
 	out := observe.ServicePolicies{Policies: []observe.ServicePolicy{}}
 	for _, in := range slices.Concat(p.Inbound, p.Outbound) {
 		c := observe.ServiceClass{Name: in.Class, UCIME: p.UCIME.Name, TLSProxy: in.TLSProxy.Name}
 		counted := map[string]bool{}
 		for _, f := range in.Flows {
-			if id := ids[f.Pos]; !counted[id] {
+			if id := p.ids[f.Pos]; !counted[id] {
 				counted[id] = true
 				c.Connections += hits[id].Packets
 			}
@@ -223,10 +226,9 @@ func (a *Appliance) TracePacket(nameif, proto string, src, dst netip.AddrPort) (
 		return observe.PacketTrace{}, err
 	}
 	lines := map[string]string{}
-	ids := entryIDs(p.cfg)
 	for _, l := range p.cfg.AccessLists {
 		for _, e := range l.Entries {
-			lines[ids[e.Pos]] = "access-list " + l.Name + " " + e.String()
+			lines[p.ids[e.Pos]] = "access-list " + l.Name + " " + e.String()
 		}
 	}
 	out := observe.PacketTrace{Input: nameif, Action: "drop", Phases: []observe.TracePhase{}}

@@ -62,13 +62,12 @@ func (p *plan) spec(listen []*listener) mapping.Spec {
 			s.Intercepts = append(s.Intercepts, i)
 		}
 	}
-	ids := entryIDs(p.cfg)
 	for _, g := range p.Groups {
 		ag := mapping.AccessGroup{Link: g.Interface.Name, Direction: g.Direction, Name: g.ACL}
 		for _, r := range g.Rules {
 			ag.Rules = append(ag.Rules, mapping.Rule{
 				Permit: r.Permit, Proto: r.Proto, Src: r.Src, Dst: r.Dst, SrcLo: r.SrcPorts.Lo, SrcHi: r.SrcPorts.Hi, DstLo: r.DstPorts.Lo, DstHi: r.DstPorts.Hi,
-				ID: ids[r.Pos], Log: r.Log,
+				ID: p.ids[r.Pos], Log: r.Log,
 			})
 		}
 		s.Groups = append(s.Groups, ag)

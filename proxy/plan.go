@@ -27,7 +27,8 @@ type plan struct {
 	rejectDrop bool
 	agents     map[netip.Addr]*callAgent // by real address
 	statics    []mapping.StaticNAT
-	trunks     map[netip.Addr]trunk // by the call agent's real address
+	trunks     map[netip.Addr]trunk  // by the call agent's real address
+	ids        map[config.Pos]string // of the entries of access lists, see entryIDs
 	classes    []*class
 	insideNets []netip.Prefix // of every interface more secure than the outside
 	own        []netip.Addr   // the appliance's own addresses
@@ -72,6 +73,11 @@ func newPlan(cfg *config.Config, old *plan) (*plan, error) {
 		return nil, found
 	}
 	p := &plan{Resolved: r, cfg: cfg, domain: cfg.DomainName, agents: make(map[netip.Addr]*callAgent), trunks: make(map[netip.Addr]trunk)}
+	if old != nil && sameEntries(cfg, old.cfg) {
+		p.ids = old.ids // ten thousand take longer than all the rest
+	} else {
+		p.ids = entryIDs(cfg)
+	}
 	p.findAddresses()
 	p.addClasses(r.Inbound, false)
 	p.addClasses(r.Outbound, true)
@@ -160,7 +166,6 @@ func boolInt(b bool) int {
 
 // addClasses turns inspections into classes with their interceptions.
 func (p *plan) addClasses(list []config.Inspection, outbound bool) {
-	ids := entryIDs(p.cfg)
 	for _, in := range list {
 		c := &class{name: in.Class, outbound: outbound, proxy: in.TLSProxy, marking: map[string]mediaterm.Marking{}}
 		for _, d := range in.DSCP {
@@ -168,7 +173,7 @@ func (p *plan) addClasses(list []config.Inspection, outbound bool) {
 			c.marking[d.Media] = mediaterm.Marking{Set: true, DSCP: value, Keep: keep}
 		}
 		for _, f := range in.Flows {
-			i := mapping.Intercept{Outbound: outbound, ID: ids[f.Pos]}
+			i := mapping.Intercept{Outbound: outbound, ID: p.ids[f.Pos]}
 			if outbound {
 				i.InLinks, i.Src, i.Dst, i.PortLo, i.PortHi = []string{p.Inside.Name}, netip.PrefixFrom(f.UCM, 32), f.Peer, f.Ports.Lo, f.Ports.Hi
 			} else {

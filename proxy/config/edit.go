@@ -45,21 +45,21 @@ func (e *Edit) Abandon() { *e = Edit{} }
 // Line reads a line, or several where certificates follow their command. On a mistake nothing is taken and the mode stays.
 func (e *Edit) Line(base *Config, lines ...string) (Typed, Diagnostics) {
 	var out Typed
-	head := append(editBase(base), e.lines...)
 	var in *mode
-	p, found := parseAll("terminal", strings.Join(append(head, lines...), "\n"), func(p *parser, m *mode, cmd command) {
-		if p.next <= len(head) {
+	held, fresh := split(e.lines), split(lines)
+	p, before := base.over(append(held, fresh...), func(p *parser, m *mode, cmd command) {
+		if p.next <= len(p.lines)-len(fresh) {
 			return
 		}
 		in = m
 		out.Leave = cmd.pattern == "end" || (m == modes().global && (cmd.pattern == "exit" || cmd.pattern == "quit"))
 		out.Body = len(lines) == 1 && cmd.body
 	})
-	if mistakes := behind(found, len(head)); len(mistakes) > 0 {
+	if mistakes := behind(p.found, before+len(held)); len(mistakes) > 0 {
 		return Typed{}, mistakes
 	}
-	if found.HasErrors() { // the text has become too long, or the like
-		return Typed{}, found.Errors()
+	if p.found.HasErrors() { // what it stands on has changed
+		return Typed{}, p.found.Errors()
 	}
 	if in == nil || out.Body { // a comment, or a command that waits for its certificate
 		return out, nil
@@ -114,9 +114,12 @@ func (e *Edit) Complete(base *Config, text string) (string, []keyword.Candidate)
 // CheckWord says what is wrong with a word as an argument of a kind of the commands' patterns (HOST, PASSWORD, 1-255 and so on), or nil.
 func CheckWord(kind, word string) error { return modes().global.tree.Check(kind, word) }
 
-// editBase is the text of a configuration for lines to follow in global mode.
-func editBase(base *Config) []string {
-	return append(strings.Split(strings.TrimSuffix(base.Startup(), "\n"), "\n"), "end")
+// split gives the lines of pieces of text.
+func split(pieces []string) []string {
+	if len(pieces) == 0 {
+		return nil
+	}
+	return strings.Split(strings.Join(pieces, "\n"), "\n")
 }
 
 // behind are the errors behind a line, counted from there.
@@ -134,16 +137,16 @@ func behind(found Diagnostics, line int) Diagnostics {
 // Append gives a configuration with lines behind it. The Diagnostics are the mistakes of the lines, counted from the first of them; with any, the
 // configuration is nil. Missing are mistakes that further commands can put right: the configuration is not complete.
 func (c *Config) Append(lines []string) (next *Config, mistakes, missing Diagnostics) {
-	head := editBase(c)
-	next, found := Parse("terminal", []byte(strings.Join(append(head, lines...), "\n")))
-	if mistakes = behind(found, len(head)); len(mistakes) > 0 {
+	p, before := c.over(split(lines), nil)
+	if mistakes = behind(p.found, before); len(mistakes) > 0 {
 		return nil, mistakes, nil
 	}
-	if found.HasErrors() {
-		return nil, found.Errors(), nil
+	next = p.c
+	if mistakes = next.keepText(); len(mistakes) > 0 {
+		return nil, mistakes, nil
 	}
 	missing = next.Check().Errors()
-	for _, d := range behind(missing, len(head)) {
+	for _, d := range behind(missing, before) {
 		if len(d.needs) == 0 {
 			mistakes = append(mistakes, d)
 		}

@@ -226,6 +226,9 @@ func FuzzEdit(f *testing.F) {
 				t.Fatalf("%q changed something in spite of %v", line, found)
 			}
 			for _, c := range out.Changes {
+				if !saltedLine.MatchString(strings.Join(c, "\n")) {
+					same(t, base, c)
+				}
 				next, mistakes, _ := base.Append(c)
 				if (next == nil) != (len(mistakes) > 0) {
 					t.Fatalf("%q: neither taken nor refused", c)

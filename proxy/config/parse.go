@@ -16,6 +16,7 @@ const (
 	maxObjects     = 4096
 	maxEntries     = 20000 // of all access lists
 	maxDiagnostics = 1000
+	maxTyped       = 1000 // lines on top of a text until it is made anew
 )
 
 // Load parses a text and checks it: what `imeproxy check` does. All mistakes are reported, those between commands too; but of something
@@ -56,11 +57,17 @@ func parseAll(file, text string, watch func(*parser, *mode, command)) (*parser, 
 	c := &Config{file: file, Where: Places{}}
 	p := &parser{c: c, modes: []*mode{modes().global}, watch: watch}
 	if len(text) > maxText {
-		p.report(Diagnostic{Line: 1, Col: 1, Message: fmt.Sprintf("the text has %d bytes", len(text)), Hint: "at most 1 MiB is allowed"})
+		p.report(tooLong(file, text))
 		return p, p.found
 	}
 	p.lines = strings.Split(strings.TrimPrefix(text, "\ufeff"), "\n")
-	for p.next = 0; p.next < len(p.lines) && len(p.found) < maxDiagnostics; {
+	p.read()
+	return p, p.found
+}
+
+// read reads the lines that are left.
+func (p *parser) read() {
+	for p.next < len(p.lines) && len(p.found) < maxDiagnostics {
 		raw := p.lines[p.next]
 		p.next++
 		p.line(raw)
@@ -68,9 +75,46 @@ func parseAll(file, text string, watch func(*parser, *mode, command)) (*parser, 
 	if len(p.found) >= maxDiagnostics {
 		p.report(Diagnostic{Line: p.next, Col: 1, Message: "too many mistakes: the rest of the text was not read"})
 	}
-	c.finish()
+	p.c.finish()
 	p.found.sort()
-	return p, p.found
+}
+
+// over carries out lines in global mode on top of a configuration that was printed before: on a copy, which costs a hundredth of reading its text
+// again. The lines are numbered from the second result on. watch is told of each command, and may be nil.
+func (c *Config) over(lines []string, watch func(*parser, *mode, command)) (p *parser, before int) {
+	var base *Config
+	if c.typed < maxTyped {
+		base = c.clone()
+	} else { // the lines that it came from are forgotten
+		base, _ = Parse("terminal", []byte(c.Startup()))
+	}
+	base.file = "terminal"
+	base.typed += len(lines)
+	before = len(base.source)
+	p = &parser{c: base, modes: []*mode{modes().global}, watch: watch, next: before}
+	p.lines = append(make([]string, before), lines...)
+	p.read()
+	return p, before
+}
+
+// printed is the text of a configuration, kept by the one that it was made of and by no copy.
+type printed struct {
+	of      *Config
+	startup string
+}
+
+// keepText prints a configuration once for all that ask. It must have been given to nobody yet. The error says that the text cannot be read again.
+func (c *Config) keepText() Diagnostics {
+	text := c.Startup()
+	if len(text) > maxText {
+		return Diagnostics{tooLong(c.file, text)}
+	}
+	c.kept = printed{c, text}
+	return nil
+}
+
+func tooLong(file, text string) Diagnostic {
+	return Diagnostic{File: file, Line: 1, Col: 1, Severity: Error, Message: fmt.Sprintf("the text has %d bytes", len(text)), Hint: "at most 4 MiB are allowed"}
 }
 
 type parser struct {

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -75,7 +76,12 @@ func (c *Config) String() string { return c.text(false) }
 
 // Startup gives the canonical text with the ticket password in it: what a startup configuration must hold to be read again. It belongs
 // into a file that nobody but the daemon's user reads, never into a log or an answer.
-func (c *Config) Startup() string { return c.text(true) }
+func (c *Config) Startup() string {
+	if c.kept.of == c {
+		return c.kept.startup
+	}
+	return c.text(true)
+}
 
 // All gives the canonical text with the settings that nobody made, at their defaults, and ***** for passwords. It can be read again, and means the same.
 func (c *Config) All() string { return c.print(writer{all: true}) }
@@ -242,69 +248,84 @@ func (n *NAT) String() string {
 }
 
 func writeAccessLists(c *Config, w *writer) {
+	var b []byte // there may be 20,000 lines, printed at each change
 	for _, l := range c.AccessLists {
-		for _, e := range l.Entries {
-			w.line("access-list %s %s", l.Name, e)
+		for i := range l.Entries {
+			b = append(append(append(b[:0], "access-list "...), l.Name...), ' ')
+			b = append(l.Entries[i].appendTo(b), '\n')
+			w.b.Write(b)
 		}
 	}
 }
 
 // String is the command behind the list's name.
-func (e ACE) String() string {
+func (e ACE) String() string { return string(e.appendTo(nil)) }
+
+func (e *ACE) appendTo(b []byte) []byte {
 	if e.Remark != "" {
-		return "remark " + e.Remark
+		return append(append(b, "remark "...), e.Remark...)
 	}
-	verb := "deny"
+	b = append(b, "extended deny "...)
 	if e.Permit {
-		verb = "permit"
+		b = append(b[:len(b)-len("deny ")], "permit "...)
 	}
-	ports := func(r PortRange, neq bool) string {
-		if neq {
-			return fmt.Sprintf(" neq %d", r.Lo)
-		}
-		return r.String()
-	}
-	about := e.Proto
 	if e.Services != "" {
-		about = "object-group " + e.Services
+		b = append(append(b, "object-group "...), e.Services...)
+	} else {
+		b = append(b, e.Proto...)
 	}
-	text := fmt.Sprintf("extended %s %s %s%s %s%s", verb, about, e.Src, ports(e.SrcPorts, e.SrcNeq), e.Dst, ports(e.DstPorts, e.DstNeq))
+	ports := func(r PortRange, neq bool) {
+		if neq {
+			b = strconv.AppendUint(append(b, " neq "...), uint64(r.Lo), 10)
+		} else {
+			b = r.appendTo(b)
+		}
+	}
+	b = e.Src.appendTo(append(b, ' '))
+	ports(e.SrcPorts, e.SrcNeq)
+	b = e.Dst.appendTo(append(b, ' '))
+	ports(e.DstPorts, e.DstNeq)
 	if e.DstGroup != "" {
-		text += " object-group " + e.DstGroup
+		b = append(append(b, " object-group "...), e.DstGroup...)
 	}
 	if e.Log {
-		text += " log"
+		b = append(b, " log"...)
 	}
 	if e.Inactive {
-		text += " inactive"
+		b = append(b, " inactive"...)
 	}
-	return text
+	return b
 }
 
 // String is the endpoint as an entry has it.
-func (e Endpoint) String() string {
+func (e Endpoint) String() string { return string(e.appendTo(nil)) }
+
+func (e *Endpoint) appendTo(b []byte) []byte {
 	switch {
 	case e.Any:
-		return "any"
+		return append(b, "any"...)
 	case e.Object != "":
-		return "object " + e.Object
+		return append(append(b, "object "...), e.Object...)
 	case e.Group != "":
-		return "object-group " + e.Group
+		return append(append(b, "object-group "...), e.Group...)
 	case e.Prefix.Bits() == 32:
-		return "host " + e.Prefix.Addr().String()
+		return e.Prefix.Addr().AppendTo(append(b, "host "...))
 	}
-	return netText(e.Prefix)
+	return append(b, netText(e.Prefix)...)
 }
 
 // String is the range with its operator, after a blank; nothing for any port.
-func (r PortRange) String() string {
+func (r PortRange) String() string { return string(r.appendTo(nil)) }
+
+func (r PortRange) appendTo(b []byte) []byte {
 	switch {
 	case r.Any():
-		return ""
+		return b
 	case r.Lo == r.Hi:
-		return fmt.Sprintf(" eq %d", r.Lo)
+		return strconv.AppendUint(append(b, " eq "...), uint64(r.Lo), 10)
 	}
-	return fmt.Sprintf(" range %d %d", r.Lo, r.Hi)
+	b = strconv.AppendUint(append(b, " range "...), uint64(r.Lo), 10)
+	return strconv.AppendUint(append(b, ' '), uint64(r.Hi), 10)
 }
 
 func writeAccessGroups(c *Config, w *writer) {

@@ -47,6 +47,8 @@ type Config struct {
 	Where                              Places // single settings of the whole box
 
 	file   string
+	typed  int // lines that came after the text
+	kept   printed
 	source []string   // the lines as they may be shown: secrets masked
 	doubts [][]string // the words of mistaken lines, and of those that a mistaken line took with it; no secrets
 }
