@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -223,6 +224,19 @@ func (k *Keeper) Read(name string) (*config.Config, error) {
 	}
 	c, found := config.Load(name, text)
 	return c, found.Err()
+}
+
+// Comments counts the lines of the startup configuration that are comments with words in them: Save does not keep them, the history does. 0 where the file
+// cannot be read.
+func (k *Keeper) Comments() int {
+	n := 0
+	text, _ := os.ReadFile(k.opt.File) // "-" is no file
+	for line := range strings.Lines(string(text)) {
+		if line = strings.TrimSpace(line); line != "" && (line[0] == '!' || line[0] == ':') && strings.Trim(line, "!:-=*# \t") != "" {
+			n++
+		}
+	}
+	return n
 }
 
 // Save writes the running configuration into the file of the startup configuration; what stood there is kept.

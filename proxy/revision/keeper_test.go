@@ -140,6 +140,24 @@ func TestSaveKeepsTheLastTen(t *testing.T) {
 	}
 }
 
+// Comments of a file that somebody wrote are counted, what programs draw as lines is not; when it has been saved, there are none.
+func TestCommentsAreCounted(t *testing.T) {
+	b := newBox(t, "! edge of enterprise A\nhostname a\n!\n: Saved\n !--- phones -----\n!--------\n:\nbanner motd ! no comment\n")
+	if n := b.Comments(); n != 3 {
+		t.Errorf("%d comments", n)
+	}
+	if err := b.Save("me"); err != nil || b.Comments() != 0 {
+		t.Errorf("%v, %d comments afterwards", err, b.Comments())
+	}
+	files, _ := filepath.Glob(filepath.Join(b.opt.StateDir, "history", "*"))
+	if len(files) != 1 {
+		t.Fatalf("history: %v", files)
+	}
+	if kept, err := os.ReadFile(files[0]); err != nil || !strings.Contains(string(kept), "! edge of enterprise A\n") {
+		t.Errorf("the former file is not kept: %v\n%s", err, kept)
+	}
+}
+
 func TestCommitConfirmed(t *testing.T) {
 	for name, x := range map[string]struct {
 		end  func(b *box)

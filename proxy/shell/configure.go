@@ -28,6 +28,7 @@ type Keeper interface {
 	Cancel(who string)
 	Startup() (*config.Config, error)
 	Read(name string) (*config.Config, error)
+	Comments() int
 	Save(who string) error
 	Store(who string, c *config.Config) error
 	History() ([]revision.Former, error)

@@ -42,12 +42,18 @@ interface eout
 // newKeeper is a real keeper over a daemon that takes every configuration.
 func newKeeper(t testing.TB) *revision.Keeper {
 	t.Helper()
+	return keeperOf(t, startText)
+}
+
+// keeperOf is one whose file has a text.
+func keeperOf(t testing.TB, text string) *revision.Keeper {
+	t.Helper()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "imeproxy.cfg")
-	if err := os.WriteFile(file, []byte(startText), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, found := config.Load(file, []byte(startText))
+	c, found := config.Load(file, []byte(text))
 	if found.HasErrors() {
 		t.Fatal(found)
 	}
@@ -93,6 +99,15 @@ func golden(t *testing.T, name, got string) {
 	}
 	if d := cmp.Diff(string(want), got); d != "" {
 		t.Errorf("%s (-want +got):\n%s", path, d)
+	}
+}
+
+// Whoever wrote the file by hand is told once that his comments do not stand in the new one.
+func TestSavingTellsOfComments(t *testing.T) {
+	x := newExecutor(&clearable{}, keeperOf(t, "! the edge of enterprise A\n! ask Bob\n"+startText), func() time.Time { return noon })
+	said := typeAll(x.NewSession(Caller{PID: 7}), []string{"write memory", "write memory"})
+	if strings.Count(said, "WARNING: 2 comment line(s) of the former file are not in the new one") != 1 || strings.Count(said, "[OK]") != 2 {
+		t.Errorf("said:\n%s", said)
 	}
 }
 

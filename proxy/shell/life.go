@@ -125,11 +125,16 @@ func (s *session) save() (observe.View, error) {
 	if err := s.finish(&said); err != nil {
 		return nil, err
 	}
+	comments := s.x.keeper.Comments()
 	if err := s.x.keeper.Save(s.who); err != nil {
 		return nil, err
 	}
 	sum := sha256.Sum256([]byte(s.x.keeper.Running().String()))
-	return lines{"Building configuration...", "Cryptochecksum: " + hex.EncodeToString(sum[:8]), "[OK]"}, nil
+	out := lines{"Building configuration...", "Cryptochecksum: " + hex.EncodeToString(sum[:8])}
+	if comments > 0 {
+		out = append(out, fmt.Sprintf("WARNING: %d comment line(s) of the former file are not in the new one: they are no part of a configuration. The former file is kept, see show configuration history", comments))
+	}
+	return append(out, "[OK]"), nil
 }
 
 func replaceConfiguration(s *session, args keyword.Args) (observe.View, error) {
