@@ -99,9 +99,7 @@ func syslogPort(w string) uint16 {
 
 func writeLogging(c *Config, w *writer) {
 	l := c.Logging
-	if l.Enable {
-		w.line("logging enable")
-	}
+	w.flag("", l.Enable, "logging enable")
 	if l.Trap != 0 || w.all {
 		w.line("logging trap %s", logLevels[l.Level()])
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -31,6 +32,15 @@ func (w *writer) sub(when bool, format string, values ...any) {
 	}
 }
 
+// flag writes a command that is off when nobody has entered it.
+func (w *writer) flag(indent string, on bool, command string) {
+	if on {
+		w.line("%s%s", indent, command)
+	} else if w.all {
+		w.line("%sno %s", indent, command)
+	}
+}
+
 // section is a part of the canonical text under the names that `show running-config` takes for it.
 type section struct {
 	names []string
@@ -48,9 +58,7 @@ var sections = []section{
 	{[]string{"object-group"}, writeObjectGroups},
 	{[]string{"object-group"}, writeServiceGroups},
 	{[]string{"same-security-traffic"}, func(c *Config, w *writer) {
-		if c.SameSecurity {
-			w.line("same-security-traffic permit inter-interface")
-		}
+		w.flag("", c.SameSecurity, "same-security-traffic permit inter-interface")
 	}},
 	{[]string{"access-list"}, writeAccessLists},
 	{[]string{"nat", "object"}, writeNAT},
@@ -347,6 +355,8 @@ func writeRoutes(c *Config, w *writer) {
 func writeThreatDetection(c *Config, w *writer) {
 	if c.ShunDuration > 0 {
 		w.line("threat-detection scanning-threat shun duration %d", c.ShunDuration/time.Second)
+	} else if w.all {
+		w.line("no threat-detection scanning-threat shun")
 	}
 }
 
@@ -405,8 +415,12 @@ func writeTLSProxies(c *Config, w *writer) {
 }
 
 func writeSSL(c *Config, w *writer) {
-	w.setting("ssl server-version", c.SSLServerVersion)
-	w.setting("ssl client-version", c.SSLClientVersion)
+	server, client := c.SSLServerVersion, c.SSLClientVersion
+	if w.all {
+		server, client = cmp.Or(server, DefaultTLSVersion), cmp.Or(client, DefaultTLSVersion)
+	}
+	w.setting("ssl server-version", server)
+	w.setting("ssl client-version", client)
 	w.setting("ssl encryption", strings.Join(c.SSLEncryption, " "))
 }
 
@@ -452,14 +466,14 @@ func writeUCIME(c *Config, w *writer) {
 	if u.Collector.IsValid() {
 		w.sub(true, "quality-report collector %s port %d", u.Collector.Addr(), u.Collector.Port())
 	}
-	w.sub(u.ReportXR, "quality-report rtcp-xr")
+	w.flag(" ", u.ReportXR, "quality-report rtcp-xr")
 	if m := u.Mapping; m != nil {
 		w.sub(true, "mapping-service listening-interface %s listening-port %d uc-ime-interface %s", m.ListenInterface, m.ListenPort, m.UCIMEInterface)
 	}
 	w.sub(w.all || u.MappingQuota != DefaultMappingQuota, "mapping-service quota %d", u.MappingQuota)
 	w.sub(w.all || u.MappingLow != DefaultMappingLow || u.MappingHigh != DefaultMappingHigh, "mapping-service port-range %d %d", u.MappingLow, u.MappingHigh)
 	w.sub(w.all || u.MappingLifetime != DefaultMappingLifetime, "mapping-service lifetime %d", u.MappingLifetime/time.Second)
-	w.sub(u.MappingAllowPrivate, "mapping-service allow-private")
+	w.flag(" ", u.MappingAllowPrivate, "mapping-service allow-private")
 	w.sub(u.NoRTCP, "no rtcp")
 	w.sub(w.all && !u.NoRTCP, "rtcp")
 }

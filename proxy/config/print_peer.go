@@ -13,7 +13,7 @@ func writePeerServer(c *Config, w *writer) {
 	w.sub(s.PublicAddress.IsValid(), "public-address %s", s.PublicAddress)
 	w.sub(w.all || s.RingPort != DefaultRingPort, "dht-port %d", s.RingPort)
 	w.sub(w.all || s.ValidatorPort != DefaultValidatorPort, "validator-port %d", s.ValidatorPort)
-	w.sub(s.BootstrapSelf, "bootstrap-server")
+	w.flag(" ", s.BootstrapSelf, "bootstrap-server")
 	for _, b := range s.Bootstraps {
 		w.sub(true, "bootstrap host %s port %d", b.Host, b.Port)
 	}

@@ -76,7 +76,9 @@ const (
 	// DefaultTLSProxySessions is `tls-proxy maximum-sessions` where it is not configured.
 	DefaultTLSProxySessions = 10000
 	DefaultSSHTimeout       = 5 * time.Minute
-	PrivilegeAll            = 15
+	// DefaultTLSVersion is the oldest that is spoken, also where a command says nothing else.
+	DefaultTLSVersion = "tlsv1.2"
+	PrivilegeAll      = 15
 )
 
 // Banner is one line of a banner; lines of one kind follow each other in the order of the text.
