@@ -146,7 +146,7 @@ func samePeer(a, b *config.ResolvedPeerServer) bool {
 	like := func(s *config.ResolvedPeerServer) config.PeerServer {
 		c := *s.PeerServer
 		c.Pos, c.Where, c.VAPServers, c.VAPUsers, c.Webhook = config.Pos{}, nil, nil, nil, ""
-		c.Bootstraps = nil
+		c.Bootstraps, c.Customer = nil, [7]string{}
 		return c
 	}
 	return a.Domain == b.Domain && a.Epoch == b.Epoch && a.Password == b.Password && a.On.Address == b.On.Address &&

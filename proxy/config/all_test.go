@@ -58,7 +58,7 @@ object network: description
 object-group network: description
 object-group service: description
 uc-ime: fallback sensitivity-file, mapping-service listening-interface, quality-report collector, ticket epoch NAME password
-peer-server: alert webhook, domain, enrollment trust-file, enrollment url, listening-interface, public-address, ticket epoch NAME password
+peer-server: alert webhook, customer-info, domain, enrollment trust-file, enrollment url, listening-interface, public-address, ticket epoch NAME password
 crypto ca trustpoint: enrollment, fqdn, keypair, subject-name
 tls-proxy: client trust-point, server trust-point
 class-map: match access-list`,

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -81,7 +82,21 @@ func peerCommands(m *mode) {
 	learningCommands(m)
 	m.add("alert webhook <url:WEBURL>", "Who gets alerts by HTTP POST", func(p *parser, a args) { p.peer.Webhook = a.Text("url") }, nil)
 	m.addNo("alert webhook [<url:WEBURL>]", func(p *parser, a args) { p.unset(&p.peer.Webhook, a.Text("url"), a, "url") })
+	fields := "{" + strings.Join(CustomerFields[:], "|") + "}"
+	m.add("customer-info "+fields+" <text:TEXT>", "Whom to call about this server", func(p *parser, a args) {
+		text := unquote(a.Text("text"))
+		if len(text) > maxCustomerText {
+			p.fail(a.arg("text").Col, fmt.Sprintf("the text has %d bytes", len(text)), fmt.Sprintf("at most %d are allowed", maxCustomerText))
+			return
+		}
+		p.peer.Customer[customerField(a)] = text
+	}, nil)
+	m.addNo("customer-info "+fields+" [<text:TEXT>]", func(p *parser, a args) {
+		p.unset(&p.peer.Customer[customerField(a)], unquote(a.Text("text")), a, "text")
+	})
 }
+
+func customerField(a args) int { return slices.IndexFunc(CustomerFields[:], a.Has) }
 
 func portCommand(m *mode, word, help string, otherwise uint16, of func(*PeerServer) *uint16) {
 	m.add(word+" <port:1024-65535>", help, func(p *parser, a args) {

@@ -39,4 +39,7 @@ func writePeerServer(c *Config, w *writer) {
 	w.sub(w.all || s.DelayMin != DefaultDelayMin || s.DelayMax != DefaultDelayMax, "validator delay %d %d", s.DelayMin/time.Second, s.DelayMax/time.Second)
 	w.sub(w.all || s.RecordLifetime != DefaultRecordLifetime, "validator record-lifetime %d", s.RecordLifetime/time.Hour)
 	w.sub(s.Webhook != "", "alert webhook %s", s.Webhook)
+	for i, text := range s.Customer {
+		w.sub(text != "", "customer-info %s %s", CustomerFields[i], text)
+	}
 }

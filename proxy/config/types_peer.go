@@ -24,6 +24,12 @@ const (
 	maxVAPUsers            = 64
 )
 
+// CustomerFields are what `customer-info` tells about whom to call when the server is seen to be set up wrongly (guide lines 1807-1815).
+var CustomerFields = [7]string{"company", "unit", "state", "country", "contact-name", "contact-email", "contact-phone"}
+
+// maxCustomerText bounds each of them in bytes.
+const maxCustomerText = 128
+
 // PeerServer is the co-resident peer server: what the guide calls the IME server (guide lines 1678-1859).
 type PeerServer struct {
 	Pos
@@ -46,6 +52,7 @@ type PeerServer struct {
 	DelayMax       time.Duration
 	RecordLifetime time.Duration // how long a call that came in can be proven
 	Webhook        string        // URL that alerts are sent to; empty: none
+	Customer       [7]string     // by CustomerFields; empty: not told
 	Where          Places
 }
 

@@ -54,7 +54,8 @@ func peerLayouts() map[string]View {
 		"ime_routes": PeerRoutes{Routes: []PeerRoute{{
 			Number: "+14085551112", Domain: "b.example", Peer: "6619e12c7a647e1d3364c8a46c9e58f7", URIs: []string{"sip:b.example:5061"}, Learned: noon, Expires: noon.Add(365 * 24 * time.Hour), State: "stored",
 		}}},
-		"ime_routes_none": PeerRoutes{}, "fetch_did_none": DIDClaims{Number: "+14085551112"},
+		"ime_customerinfo": IMECustomer{Company: "Enterprise A", Country: evil, ContactPhone: "+47 22 00 00 00"},
+		"ime_routes_none":  PeerRoutes{}, "fetch_did_none": DIDClaims{Number: "+14085551112"},
 		"fetch_did": DIDClaims{Number: "+14085551112", Claims: []DIDClaim{{
 			Peer: "6619e12c7a647e1d3364c8a46c9e58f7", Address: "198.51.100.7:8470", Own: true, Holders: []string{"514dd001c7553593ebefee2b076ad9d4"}, Issued: noon, Expires: noon.Add(24 * time.Hour),
 		}}},

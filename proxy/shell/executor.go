@@ -81,6 +81,7 @@ func newExecutor(b Backend, k Keeper, now func() time.Time) *executor {
 		x.commands = append(x.commands, imeCommands(p)...)
 		if k != nil {
 			x.commands = append(x.commands, x.imeSettings()...)
+			x.commands = append(x.commands, x.customerCommands()...)
 		}
 	}
 	if h, ok := b.(Shunner); ok {

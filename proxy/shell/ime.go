@@ -2,7 +2,6 @@ package shell
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -128,7 +127,7 @@ func (x *executor) imeSettings() []entry {
 	set := func(usage, pattern, help string, line func(keyword.Args) string) entry {
 		return entry{usage: usage, pattern: pattern, help: help, run: func(s *session, args keyword.Args) (observe.View, error) {
 			if s.x.keeper.Running().PeerServer == nil {
-				return nil, errors.New("no peer-server is configured: enter configure terminal, then peer-server")
+				return nil, errNoPeerServer
 			}
 			var said strings.Builder
 			err := s.change([]string{"peer-server", " " + line(args)}, &said)

@@ -95,6 +95,31 @@ func TestGuideCommandsOfThePeerServer(t *testing.T) {
 	has(t, do("delete ime vapserver nobody"), "there is no such vapserver")
 }
 
+// The guide's questions are answered one after the other; nothing is changed before the last one.
+func TestCustomerInfo(t *testing.T) {
+	k := newKeeper(t)
+	s := newExecutor(newTraced(t), k, time.Now).NewSession(Caller{})
+	has(t, typeAll(s, []string{"set ime customerinfo"}), "no peer-server is configured")
+	if _, err := k.Append("t", strings.Split(peerLines, "\n")); err != nil {
+		t.Fatal(err)
+	}
+	typeAll(s, []string{"set ime customerinfo", "Enterprise A", "", "quit"})
+	if strings.Contains(k.Running().String(), "customer-info") {
+		t.Error("questions that were broken off changed something")
+	}
+	said := typeAll(s, []string{"set ime customerinfo", "Enterprise A", "Branch 7", "", "Norway", "Kari Nordmann", "noc@a.example", "+47 22 00 00 00", "show ime customerinfo"})
+	has(t, said, "Company name: Enterprise A\nUnit name: Branch 7\nState: \nCountry: Norway\n")
+	has(t, said, "Company name ............ Enterprise A\n")
+	has(t, said, "Support contact e-mail .. noc@a.example\n")
+	said = typeAll(s, []string{"set ime customerinfo", "", "-", "", "", "", "", "", "show running-config peer-server"})
+	has(t, said, "Company name [Enterprise A]: \nUnit name [Branch 7]: -\n")
+	has(t, said, " customer-info company Enterprise A\n customer-info country Norway\n customer-info contact-name Kari Nordmann\n")
+	if strings.Contains(said, "customer-info unit") {
+		t.Error("what was taken away is still there")
+	}
+	has(t, typeAll(s, []string{"set ime customerinfo", strings.Repeat("x", 129), "", "", "", "", "", ""}), "the text has 129 bytes")
+}
+
 func TestPeerServerCommands(t *testing.T) {
 	s := newExecutor(newTraced(t), newKeeper(t), time.Now).NewSession(Caller{})
 	do := func(line string) string {
