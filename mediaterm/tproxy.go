@@ -56,6 +56,8 @@ type TProxy struct {
 
 	tapMu  sync.Mutex // guards tapped, and that one goroutine changes the taps
 	tapped []Tap      // what Tap was called with last
+
+	held heldPorts
 }
 
 // Steer tells how packets are dealt out: of Workers workers, number (port>>1)&(Workers-1) gets a destination port, at
@@ -167,10 +169,11 @@ func (e *TProxy) Open(spec EngineSpec) (EngineStream, error) {
 		relay: *newRelay(spec, time.Now), engine: e, worker: w, class: spec.Marking.class(spec.Media), keep: spec.Marking.Set && spec.Marking.Keep,
 	}
 	s.mu = &w.mu
+	now := time.Now()
 	for side := Inside; side <= Outside; side++ {
 		s.legs[side].crypt = w.crypt
 		for p := portRTP; p <= portRTCP; p++ {
-			if err := bindable(s.localPort(side, p)); err != nil {
+			if err := e.held.check(s.localPort(side, p), now); err != nil {
 				return nil, err
 			}
 			s.ends[side][p] = portEnd{stream: s, side: side, port: p}
@@ -198,7 +201,7 @@ func (e *TProxy) Open(spec EngineSpec) (EngineStream, error) {
 }
 
 // bindable tells whether a port could be bound: packets for a port that another program uses are taken from it by the
-// rules. None of the three calls can wait, and each stream makes four times three: the scheduler is not told of them.
+// rules. None of the three calls can wait: the scheduler is not told of them.
 func bindable(a netip.AddrPort) error {
 	fd, _, errno := unix.RawSyscall(unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if errno == 0 {
