@@ -19,6 +19,7 @@ func main() {
 	flag.IntVar(&o.rounds, "edge-rounds", 5, "rounds of the calls through one edge")
 	flag.IntVar(&o.rate, "edge-rate", 150, "their calls per second")
 	flag.IntVar(&o.calls, "edge-calls", 600, "calls of a round")
+	flag.IntVar(&o.busy, "edge-busy", 1000, "calls per second of the same in a busier time, 4 s a round")
 	flag.IntVar(&o.most, "edge-most", 4000, "highest rate that is tried")
 	flag.IntVar(&o.connections, "connections", 1000, "TLS connections while calls stand")
 	flag.IntVar(&o.standing, "standing", 10000, "calls that stand")
