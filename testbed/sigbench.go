@@ -181,11 +181,15 @@ type Standing struct {
 func (e *SignalEdge) Stand(t T, connections, calls, rate int, d time.Duration) Standing {
 	t.Helper()
 	s := Standing{Calls: calls, Connections: connections}
-	e.Load.Connect(t, connections)
 	setUps := func() *SignalRun {
 		return e.Load.Run(t, &SignalRun{Rate: rate, Calls: int(d.Seconds() * float64(rate)), Hold: time.Second})
 	}
-	e.Load.Run(t, &SignalRun{Rate: connections / 2, Calls: connections, Hold: 0}) // so that the inside has its connections too
+	// Each gets a call soon, so that the inside has its connection too: one on which nothing comes is closed after ten seconds.
+	for n := 0; n < connections; {
+		n = min(n+100, connections)
+		e.Load.Connect(t, n)
+		e.Load.Run(t, &SignalRun{Rate: 500, Calls: n, Hold: 0})
+	}
 	s.Before = setUps()
 	memory := e.Memory(t)
 	r := e.Load.Run(t, &SignalRun{Rate: 400, Calls: calls, Hold: -1})
