@@ -28,7 +28,7 @@ type garbage struct {
 
 func newGarbage() *garbage {
 	return &garbage{
-		samples: []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/live:bytes"}},
+		samples: []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}},
 		percent: 100, off: os.Getenv("GOGC") != "",
 	}
 }
@@ -39,17 +39,23 @@ func (g *garbage) adjust(now time.Time) {
 		return
 	}
 	metrics.Read(g.samples)
-	total, live := g.samples[0].Value.Uint64(), g.samples[1].Value.Uint64()
+	total, live, heap := g.samples[0].Value.Uint64(), g.samples[1].Value.Uint64(), g.samples[2].Value.Uint64()
 	before, since := g.total, now.Sub(g.at)
 	g.total, g.at = total, now
 	if before == 0 || since <= 0 {
 		return
 	}
 	p := garbagePercent(live, float64(total-before)/since.Seconds())
-	if p > g.percent+g.percent/4 || p < g.percent-g.percent/4 { // each change stops the world for a moment
+	if p > g.percent+g.percent/4 || p < g.percent-g.percent/4 && garbageFits(live, heap, p) { // each change stops the world for a moment
 		g.percent = p
 		debug.SetGCPercent(p)
 	}
+}
+
+// garbageFits tells whether what lies there is well below what may lie at a percentage. Where it is above, a collection would begin at once in
+// which all who allocate must help until it ends, a tenth of a second with ten thousand calls: better wait for the next one.
+func garbageFits(live, heap uint64, percent int) bool {
+	return float64(heap)-float64(live) < float64(live)*float64(percent)/100/2
 }
 
 // garbagePercent works out GOGC for live bytes of the heap and bytes allocated a second.

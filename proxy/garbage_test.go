@@ -23,3 +23,22 @@ func TestGarbagePercent(t *testing.T) {
 		}
 	}
 }
+
+func TestLessGarbageWaitsForACollection(t *testing.T) {
+	const mb = 1 << 20
+	for _, x := range []struct {
+		live, heap uint64
+		percent    int
+		want       bool
+	}{
+		{100 * mb, 105 * mb, 25, true},
+		{100 * mb, 120 * mb, 25, false},
+		{100 * mb, 180 * mb, 25, false},
+		{100 * mb, 130 * mb, 100, true},
+		{0, 10 * mb, 100, false},
+	} {
+		if got := garbageFits(x.live, x.heap, x.percent); got != x.want {
+			t.Errorf("%d of %d MB live, %d %%: %v", x.live/mb, x.heap/mb, x.percent, got)
+		}
+	}
+}
