@@ -12,7 +12,7 @@ DEPS_BUILD := gcc libc6-dev libsrtp2-dev
 DEPS_TEST  := nmap sipvicious hping3 curl cpio dosfstools fdisk mtools
 # What the appliance's image is made with.
 DEPS_IMAGE := e2fsprogs grub-common qemu-utils zstd
-DEPS_VM    := qemu-system-x86 ovmf seabios iproute2 mtools nmap e2fsprogs mmdebstrap
+DEPS_VM    := qemu-system-x86 ovmf seabios iproute2 mtools nmap e2fsprogs mmdebstrap xorriso
 DEPS_LAB   := iproute2 iputils-ping conntrack nftables ethtool openssl openssh-client util-linux systemd baresip-core kamailio kamailio-tls-modules \
               rtpengine-daemon sip-tester tshark linphone-cli sox
 

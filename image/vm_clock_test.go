@@ -45,7 +45,20 @@ func timeServer(t *testing.T, stratum int) func() {
 	return end
 }
 
-// A machine whose own clock is two years behind takes the time of a server, and not that of one that is far from a clock.
+// answerCD makes a CD with an answer file.
+func answerCD(t *testing.T, text string) string {
+	t.Helper()
+	dir := t.TempDir()
+	cd, file := filepath.Join(dir, "answers.iso"), filepath.Join(dir, "imeproxy-answers.txt")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "xorriso", "-as", "mkisofs", "-quiet", "-J", "-r", "-o", cd, file)
+	return cd
+}
+
+// A machine whose own clock is two years behind takes the time of a server, and not that of one that is far from a clock. Its answers are on a
+// CD.
 func TestMachineClock(t *testing.T) {
 	if *vmDebian == "" {
 		t.Skip("needs -vm-debian: make test-image")
@@ -55,10 +68,7 @@ func TestMachineClock(t *testing.T) {
 	end := timeServer(t, 12)
 	text := strings.NewReplacer("ntp: none", "ntp: 192.168.10.30", "Europe/Vienna", "Etc/UTC").Replace(answers)
 	behind := time.Now().AddDate(-2, 0, 0).UTC()
-	m.args = []string{
-		"-drive", "if=none,id=answers,format=raw,readonly=on,file=" + answerDisk(t, text), "-device", "virtio-blk-pci,drive=answers",
-		"-rtc", "base=" + behind.Format("2006-01-02T15:04:05"),
-	}
+	m.args = []string{"-device", "virtio-scsi-pci", "-drive", "if=none,id=answers,media=cdrom,readonly=on,file=" + answerCD(t, text), "-device", "scsi-cd,drive=answers", "-rtc", "base=" + behind.Format("2006-01-02T15:04:05")}
 	m.powerOn()
 	m.expect(`no time server answers that is near enough to a clock`, 2*time.Minute)
 	end()
