@@ -75,7 +75,7 @@ func TestMachineDebian(t *testing.T) {
 	})
 	m.powerOn()
 	m.expect(`root# $`, 3*time.Minute)
-	m.do("stty cols 200; mount -o ro /dev/vdb /mnt", time.Minute)
+	m.do("mount -o ro /dev/vdb /mnt", time.Minute)
 
 	m.do("dpkg -i /mnt/imeproxy.deb", 2*time.Minute)
 	if out := m.do("systemctl is-enabled imeproxy || true; systemctl is-active imeproxy || true", time.Minute); !strings.Contains(out, "disabled") || !strings.Contains(out, "inactive") {
