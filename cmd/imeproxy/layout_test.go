@@ -38,7 +38,7 @@ var rooms = map[string][]string{
 	"imeproxy/proxy/disk":           {},
 	"imeproxy/proxy/answerfile":     {"imeproxy/proxy/config", "imeproxy/proxy/netcheck"},
 	"imeproxy/proxy/machine":        {},
-	"imeproxy/proxy/netcheck":       {},
+	"imeproxy/proxy/netcheck":       {"imeproxy/proxy/probe"},
 	"imeproxy/proxy/probe":          {},
 	"imeproxy/proxy/recovery":       {"imeproxy/proxy/answerfile", "imeproxy/proxy/config"},
 	"imeproxy/proxy/remote":         {},

@@ -13,6 +13,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"imeproxy/proxy/probe"
 )
 
 // How long is waited.
@@ -231,9 +233,9 @@ func (c *check) gateway(ctx context.Context, up []*at) error {
 		if err != nil {
 			return err
 		}
-		whole, err := reaches(ctx, card, c.plan.Gateway, link.Attrs().MTU)
+		whole, err := probe.Reaches(ctx, probe.From{Device: card.Device, Address: card.Address.Addr()}, c.plan.Gateway, link.Attrs().MTU)
 		if err != nil {
-			return err
+			return fmt.Errorf("the way to the gateway over %s: %w", card.Device, err)
 		}
 		if !whole {
 			c.problem(MTU, "packets of %d bytes, the MTU of %s, do not reach the gateway %s; small ones do", link.Attrs().MTU, card.Device, c.plan.Gateway)

@@ -25,7 +25,7 @@ type Ping struct {
 // share of the answers, also when ctx ends it.
 func (g Ping) Run(ctx context.Context, w io.Writer) error {
 	g.Repeat, g.Size, g.Timeout = or(g.Repeat, 5), or(g.Size, 100), or(g.Timeout, 2*time.Second)
-	p, done, err := open(ctx, g.From, g.To)
+	p, done, err := open(ctx, g.From, g.To, false)
 	if err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ type Trace struct {
 // Run sends echoes that live for one hop, for two and so on, until the host itself answers, it is unreachable, or ctx ends: a line a hop.
 func (t Trace) Run(ctx context.Context, w io.Writer) error {
 	t.Probes, t.Timeout, t.MaxHops, t.FirstHop = or(t.Probes, 3), or(t.Timeout, 3*time.Second), or(t.MaxHops, 30), or(t.FirstHop, 1)
-	p, done, err := open(ctx, t.From, t.To)
+	p, done, err := open(ctx, t.From, t.To, false)
 	if err != nil {
 		return err
 	}

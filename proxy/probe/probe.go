@@ -56,15 +56,19 @@ type prober struct {
 	to   netip.Addr
 }
 
-// open makes a prober; close it. When ctx ends, waiting ends.
-func open(ctx context.Context, from From, to netip.Addr) (*prober, func(), error) {
+// open makes a prober; close it. When ctx ends, waiting ends. Echoes that are whole may not be divided on their way, whatever the kernel knows of it.
+func open(ctx context.Context, from From, to netip.Addr, whole bool) (*prober, func(), error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		if from.Device == "" {
-			return nil
-		}
-		var inner error
-		err := c.Control(func(fd uintptr) { inner = unix.BindToDevice(int(fd), from.Device) })
-		return errors.Join(err, inner)
+		var device, divide error
+		err := c.Control(func(fd uintptr) {
+			if from.Device != "" {
+				device = unix.BindToDevice(int(fd), from.Device)
+			}
+			if whole {
+				divide = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
+			}
+		})
+		return errors.Join(err, device, divide)
 	}}
 	local := "0.0.0.0"
 	if from.Address.IsValid() {

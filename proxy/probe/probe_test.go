@@ -81,6 +81,31 @@ func TestPingSilence(t *testing.T) {
 	}
 }
 
+// Package netcheck's tests have a link that is too narrow.
+func TestReaches(t *testing.T) {
+	lo := From{Device: "lo"}
+	for name, c := range map[string]struct {
+		to   netip.Addr
+		size int
+		want bool
+	}{
+		"as much as fits":             {loopback, 60000, true},
+		"nobody answers at all":       {netip.MustParseAddr("192.0.2.1"), 1500, true},
+		"more than the device's size": {loopback, 65536 + headers, false},
+	} {
+		whole, err := Reaches(context.Background(), lo, c.to, c.size)
+		allowed(t, err)
+		if whole != c.want {
+			t.Errorf("%s: %t, want %t", name, whole, c.want)
+		}
+	}
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := Reaches(ended, lo, loopback, 1500); !errors.Is(err, context.Canceled) {
+		t.Errorf("of a context that has ended: %v", err)
+	}
+}
+
 func TestTraceroute(t *testing.T) {
 	var out bytes.Buffer
 	allowed(t, Trace{To: loopback}.Run(context.Background(), &out))
