@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -59,13 +60,14 @@ func (s supervisor) signOfLife(ctx context.Context, control string) {
 	}
 }
 
-// greets reports whether a shell opens within the limit.
+// greets reports whether a shell opens within the limit, or is refused in so many words: that all shells are in use is no reason to end calls.
 func greets(ctx context.Context, control string, limit time.Duration) bool {
 	ctx, stop := context.WithTimeout(ctx, limit)
 	defer stop()
 	c, err := shell.Dial(ctx, control)
 	if err != nil {
-		return false
+		var refused *shell.RefusedError
+		return errors.As(err, &refused)
 	}
 	_, err = c.Run(ctx, "", io.Discard)
 	_ = c.Close()

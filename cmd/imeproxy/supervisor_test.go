@@ -67,11 +67,22 @@ func TestSupervisorSignOfLife(t *testing.T) {
 	}
 	deaf.Close()
 	served := make(chan error, 1)
-	srv := &shell.Server{Path: control, Executor: shell.NewExecutor(struct{ shell.Backend }{quiet{}}, nil), Log: slog.New(slog.DiscardHandler), Ready: make(chan struct{})}
+	srv := &shell.Server{Path: control, Executor: shell.NewExecutor(struct{ shell.Backend }{quiet{}}, nil), Log: slog.New(slog.DiscardHandler), Ready: make(chan struct{}), MaxClients: 1}
 	go func() { served <- srv.Serve(ctx) }()
 	if got := told(5 * time.Second); got != "WATCHDOG=1" {
 		t.Errorf("a daemon that serves tells %q", got)
 	}
+	// The one session that it takes is somebody's. An attempt may meet the watchdog's own.
+	var c *shell.Client
+	for c == nil {
+		c, _ = shell.Dial(ctx, control)
+	}
+	for told(time.Millisecond) != "" { // from before
+	}
+	if got := told(5 * time.Second); got != "WATCHDOG=1" {
+		t.Errorf("a daemon with all its sessions in use tells %q", got)
+	}
+	c.Close()
 	stop()
 	<-done
 	if err := <-served; err != nil {

@@ -32,6 +32,11 @@ type Result struct {
 	Closed bool   // the daemon ended the session
 }
 
+// RefusedError is part of Dial's error where a daemon answers but takes no session, as when too many are open.
+type RefusedError struct{ Text string }
+
+func (e *RefusedError) Error() string { return e.Text }
+
 // Dial connects to a daemon and takes its greeting. The error says what the operator can do.
 func Dial(ctx context.Context, socketPath string) (*Client, error) {
 	if len(socketPath) > maxSocketPath {
@@ -53,7 +58,7 @@ func Dial(ctx context.Context, socketPath string) (*Client, error) {
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })()
 	a, err := c.receive()
 	if err == nil && a.Exit != 0 {
-		err = errors.New(a.Error)
+		err = &RefusedError{a.Error}
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("control socket %s: %w", socketPath, err), conn.Close())
