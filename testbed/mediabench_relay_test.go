@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,6 +24,8 @@ type mediaRelay struct {
 	state              func() string          // what the relay tells of itself; nil: nothing
 	command            func(t T, line string) // in mode media-termination; nil: there is no such thing
 	comeAndGo          func(t T)              // a call of many streams; with command
+	call               func(t T, n int)       // sets the nth call up
+	parallel           int                    // calls that are set up at a time
 	mu                 sync.Mutex             // guards the streams of both while calls are set up
 	protect, unprotect *mediaLoad
 }
@@ -68,35 +69,17 @@ func (r *mediaRelay) newLoads(t T) {
 	t.Helper()
 	phone := newBatchSocket(t, r.lab.A.PhoneHost, netip.AddrPortFrom(r.lab.A.PhoneIP, 4000))
 	far := newBatchSocket(t, r.lab.B.EdgeHost, netip.AddrPortFrom(r.lab.B.MediaOut, 20000))
+	r.protect = &mediaLoad{out: phone, in: far.twin(), end: newFarEnd(t, r.lab.B.EdgeHost, "ea", 20000), bySSRC: make(map[uint32]*mediaStream)}
+	r.unprotect = &mediaLoad{out: far, in: phone.twin(), end: newFarEnd(t, r.lab.A.PhoneHost, "eth0", 4000), bySSRC: make(map[uint32]*mediaStream)}
 	r.sample(t, sampleCost)
-	r.protect = &mediaLoad{out: phone, in: far.twin(), to: r.lab.B.EdgeHost, bySSRC: make(map[uint32]*mediaStream)}
-	r.unprotect = &mediaLoad{out: far, in: phone.twin(), to: r.lab.A.PhoneHost, bySSRC: make(map[uint32]*mediaStream)}
 }
 
-// sample counts what arrives at the two ends and lets one packet of so many through to the socket: what a far end does with a packet runs in
-// the context of who sends, here the relay, and is no part of what is to be measured.
+// sample lets one packet of so many through to the sockets of the two ends.
 func (r *mediaRelay) sample(t T, of int) {
 	t.Helper()
-	for _, end := range []struct {
-		host *Host
-		link string
-		port int
-	}{{r.lab.A.PhoneHost, "eth0", 4000}, {r.lab.B.EdgeHost, "ea", 20000}} {
-		end.host.MustRun(t, "nft", fmt.Sprintf("add table netdev bench; delete table netdev bench; add table netdev bench; add counter netdev bench came; "+
-			"add chain netdev bench c { type filter hook ingress device %s priority 0; }; "+
-			"add rule netdev bench c udp dport %d counter name came numgen inc mod %d != 0 drop", end.link, end.port, of))
+	for _, l := range []*mediaLoad{r.protect, r.unprotect} {
+		l.end.sample(t, of)
 	}
-}
-
-// came is the number of packets that have arrived.
-func came(t T, h *Host) int64 {
-	t.Helper()
-	m := regexp.MustCompile(`packets (\d+)`).FindStringSubmatch(h.MustRun(t, "nft", "list counter netdev bench came"))
-	if m == nil {
-		t.Fatalf("no counter on %s", h.Name)
-	}
-	n, _ := strconv.ParseInt(m[1], 10, 64)
-	return n
 }
 
 // add takes a call that stands into the loads. relayKey is what the relay protects with, farKey what the far end does.
@@ -119,6 +102,21 @@ func (r *mediaRelay) add(t T, inside, outside netip.AddrPort, relayKey, farKey S
 	r.protect.bySSRC[p.ssrc], r.unprotect.bySSRC[u.ssrc] = p, u
 }
 
+// fill sets calls up until so many stand.
+func (r *mediaRelay) fill(t T, calls int) {
+	t.Helper()
+	var setups sync.WaitGroup
+	stand := len(r.protect.streams)
+	for i := range r.parallel {
+		setups.Go(func() {
+			for n := stand + i; n < calls; n += r.parallel {
+				r.call(t, n)
+			}
+		})
+	}
+	setups.Wait()
+}
+
 // imeproxyRelay is the daemon with calls that SIP set up.
 func imeproxyRelay(t T, calls int) *mediaRelay {
 	s := StartStubs(t, func(o *Options) { o.Direct, o.A.Core = true, "1" })
@@ -138,21 +136,17 @@ func imeproxyRelay(t T, calls int) *mediaRelay {
 		s.comeAndGo(t, conn)
 	}
 	r.idle = memoryOf(t, pid)
-	// The stubs look for messages every 20 ms: one after the other would take minutes.
-	var setups sync.WaitGroup
-	for i := range 50 {
-		setups.Go(func() {
-			for n := i; n < calls; n += 50 {
-				r.call(t, s, conn)
-			}
-		})
+	r.parallel = 50 // the stubs look for messages every 20 ms: one after the other would take minutes
+	r.call = func(t T, _ int) {
+		t.Helper()
+		r.setUp(t, s, conn)
 	}
-	setups.Wait()
+	r.fill(t, calls)
 	return r
 }
 
-// call sets up one call of the call agent.
-func (r *mediaRelay) call(t T, s *StubLab, conn *StubConn) {
+// setUp sets up one call of the call agent.
+func (r *mediaRelay) setUp(t T, s *StubLab, conn *StubConn) {
 	t.Helper()
 	agent := s.Outbound(conn)
 	inv := agent.Request(t, "INVITE", sdp(plainOffer(s.A.PhoneIP.String(), 4000)))
@@ -191,16 +185,19 @@ func rtpengineRelay(t T, calls int) *mediaRelay {
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
-	defer control.Close()
+	t.Cleanup(func() { control.Close() })
 	r.idle = memoryOf(t, p.Pid())
-	for i := range calls {
-		id := fmt.Sprintf("call-%d", i)
+	r.parallel = 1
+	r.call = func(t T, n int) {
+		t.Helper()
+		id := fmt.Sprintf("call-%d", n)
 		offered := askRTPEngine(t, control, "offer", id, plainOffer(e.PhoneIP.String(), 4000), "3:ICE6:remove4:DTLS3:off18:transport-protocol8:RTP/SAVP9:directionl6:inside7:outsidee8:from-tag1:a")
 		ours := CryptoOf(t, offered, srtpSuites[0])
 		key := NewStubCrypto(ours.Tag, srtpSuites[0])
 		answered := askRTPEngine(t, control, "answer", id, secureOffer(l.B.MediaOut.String(), 20000, key.Line()), "3:ICE6:remove8:from-tag1:a6:to-tag1:b")
 		r.add(t, MediaLines(t, answered)[0], MediaLines(t, offered)[0], ours, key)
 	}
+	r.fill(t, calls)
 	return r
 }
 

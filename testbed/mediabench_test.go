@@ -21,6 +21,7 @@ var (
 	benchMany   = flag.Int("media-streams", 2000, "calls of BenchmarkMedia for the highest rate")
 	benchRounds = flag.Int("media-rounds", 5, "interleaved rounds of BenchmarkMedia")
 	benchTime   = flag.Duration("media-time", 3*time.Second, "length of one run of BenchmarkMedia")
+	benchCost   = flag.Bool("media-cost", false, "BenchmarkMedia measures the CPU time a packet of imeproxy alone, to look into it")
 	benchSoak   = flag.Duration("media-soak", 60*time.Second, "length of the run of BenchmarkMedia in which no packet may be lost")
 )
 
@@ -70,8 +71,12 @@ func BenchmarkMedia(b *testing.B) {
 	if _, err := run(exec.CommandContext, "taskset", "-a", "-p", "1", strconv.Itoa(os.Getpid())); err != nil {
 		b.Fatal(err)
 	}
-	relays := []*mediaRelay{rtpengineRelay(b, *benchMany), imeproxyRelay(b, *benchMany)}
 	samples := map[string][]float64{}
+	if *benchCost {
+		costAlone(b, samples)
+		return
+	}
+	relays := []*mediaRelay{rtpengineRelay(b, *benchCalls), imeproxyRelay(b, *benchCalls)}
 	for round := range *benchRounds {
 		for _, r := range relays {
 			r.measure(b, samples)
@@ -83,7 +88,7 @@ func BenchmarkMedia(b *testing.B) {
 		m := func(what string) float64 { return median(samples[r.name+" "+what]) }
 		f := mediaFigures{
 			Protect: m("protect even"), Unprotect: m("unprotect even"), ProtectBurst: m("protect burst"), UnprotectBurst: m("unprotect burst"),
-			P50: m("p50"), P99: m("p99"), BytesPerCall: (memoryOf(b, r.process.Pid()) - r.idle) / int64(*benchMany),
+			P50: m("p50"), P99: m("p99"),
 		}
 		if r.state != nil {
 			b.Logf("%s:\n%s", r.name, r.state())
@@ -92,6 +97,8 @@ func BenchmarkMedia(b *testing.B) {
 			f.Soak = r.soak(b)
 			f.P50NoWait, f.P99NoWait = r.withoutWait(b)
 		}
+		r.fill(b, *benchMany)
+		f.BytesPerCall = (memoryOf(b, r.process.Pid()) - r.idle) / int64(*benchMany)
 		f.MeasuredPPS, f.MaxPPS = r.highest(b)
 		if r.comeAndGo != nil {
 			f.Churn = r.churning(b, f.MeasuredPPS)
@@ -111,6 +118,19 @@ func BenchmarkMedia(b *testing.B) {
 	}
 	writeBench(b, "media.json", append(data, '\n'))
 	fmt.Print(table.markdown())
+}
+
+// costAlone prints what imeproxy costs, as medians and with the figure of each round.
+func costAlone(t T, samples map[string][]float64) {
+	t.Helper()
+	r := imeproxyRelay(t, *benchCalls)
+	for range *benchRounds {
+		r.measure(t, samples)
+	}
+	for _, what := range []string{"protect even", "unprotect even", "protect burst", "unprotect burst", "p50", "p99"} {
+		figures := samples[r.name+" "+what]
+		fmt.Printf("%s: %.2f us of %.2f\n", what, median(figures), figures)
+	}
 }
 
 // measure runs every load once.
@@ -178,7 +198,7 @@ func (r *mediaRelay) withoutWait(t T) (p50, p99 float64) {
 
 // some is the load with the first streams alone.
 func (l *mediaLoad) some(n int) *mediaLoad {
-	return &mediaLoad{out: l.out, in: l.in, to: l.to, streams: l.streams[:min(n, len(l.streams))], bySSRC: l.bySSRC}
+	return &mediaLoad{out: l.out, in: l.in, end: l.end, streams: l.streams[:min(n, len(l.streams))], bySSRC: l.bySSRC}
 }
 
 // cost is the CPU time of the relay for a packet that came out of it, in microseconds.

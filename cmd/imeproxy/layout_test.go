@@ -77,6 +77,7 @@ var libraries = map[string][]string{
 	"github.com/hashicorp/memberlist":     {"imeproxy/ucime/ring"},
 	"github.com/beevik/ntp":               {"imeproxy/image/init", "imeproxy/proxy/netcheck"},
 	"github.com/coreos/go-systemd/v22":    {"imeproxy/cmd/imeproxy"},
+	"github.com/cilium/ebpf":              {"imeproxy/testbed"},
 	"github.com/spf13/cobra":              {"imeproxy/cmd/imeproxy", "imeproxy/proxy/trust"},
 }
 
