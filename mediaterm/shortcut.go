@@ -21,6 +21,8 @@ import (
 // stream and uses the hash as the bare compression function, from states kept for each key. Both reach into types of
 // the standard library, found by reflection and proved against the plain path before they are used (verify).
 //
+// A third makes the sums of many packets side by side (lanes.go), where the processor can.
+//
 // The plain path needs nothing but exported functions and gives the same bytes.
 
 // shortcuts says which are in use and where their fields lie.
@@ -29,6 +31,7 @@ type shortcuts struct {
 	ctrLo, ctrHi, ctrN uintptr // offsets of the start counter's halves and of the position
 	sha                bool
 	shaH               uintptr // offset of the chaining value
+	lanes              bool    // sums are made side by side; needs sha
 }
 
 const shaBlock = 64
@@ -57,6 +60,7 @@ func findShortcuts() (s shortcuts, err error) {
 	if !s.ctr || !s.sha {
 		return s, errors.New("the standard library's AES-CTR or SHA-1 has another form than expected")
 	}
+	s.lanes = lanesUsable()
 	return s, nil
 }
 
@@ -149,6 +153,12 @@ func proven(s shortcuts, err error) (shortcuts, error) {
 	if err != nil {
 		return shortcuts{}, fmt.Errorf("SRTP runs without its shortcuts into the standard library: %w", err)
 	}
+	if s.lanes {
+		if err := verifyLanes(s, newCrypt(s).sumSide); err != nil {
+			s.lanes = false
+			return s, fmt.Errorf("SRTP makes its sums one after the other: %w", err)
+		}
+	}
 	return s, nil
 }
 
@@ -162,10 +172,14 @@ type crypt struct {
 	block [aes.BlockSize]byte
 	aad   [rtcpHeaderLen + 4]byte
 	tail  [3 * shaBlock]byte // last part of a message with its padding
+	lanes *laneWork
 }
 
 func newCrypt(s shortcuts) *crypt {
 	c := &crypt{short: s}
+	if s.lanes {
+		c.lanes = new(laneWork)
+	}
 	if s.sha {
 		c.sha = sha1.New()
 		c.state = (*[5]uint32)(unsafe.Add(word(c.sha), s.shaH))
