@@ -8,12 +8,12 @@ import (
 
 // Limits of a Gatherer.
 const (
-	gatherTime = 50 * time.Millisecond
+	gatherTime = 100 * time.Millisecond
 	gatherFrom = 4        // lines within that time make it busy
 	maxGather  = 64 << 10 // bytes
 )
 
-// Gatherer passes lines on to a writer: at once while there are few, and those of 50 ms together while more than four come in such a time. A
+// Gatherer passes lines on to a writer: at once while there are few, and those of 100 ms together while more than four come in such a time. A
 // busy log costs one system call for all of them. Flush must be called before the program ends. Safe for concurrent use.
 type Gatherer struct {
 	mu    sync.Mutex // guards everything that follows, and the order of writes
@@ -62,10 +62,15 @@ func (g *Gatherer) flush() {
 func (g *Gatherer) arm() {
 	g.armed = true
 	if g.timer == nil {
-		g.timer = time.AfterFunc(gatherTime, g.due)
+		g.timer = time.AfterFunc(toBeat(), g.due)
 		return
 	}
-	g.timer.Reset(gatherTime)
+	g.timer.Reset(toBeat())
+}
+
+// toBeat is the time to the next whole gatherTime of the clock: all that gather something wake the program up together.
+func toBeat() time.Duration {
+	return gatherTime - time.Duration(time.Now().UnixNano())%gatherTime
 }
 
 // due ends a time, and begins another while lines come.

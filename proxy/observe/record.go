@@ -212,12 +212,9 @@ func (w *RecordWriter) Close() error {
 	return errors.Join(w.file.Sync(), w.file.Close())
 }
 
-// The writer rests for recordPause after a record that came within recordsBusy of the one before: those of a busy time share its wake-ups and its
-// writes to the disk.
-const (
-	recordPause = 50 * time.Millisecond
-	recordsBusy = 25 * time.Millisecond
-)
+// recordsBusy: after a record that came so soon after the one before, or after the writer's rest, the writer rests until the next beat: those of a
+// busy time share its wake-ups, which are the log's too, and its writes to the disk.
+const recordsBusy = 25 * time.Millisecond
 
 // maxRecordBatch bounds what is written at once, in bytes; a record may exceed it alone.
 const maxRecordBatch = 64 << 10
@@ -239,7 +236,7 @@ func (w *RecordWriter) run() {
 			continue
 		}
 		select {
-		case <-time.After(recordPause):
+		case <-time.After(toBeat()):
 			last = time.Now()
 		case <-w.closing:
 		}
