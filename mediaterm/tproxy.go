@@ -54,6 +54,8 @@ type TProxy struct {
 	closed    atomic.Bool
 	xdp       bool
 
+	processors *processors
+
 	tapMu  sync.Mutex // guards tapped, and that one goroutine changes the taps
 	tapped []Tap      // what Tap was called with last
 
@@ -86,6 +88,7 @@ func OpenTProxy(cfg TProxyConfig) (*TProxy, error) {
 		}
 	}
 	e := &TProxy{log: cfg.Log, portLimit: cfg.PortLimit, xdp: cfg.XDP}
+	e.processors = newProcessors(n, e.packets, &e.running)
 	if e.portLimit <= 0 {
 		e.portLimit = portLimit
 	}
@@ -101,8 +104,6 @@ func OpenTProxy(cfg TProxyConfig) (*TProxy, error) {
 		}
 		e.workers = append(e.workers, w)
 	}
-	// A worker holds a processor of the scheduler while it waits in the kernel; the rest of the program must not lack it.
-	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + n)
 	for _, w := range e.workers {
 		e.running.Go(w.run)
 		w.started = true
@@ -156,6 +157,16 @@ func (e *TProxy) Probe(addr netip.Addr, lo, hi uint16) error {
 		}
 	}
 	return nil
+}
+
+// packets counts those of all workers.
+func (e *TProxy) packets() (n uint64) {
+	for _, w := range e.workers {
+		w.mu.Lock()
+		n += w.count.Packets
+		w.mu.Unlock()
+	}
+	return n
 }
 
 // Open registers the ports of a stream. A port that another program holds, or an address that no interface has, is a
@@ -225,17 +236,13 @@ func (e *TProxy) Close() error {
 		return nil
 	}
 	var errs []error
-	started := 0
 	for _, w := range e.workers {
 		if w.started {
-			started++
 			w.wake()
 		}
 	}
+	close(e.processors.stop)
 	e.running.Wait()
-	if started > 0 {
-		runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)-started))
-	}
 	for _, w := range e.workers {
 		errs = append(errs, w.close())
 	}

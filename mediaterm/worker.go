@@ -258,6 +258,7 @@ func (w *worker) run() {
 			time.Sleep(readPause)
 		}
 		if n = w.relay(n); n > 0 {
+			w.engine.processors.want()
 			w.rest(n)
 		} else {
 			w.poll()
@@ -274,17 +275,26 @@ func (w *worker) rest(n int) {
 	if n >= batchSize/2 {
 		return
 	}
+	held := w.engine.processors.held.Load()
 	if d := w.engine.wait.Load(); d > 0 {
-		// The raw call keeps the thread's processor, which OpenTProxy has added for it: given away and taken back every time, it would cost
+		// The raw call keeps the thread's processor, once one has been added for it: given away and taken back every time, it would cost
 		// more than the packets. A signal, such as that of a garbage collection, makes the sleep shorter: no harm.
 		t := unix.NsecToTimespec(d)
+		if !held {
+			_ = unix.Nanosleep(&t, nil)
+			return
+		}
 		_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0)
 		return
 	}
 	// More will come soon, and must not wait until the scheduler has a processor free. When nothing does, poll follows.
 	w.watch()
 	t := unix.NsecToTimespec(int64(MaxWait))
-	_, _, _ = unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&w.polls[0])), uintptr(len(w.polls)), uintptr(unsafe.Pointer(&t)), 0, 0, 0)
+	if held {
+		_, _, _ = unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&w.polls[0])), uintptr(len(w.polls)), uintptr(unsafe.Pointer(&t)), 0, 0, 0)
+	} else {
+		_, _ = unix.Ppoll(w.polls, &t, nil)
+	}
 	w.woken()
 }
 
