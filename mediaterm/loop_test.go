@@ -20,6 +20,7 @@ type loop struct {
 var (
 	loopPhone = netip.AddrPortFrom(phoneAddr, 4000)
 	loopFar   = netip.AddrPortFrom(peerAddr, 5000)
+	loopThief = netip.AddrPortFrom(thiefAddr, 6000)
 )
 
 func newLoop(t testing.TB, k *Key) *loop {

@@ -173,6 +173,8 @@ type crypt struct {
 	aad   [rtcpHeaderLen + 4]byte
 	tail  [3 * shaBlock]byte // last part of a message with its padding
 	lanes *laneWork
+	ready *sumJob  // of the packet that is opened now; nil: none
+	later *sumList // takes the sums of packets that are sealed, which are to be made later; nil: they are made at once
 }
 
 func newCrypt(s shortcuts) *crypt {

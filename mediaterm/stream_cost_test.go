@@ -130,10 +130,7 @@ func (l *batches) one(tb testing.TB) {
 		s.end = w.table.at(at.Addr().As4(), at.Port())
 		l.next++
 	}
-	w.touch(batchPackets)
-	for i := range batchPackets {
-		w.one(&w.slots[i])
-	}
+	w.batch(batchPackets)
 	w.mu.Unlock()
 	if sent := w.txN[viaLink] + w.txN[viaKernel]; sent != batchPackets {
 		tb.Errorf("%d of %d packets passed", sent, batchPackets)

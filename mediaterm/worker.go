@@ -49,6 +49,8 @@ type slot struct {
 	end    *portEnd
 	tapped tapped // memory of pkt when it came by a tap
 
+	sum    *sumJob // made beforehand for opening it
+	leaves bool    // out is to be queued
 	stream *tproxyStream
 	out    departure
 	frame  []byte
@@ -109,6 +111,8 @@ type worker struct {
 	tapDrops uint64                 // of taps that are closed
 	keys     [2 * batchSize]*keyUse // of a batch, see touch
 	watchers [batchSize]Watcher     // of a batch, see touch
+
+	opened, sealed sumList // of a batch
 }
 
 func newWorker(e *TProxy, number int, c *crypt) (*worker, error) {
@@ -366,10 +370,7 @@ func (w *worker) relay(n int) int {
 	}
 	w.count.Packets += uint64(n)
 	w.count.Batches++
-	w.touch(n)
-	for i := range n {
-		w.one(&w.slots[i])
-	}
+	w.batch(n)
 	w.mu.Unlock()
 	if w.txN == [ways]int{} {
 		return n
@@ -437,7 +438,7 @@ func (w *worker) monotonic(at time.Time) time.Time {
 // flooded tells whether a port has had more packets in this slice of time than a stream sends. The source that the stream has its packets from
 // is counted apart: strangers who flood the port do not silence the call.
 func (e *portEnd) flooded(at time.Time, src netip.AddrPort, limit int) bool {
-	if slice := uint32(at.UnixNano() / int64(floodSlice)); slice != e.slice {
+	if slice := sliceOf(at); slice != e.slice {
 		e.slice, e.came = slice, [2]uint32{}
 	}
 	who := 0
@@ -448,9 +449,12 @@ func (e *portEnd) flooded(at time.Time, src netip.AddrPort, limit int) bool {
 	return int(e.came[who]) > limit
 }
 
+func sliceOf(at time.Time) uint32 { return uint32(at.UnixNano() / int64(floodSlice)) }
+
 // one takes a datagram to its stream.
 func (w *worker) one(s *slot) {
 	end := s.end
+	s.leaves = false
 	switch {
 	case end == nil:
 		w.count.NoStream++
@@ -462,11 +466,10 @@ func (w *worker) one(s *slot) {
 		default:
 		}
 	default:
-		if out, ok := end.stream.take(end.side, end.port, s.src, s.pkt, classify(s.pkt), s.at, &s.scratch); ok {
+		w.crypt.ready = s.sum
+		if s.out, s.leaves = end.stream.take(end.side, end.port, s.src, s.pkt, classify(s.pkt), s.at, &s.scratch); s.leaves {
 			end.friend = s.src
-			w.queue(s, end.stream, out)
 		}
+		w.crypt.ready = nil
 	}
-	s.pkt = nil
-	s.tapped.release()
 }
