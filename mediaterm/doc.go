@@ -88,7 +88,7 @@
 // "xdp" is the same engine, but that frames to neighbours go through a ring of AF_XDP, which takes a
 // quarter of the kernel's work off each. What goes that way passes queueing disciplines and packet
 // sockets by. So it is not used on a link with a queueing discipline that somebody has set, nor where
-// somebody captures packets (captureLook: within 10 ms, for which the capture lacks packets that were
+// somebody captures packets (captureLook: within 20 ms, for which the capture lacks packets that were
 // sent all the same); nor where the link's queues have other owners or the ring fails. Then, and until it
 // works again, frames go by the packet socket. Whatever changes, all frames leave once and in order: what
 // the kernel does not take waits some milliseconds at most, and goes before what comes after it.

@@ -100,24 +100,52 @@ type tapped struct {
 	checked bool // the checksum of UDP need not be
 }
 
+// tapAhead is how many frames before its own turn the first cache line of one is fetched, tapReady how many before it all of a packet of audio is,
+// if it has come: the kernel has written them on another processor, and each line takes as long as a fifth of the work with a packet.
+const (
+	tapAhead = 8
+	tapReady = 4
+	tapLines = 5 // with 172 bytes of RTP
+)
+
 // read takes the next packet; ok is false when there is none.
 func (t *tap) read() (p tapped, ok bool) {
-	frame := t.ring[t.next/tapFrames*tapBlock+t.next%tapFrames*tapFrame:][:tapFrame]
+	frame := t.frame(t.next)
 	h := (*unix.Tpacket2Hdr)(unsafe.Pointer(&frame[0]))
 	status := atomic.LoadUint32(&h.Status)
 	if status&unix.TP_STATUS_USER == 0 {
 		return tapped{}, false
 	}
-	if t.next++; t.next == t.count {
-		t.next = 0
-	}
-	prefetch(unsafe.Pointer(&t.ring[t.next/tapFrames*tapBlock+t.next%tapFrames*tapFrame]), 2)
+	t.fetch()
+	t.next = t.after(t.next, 1)
 	begin := min(int(h.Net), tapFrame)
 	end := min(begin+int(h.Snaplen), tapFrame)
 	return tapped{
 		status: &h.Status, ip: frame[begin:end], at: time.Unix(int64(h.Sec), int64(h.Nsec)),
 		checked: status&(unix.TP_STATUS_CSUMNOTREADY|unix.TP_STATUS_CSUM_VALID) != 0,
 	}, true
+}
+
+// frame is the nth of the ring.
+func (t *tap) frame(n int) []byte {
+	return t.ring[n/tapFrames*tapBlock+n%tapFrames*tapFrame:][:tapFrame]
+}
+
+// after is the frame so many behind n, fewer than there are.
+func (t *tap) after(n, more int) int {
+	if n += more; n >= t.count {
+		n -= t.count
+	}
+	return n
+}
+
+// fetch fetches what is to be read soon. What has not come yet is not fetched but for its first line: the kernel would have to take it back.
+func (t *tap) fetch() {
+	prefetch(unsafe.Pointer(&t.frame(t.after(t.next, tapAhead))[0]), 1)
+	soon := unsafe.Pointer(&t.frame(t.after(t.next, tapReady))[0])
+	if atomic.LoadUint32(&(*unix.Tpacket2Hdr)(soon).Status)&unix.TP_STATUS_USER != 0 {
+		prefetch(unsafe.Add(soon, 64), tapLines-1)
+	}
 }
 
 func (p *tapped) release() {

@@ -91,9 +91,11 @@ type worker struct {
 	part    []byte // of a fragmented packet
 	started bool
 
-	now    time.Time // of the batch
+	now    time.Time // of the batch: before it was received
 	polls  []unix.PollFd
 	tapped atomic.Bool // there are taps
+	asked  time.Time   // when the socket was asked last
+	more   bool        // it had packets then, or a poll has told of some since
 
 	outs    []*xsk // of the worker's own thread alone
 	list    captureList
@@ -250,6 +252,7 @@ func (w *worker) run() {
 	defer unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) // the default again
 	failures := 0
 	for !w.engine.closed.Load() {
+		w.now = time.Now()
 		n, errno := w.receive()
 		switch {
 		case errno == 0 || errno == unix.EAGAIN || errno == unix.EINTR:
@@ -329,6 +332,7 @@ func (w *worker) woken() {
 		var count [8]byte
 		_, _ = unix.Read(w.event, count[:])
 	}
+	w.more = w.more || w.polls[0].Revents != 0
 	for _, p := range w.polls[2:] {
 		if p.Revents&^unix.POLLIN != 0 {
 			w.mu.Lock()
@@ -341,14 +345,22 @@ func (w *worker) woken() {
 	}
 }
 
+// askSocket is how often the socket is asked for packets while taps bring them and it had none: few come by it then, such as fragments, and a call
+// that brings nothing costs as much as half a packet.
+const askSocket = 2 * time.Millisecond
+
 // receive fills slots from the socket: half of them where taps bring most packets. The raw call keeps the thread's processor: it does not
 // block.
 func (w *worker) receive() (int, unix.Errno) {
 	most := batchSize
 	if w.tapped.Load() {
+		if !w.more && w.now.Sub(w.asked) < askSocket {
+			return 0, 0
+		}
 		most /= 2
 	}
 	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(w.in), uintptr(unsafe.Pointer(&w.rx[0])), uintptr(most), unix.MSG_DONTWAIT, 0, 0)
+	w.asked, w.more = w.now, errno == 0
 	if errno != 0 {
 		return 0, errno
 	}
@@ -357,7 +369,6 @@ func (w *worker) receive() (int, unix.Errno) {
 
 // relay takes n datagrams of the socket, and those of the taps, to their streams, sends what comes of them, and tells how many they were.
 func (w *worker) relay(n int) int {
-	w.now = time.Now()
 	w.begin()
 	w.mu.Lock()
 	for i := range n {
@@ -408,7 +419,6 @@ func (w *worker) fromTaps(n int) int {
 					break
 				}
 				came = true
-				prefetch(unsafe.Pointer(unsafe.SliceData(p.ip)), 4)
 				s := &w.slots[n]
 				src, dst, payload, ok := tappedDatagram(p.ip, p.checked)
 				if !ok {

@@ -17,8 +17,8 @@ import (
 const EngineXDP = "xdp"
 
 // captureLook is how often a worker with packets to send looks whether somebody captures them: so long a capture that begins lacks what an xsk
-// sends. Less than the time between two packets of most streams.
-const captureLook = 10 * time.Millisecond
+// sends. The time between two packets of most streams.
+const captureLook = 20 * time.Millisecond
 
 // output makes the xsks of a worker those of the links. One that cannot be had is done without: the packets go by the packet socket.
 func (w *worker) output(links []*net.Interface) {
@@ -70,6 +70,7 @@ func (w *worker) begin() {
 			w.hand(x, x.pushed, true)
 			x.mark = x.pushed
 		}
+		x.reclaim() // what has left last is still in the cache, and put takes it first
 	}
 	w.dropBroken()
 }

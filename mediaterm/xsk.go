@@ -20,6 +20,13 @@ const (
 	xskChunks = 4 * batchSize // a power of two, as the rings' sizes must be
 )
 
+// Frames do not all begin at the beginning of their chunk: those of chunks that are multiples of 2,048 apart would push each other out of the
+// nearest cache.
+const (
+	xskStagger  = 64
+	xskStaggers = 8
+)
+
 // xskTries bounds the calls that bring the kernel to take nothing. What is left over is tried again with the next batch, or a millisecond later
 // where none comes; after xskPatience it goes by the packet socket.
 const (
@@ -177,8 +184,12 @@ func (x *xsk) put(frame []byte) bool {
 	}
 	n := x.chunks[len(x.chunks)-1]
 	x.chunks = x.chunks[:len(x.chunks)-1]
-	copy(x.memory[n*xskChunk:][:xskChunk], frame)
-	x.descriptors[x.pushed%xskChunks] = unix.XDPDesc{Addr: uint64(n) * xskChunk, Len: uint32(len(frame))}
+	at := n * xskChunk
+	if len(frame) <= xskChunk-xskStagger*(xskStaggers-1) {
+		at += n % xskStaggers * xskStagger
+	}
+	copy(x.memory[at:], frame)
+	x.descriptors[x.pushed%xskChunks] = unix.XDPDesc{Addr: uint64(at), Len: uint32(len(frame))}
 	x.pushed++
 	return true
 }
