@@ -5,10 +5,11 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"net/netip"
-	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,6 +26,7 @@ type heldPorts struct {
 	known bool       // it could be
 	ports map[uint16][]netip.Addr
 	own   map[netip.Addr]bool // addresses that an interface has, as a bind has shown
+	text  []byte              // memory of the list
 }
 
 // check tells whether a port could be bound, as bindable does; the error is a *BindError.
@@ -33,7 +35,7 @@ func (h *heldPorts) check(a netip.AddrPort, now time.Time) error {
 	defer h.mu.Unlock()
 	if age := now.Sub(h.at); age < 0 || age >= heldFor || h.at.IsZero() {
 		h.at, h.own = now, make(map[netip.Addr]bool)
-		h.ports, h.known = readHeld()
+		h.known = h.read()
 	}
 	if !h.known {
 		return bindable(a)
@@ -52,21 +54,48 @@ func (h *heldPorts) check(a netip.AddrPort, now time.Time) error {
 	return nil
 }
 
-// readHeld reads the list; ok is false where there is none to read.
-func readHeld() (ports map[uint16][]netip.Addr, ok bool) {
-	four, err := os.ReadFile("/proc/thread-self/net/udp")
-	if err != nil {
-		return nil, false
-	}
-	ports = make(map[uint16][]netip.Addr)
-	if !parseHeld(ports, four) {
-		return nil, false
+// read reads the list; false where there is none to read.
+func (h *heldPorts) read() (ok bool) {
+	h.ports = make(map[uint16][]netip.Addr)
+	if h.text, ok = readProc("/proc/thread-self/net/udp\x00", h.text); !ok || !parseHeld(h.ports, h.text) {
+		return false
 	}
 	// Without IPv6 there is no such file.
-	if six, err := os.ReadFile("/proc/thread-self/net/udp6"); err == nil && !parseHeld(ports, six) {
-		return nil, false
+	if h.text, ok = readProc("/proc/thread-self/net/udp6\x00", h.text); ok && !parseHeld(h.ports, h.text) {
+		return false
 	}
-	return ports, true
+	return true
+}
+
+// maxProc bounds what is read of a file: more sockets than a system has.
+const maxProc = 64 << 20
+
+// readProc reads a file of /proc, whose name ends with a zero byte, into memory that it may enlarge. The kernel makes the text from memory, no
+// call waits: the scheduler is not told of them, which would wake a thread that watches over calls that may wait.
+func readProc(name string, into []byte) ([]byte, bool) {
+	const part = 16 << 10
+	into = into[:0]
+	cwd := unix.AT_FDCWD
+	fd, _, errno := unix.RawSyscall6(unix.SYS_OPENAT, uintptr(cwd), uintptr(unsafe.Pointer(unsafe.StringData(name))), unix.O_RDONLY|unix.O_CLOEXEC, 0, 0, 0)
+	if errno != 0 {
+		return into, false
+	}
+	defer unix.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
+	for len(into) < maxProc {
+		into = slices.Grow(into, part)
+		room := into[len(into):cap(into)]
+		n, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(room))), uintptr(len(room)))
+		switch {
+		case errno == unix.EINTR:
+		case errno != 0:
+			return into, false
+		case n == 0:
+			return into, true
+		default:
+			into = into[:len(into)+int(n)]
+		}
+	}
+	return into, false
 }
 
 // parseHeld adds what /proc/net/udp or udp6 says: a heading, and lines of "SL: ADDRESS:PORT ...", in hexadecimal, the address in words of the
