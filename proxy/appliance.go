@@ -183,12 +183,23 @@ func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 	a.serveListeners(a.listen, nil)
 	a.setSyslog(p)
 	a.quality.loadTable(p)
-	a.wg.Go(a.quality.run)
+	a.atBeat(a.quality.run)
 	a.wg.Go(func() { a.reports.Run(a.ctx) })
 	a.wg.Go(func() { a.peers.webhooks.Run(a.ctx) })
 	a.wg.Go(a.tellDenials)
-	a.wg.Go(a.sweep)
+	a.atBeat(a.sweep)
 	return a, nil
+}
+
+// atBeat starts what works every so often when lines of the log and records may be written, too: to wake up costs more than what is done then.
+func (a *Appliance) atBeat(run func()) {
+	a.wg.Go(func() {
+		select {
+		case <-time.After(observe.ToBeat()):
+			run()
+		case <-a.ctx.Done():
+		}
+	})
 }
 
 // openListeners opens one transparent listener a class, on a loopback port that nobody reaches but through the interception. A class

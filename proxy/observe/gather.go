@@ -62,15 +62,23 @@ func (g *Gatherer) flush() {
 func (g *Gatherer) arm() {
 	g.armed = true
 	if g.timer == nil {
-		g.timer = time.AfterFunc(toBeat(), g.due)
+		g.timer = time.AfterFunc(ToBeat(), g.due)
 		return
 	}
-	g.timer.Reset(toBeat())
+	g.timer.Reset(ToBeat())
 }
 
-// toBeat is the time to the next whole gatherTime of the clock: all that gather something wake the program up together.
-func toBeat() time.Duration {
-	return gatherTime - time.Duration(time.Now().UnixNano())%gatherTime
+// begun is from when beats count.
+var begun = time.Now()
+
+// ToBeat is the time to the next beat, of which there are ten a second: what is done every so often while much goes on is done at one, so that
+// it all wakes the program up together.
+func ToBeat() time.Duration {
+	since := time.Since(begun) % gatherTime
+	if since < 0 { // a test's clock
+		since += gatherTime
+	}
+	return gatherTime - since
 }
 
 // due ends a time, and begins another while lines come.

@@ -236,7 +236,7 @@ func (w *RecordWriter) run() {
 			continue
 		}
 		select {
-		case <-time.After(toBeat()):
+		case <-time.After(ToBeat()):
 			last = time.Now()
 		case <-w.closing:
 		}
