@@ -3,6 +3,7 @@ package proxy
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"log/slog"
 	"time"
 
 	"imeproxy/proxy/observe"
@@ -200,8 +201,9 @@ func (a *Appliance) finishAs(c *call, why, side string, status int) {
 		a.count("sip", "dialogs_ended", "")
 	}
 	a.trace.Event(trace.Signaling, c.d.ID, c.domain, "call ended: %s by %s, %d packets sent, %d received", why, side, c.rec.PacketsSent, c.rec.PacketsRecvd)
-	c.logger.Info("call ended", observe.CallID(c.d.ID), "reason", why, "by", side, "status", status, "duration", time.Duration(c.rec.DurationMS)*time.Millisecond,
-		"sent", c.rec.PacketsSent, "received", c.rec.PacketsRecvd, "suite", c.rec.SRTPSuite)
+	observe.Info(c.logger, "call ended", observe.CallID(c.d.ID), slog.String("reason", why), slog.String("by", side), slog.Int("status", status),
+		slog.Duration("duration", time.Duration(c.rec.DurationMS)*time.Millisecond), slog.Uint64("sent", c.rec.PacketsSent),
+		slog.Uint64("received", c.rec.PacketsRecvd), slog.String("suite", c.rec.SRTPSuite))
 }
 
 // endCall ends a call whose one end is done with it: the other end gets BYE if it can be reached.

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"log/slog"
 	"time"
 
 	"imeproxy/proxy/observe"
@@ -69,7 +70,8 @@ func (s *session) forwardResponse(c *call, m *sipalg.Message, from dialog.Side, 
 		s.a.peer(s.remote.Addr()) // it will call back
 		s.a.count("sip", "dialogs_opened", "")
 		s.a.trace.Event(trace.Signaling, m.CallID(), c.domain, "session %d: %s call from %s to %s answered", s.id, c.rec.Direction, c.rec.From, c.rec.To)
-		c.logger.Info("call answered", observe.CallID(c.d.ID), "session", s.id, "from", c.rec.From, "to", c.rec.To, "direction", c.rec.Direction)
+		observe.Info(c.logger, "call answered", observe.CallID(c.d.ID), slog.Uint64("session", s.id), slog.String("from", c.rec.From),
+			slog.String("to", c.rec.To), slog.String("direction", c.rec.Direction))
 	}
 	if k := owner.conn(from.Other()); k != nil {
 		k.sendMessage(out)

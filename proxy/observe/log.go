@@ -1,10 +1,12 @@
 package observe
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -85,6 +87,18 @@ func WithCall(log *slog.Logger, callID string) *slog.Logger { return log.With(Ca
 
 // CallID is what WithCall adds, for a single line: a logger of its own costs more than the line does.
 func CallID(callID string) slog.Attr { return slog.String("call_id", cut(Clean(callID), MaxCallID)) }
+
+// Info writes a line as log.Info does, but for what finds out which line of the source it comes from, that no log of ours shows: for the lines of
+// every call.
+func Info(log *slog.Logger, msg string, attrs ...slog.Attr) {
+	ctx, h := context.Background(), log.Handler()
+	if !h.Enabled(ctx, slog.LevelInfo) {
+		return
+	}
+	r := slog.NewRecord(time.Now(), slog.LevelInfo, msg, 0)
+	r.AddAttrs(attrs...)
+	_ = h.Handle(ctx, r)
+}
 
 // Clean replaces control characters and bytes that are no UTF-8 by "?", so that text from the network can neither forge a line nor move
 // the cursor of a terminal. Format characters (direction overrides) count as control characters.

@@ -60,3 +60,26 @@ func TestLogSetUp(t *testing.T) {
 		t.Error("level loud was accepted")
 	}
 }
+
+func TestInfoIsALine(t *testing.T) {
+	line := func(level slog.Level, write func(log *slog.Logger)) string {
+		var out bytes.Buffer
+		log, err := NewLogger(&out, LogConfig{Level: level})
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(log)
+		_, text, _ := strings.Cut(out.String(), " ") // the time
+		return text
+	}
+	log := func(log *slog.Logger) { log.Info("a message", "call_id", "1", "n", 2, "password", hidden) }
+	info := func(log *slog.Logger) {
+		Info(log, "a message", slog.String("call_id", "1"), slog.Int("n", 2), slog.String("password", hidden))
+	}
+	if got, want := line(slog.LevelInfo, info), line(slog.LevelInfo, log); got != want || got == "" {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := line(slog.LevelWarn, info); got != "" {
+		t.Errorf("with level warn: %q", got)
+	}
+}
