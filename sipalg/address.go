@@ -78,20 +78,20 @@ func splitAddress(s string) (address, bool) {
 		return splitBracket(s, i)
 	}
 	if open := strings.IndexByte(s, '<'); open >= 0 {
-		if strings.ContainsAny(s[:open], "\",;:@>") {
+		if outsideName.index(s[:open]) >= 0 {
 			return address{}, false
 		}
 		return splitBracket(s, open)
 	}
 	// Without brackets every parameter is one of the header, and a question
 	// mark or comma cannot stand in the URI (RFC 3261 20.10).
-	end := strings.IndexAny(s[i:], "; \t")
+	end := specEnd.index(s[i:])
 	if end < 0 {
 		end = len(s)
 	} else {
 		end += i
 	}
-	if strings.ContainsAny(s[i:end], "?,") || end == i {
+	if notInSpec.index(s[i:end]) >= 0 || end == i {
 		return address{}, false
 	}
 	return address{s[:i], s[i:end], s[end:]}, paramsOK(s[end:])
@@ -156,7 +156,7 @@ func paramValueOK(v string) bool {
 	if v[0] == '"' {
 		return quotedEnd(v, 0) == len(v)
 	}
-	return !strings.ContainsAny(v, "\", \t<>")
+	return notInValue.index(v) < 0
 }
 
 func paramsOK(s string) bool {

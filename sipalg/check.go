@@ -74,7 +74,7 @@ func checkKeys(m *Message) *Violation {
 	if m.IsRequest() && method != m.Method {
 		return refuse(m, CauseCSeqMethod, 400, "CSeq Method Differs")
 	}
-	if id := m.CallID(); id == "" || strings.ContainsAny(id, " \t,") || hasControl(id) {
+	if id := m.CallID(); id == "" || notInCallID.index(id) >= 0 || hasControl(id) {
 		return refuse(m, CauseCallID, 400, "Bad Call-ID")
 	}
 	from, ok := splitAddress(m.Get("From"))

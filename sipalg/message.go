@@ -262,7 +262,7 @@ func (m *Message) CSeq() (uint32, string) {
 // parseCSeq reads "1*DIGIT LWS Method"; the number is below 2^31 (RFC 3261
 // 8.1.1.5).
 func parseCSeq(v string) (uint32, string, bool) {
-	i := strings.IndexAny(v, " \t")
+	i := blank.index(v)
 	if i < 0 {
 		return 0, "", false
 	}

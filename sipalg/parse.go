@@ -203,7 +203,7 @@ func (p *headParser) startLine(line string) {
 	m.Method = method
 	uri, version, ok := strings.Cut(rest, " ")
 	switch {
-	case !ok || uri == "" || strings.ContainsAny(version, " \t"):
+	case !ok || uri == "" || blank.index(version) >= 0:
 		p.fail(CauseStartLine, 400, "Bad Request Line")
 	case strings.EqualFold(version, "SIP/2.0"):
 		m.URI = uri

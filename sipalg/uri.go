@@ -300,6 +300,21 @@ func joinHostPort(host, text string, port int) string {
 	return host + ":" + strconv.Itoa(port)
 }
 
+// writeHostPort is joinHostPort into a text that is being written.
+func writeHostPort(b *strings.Builder, host, text string, port int) {
+	b.WriteString(host)
+	if port == 0 {
+		return
+	}
+	b.WriteByte(':')
+	if n, ok := number(text, 65535); ok && int(n) == port {
+		b.WriteString(text)
+		return
+	}
+	var buf [8]byte
+	b.Write(strconv.AppendInt(buf[:0], int64(port), 10))
+}
+
 // String writes the URI.
 func (u *URI) String() string {
 	if !u.IsSIP() {
@@ -313,7 +328,7 @@ func (u *URI) String() string {
 		b.WriteString(u.User)
 		b.WriteByte('@')
 	}
-	b.WriteString(u.hostport())
+	writeHostPort(&b, u.Host, u.portText, u.Port)
 	for _, p := range u.Params {
 		b.WriteByte(';')
 		b.WriteString(p.Name)

@@ -32,7 +32,7 @@ func ParseVia(s string) (Via, error) {
 	if !ok1 || !ok2 || !strings.EqualFold(name, "SIP") || version != "2.0" {
 		return Via{}, ErrMalformedVia
 	}
-	end := strings.IndexAny(rest, " \t")
+	end := blank.index(rest)
 	if end < 0 || !isToken(rest[:end]) {
 		return Via{}, ErrMalformedVia
 	}
@@ -44,7 +44,7 @@ func ParseVia(s string) (Via, error) {
 	} else {
 		rest = ""
 	}
-	if strings.ContainsAny(sentBy, " \t") { // "host : 5060"
+	if blank.index(sentBy) >= 0 { // "host : 5060"
 		sentBy = strings.Join(strings.Fields(sentBy), " ")
 		sentBy = strings.ReplaceAll(strings.ReplaceAll(sentBy, " :", ":"), ": ", ":")
 	}
@@ -112,7 +112,7 @@ func (v *Via) String() string {
 	b.WriteString("SIP/2.0/")
 	b.WriteString(v.Transport)
 	b.WriteByte(' ')
-	b.WriteString(joinHostPort(v.Host, v.portText, v.Port))
+	writeHostPort(&b, v.Host, v.portText, v.Port)
 	branch := false
 	for _, p := range v.Params {
 		b.WriteByte(';')
