@@ -20,7 +20,7 @@ func (l *sumList) forget() {
 // together before the first of them is opened; those of what leaves sealed, before the first is queued. The caller holds the mutex.
 func (w *worker) batch(n int) {
 	w.touch(n)
-	if w.crypt.short.lanes {
+	if w.crypt.short.lanes > 0 {
 		w.foresee(n)
 		w.crypt.later = &w.sealed
 	}

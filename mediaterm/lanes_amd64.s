@@ -189,8 +189,8 @@ TEXT transpose<>(SB), NOSPLIT|NOFRAME, $0
 	DECQ      CX                    \
 	JZ        done
 
-// func sumLanes(jobs *sumJob, n int, work *laneWork)
-TEXT ·sumLanes(SB), NOSPLIT, $0-24
+// func sumLanes16(jobs *sumJob, n int, work *laneWork)
+TEXT ·sumLanes16(SB), NOSPLIT, $0-24
 	MOVQ jobs+0(FP), SI
 	MOVQ n+8(FP), CX
 	MOVQ work+16(FP), DI

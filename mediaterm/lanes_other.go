@@ -2,6 +2,8 @@
 
 package mediaterm
 
-func lanesUsable() bool { return false }
+func usableLanes() int { return 0 }
 
-func sumLanes(*sumJob, int, *laneWork) { panic("there are no lanes here") }
+func sumLanes16(*sumJob, int, *laneWork) { panic("there are no lanes here") }
+
+func sumLanes8(*sumJob, int, *laneWork) { panic("there are no lanes here") }

@@ -31,7 +31,7 @@ type shortcuts struct {
 	ctrLo, ctrHi, ctrN uintptr // offsets of the start counter's halves and of the position
 	sha                bool
 	shaH               uintptr // offset of the chaining value
-	lanes              bool    // sums are made side by side; needs sha
+	lanes              int     // so many sums are made side by side, 16, 8 or 0; needs sha
 }
 
 const shaBlock = 64
@@ -60,7 +60,7 @@ func findShortcuts() (s shortcuts, err error) {
 	if !s.ctr || !s.sha {
 		return s, errors.New("the standard library's AES-CTR or SHA-1 has another form than expected")
 	}
-	s.lanes = lanesUsable()
+	s.lanes = usableLanes()
 	return s, nil
 }
 
@@ -153,9 +153,9 @@ func proven(s shortcuts, err error) (shortcuts, error) {
 	if err != nil {
 		return shortcuts{}, fmt.Errorf("SRTP runs without its shortcuts into the standard library: %w", err)
 	}
-	if s.lanes {
+	if s.lanes > 0 {
 		if err := verifyLanes(s, newCrypt(s).sumSide); err != nil {
-			s.lanes = false
+			s.lanes = 0
 			return s, fmt.Errorf("SRTP makes its sums one after the other: %w", err)
 		}
 	}
@@ -179,7 +179,7 @@ type crypt struct {
 
 func newCrypt(s shortcuts) *crypt {
 	c := &crypt{short: s}
-	if s.lanes {
+	if s.lanes > 0 {
 		c.lanes = new(laneWork)
 	}
 	if s.sha {
