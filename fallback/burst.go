@@ -78,6 +78,7 @@ func (r lossRuns) of(highest uint32, each time.Duration) (b Bursts) {
 func (s *Stream) Bursts() Bursts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.tally()
 	return s.gaps.runs.of(s.highest, s.packetTime())
 }
 
@@ -85,7 +86,7 @@ func (s *Stream) Bursts() Bursts {
 func (s *Stream) LossRatio() float64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	lost, came := s.totals.Lost, s.packets-s.totals.Duplicates-s.totals.Late
+	lost, came := s.lost, s.came()-s.totals.Duplicates-s.totals.Late
 	if lost == 0 {
 		return 0
 	}

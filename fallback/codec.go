@@ -71,6 +71,14 @@ func (c codec) rating(loss float64) float64 {
 	return max(0, 93.2-(ie+(95-ie)*loss/(loss+bpl)))
 }
 
+// intact has the mos of each codec without loss.
+var intact = func() (mos [codecEvent + 1]float64) {
+	for c := range codecEvent + 1 {
+		mos[c] = c.mos(0)
+	}
+	return mos
+}()
+
 // mos of a loss in percent.
 func (c codec) mos(loss float64) float64 { return mosOfRating(c.rating(loss)) }
 
@@ -118,9 +126,9 @@ const (
 
 // format is a Format ready for the packet path.
 type format struct {
+	hz    uint32
 	pt    uint8
 	codec codec
-	hz    uint32
 }
 
 // staticFormat has the types of RFC 3551 section 6 that a=rtpmap need not name.

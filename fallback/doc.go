@@ -35,19 +35,21 @@
 //
 // Stream and Monitor each have a mutex of their own and are safe for concurrent use. The
 // packet path takes the stream's once a packet and shares it with the sampler alone,
-// ten times a second for a quarter of a microsecond, so that it is practically never
+// ten times a second for a tenth of a microsecond, so that it is practically never
 // contended: two atomic instructions on a line that the packet touches anyway. A
-// monitor's mutex is never taken by the packet path. Instants that go back, as they do
-// when two readers take the time before they take the lock, count as the latest one. A
-// Notifier belongs to one goroutine.
+// monitor's mutex is never taken by the packet path; a stream belongs to one monitor.
+// Instants that go back, as they do when two readers take the time before they take the
+// lock, count as the latest one. A Notifier belongs to one goroutine.
 //
 // # How the window is kept
 //
 //   - Numbers are counted by turn in steps of 50 ms, received and lost. The old edge of
 //     the window, and those of its seconds, lie up to one step late: an instant T that
-//     is a multiple of 50 ms finds the window exact. Packets only add; a sample takes off
-//     what has left the window, so that neither of them touches much memory. Of the
-//     losses a sample looks at the steps that have any.
+//     is a multiple of 50 ms finds the window exact. A packet in sequence only notes
+//     itself, in a ring and in the step that it belongs to of the three latest; a sample
+//     counts what packets have noted and takes off what has left the window (Stream.tally,
+//     window.expire), so that neither of them touches much memory: with thousands of calls
+//     that is what they cost. Of the losses a sample looks at the steps that have any.
 //   - A hole in the numbering waits 200 ms in a queue of maxGaps. Beyond these (more
 //     than 160 holes a second) the oldest counts as lost early. Numbers 100 and more
 //     behind cannot come any more, so that 128 bits remember what has.

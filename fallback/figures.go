@@ -6,18 +6,20 @@ import (
 )
 
 // Figures of one stream at one sample.
+//
+// What differs from one sample to the next of a stream without loss comes first, see Monitor.
 type Figures struct {
+	PDV      time.Duration
+	MOS      float64 // 1 to 4.41
+	Received uint32
+	Lost     uint32 // numbers in the window
+	SSRC     uint32
 	Measured bool // false: nothing to judge, all figures zero and no MOS
 	Dead     bool // no packet for 2 s: loss 100, burst the silence so far, MOS 1.0
 	Held     bool // on hold: no sample
 
-	Lost     uint32 // numbers in the window
-	Received uint32
-	Events   int           // seconds of the window that lost 5 % or more, 0 to 8
-	Burst    time.Duration // longest run of lost numbers
-	PDV      time.Duration
-	MOS      float64 // 1 to 4.41
-	SSRC     uint32
+	Burst  time.Duration // longest run of lost numbers
+	Events int           // seconds of the window that lost 5 % or more, 0 to 8
 	// PacketTime is what Burst is counted with; 0 in a window without loss.
 	PacketTime time.Duration
 }
@@ -82,54 +84,80 @@ func (f *Figures) worse(g *Figures) bool {
 }
 
 // Sample returns the figures at an instant. On hold there are none.
-func (s *Stream) Sample(at time.Duration) Figures {
+func (s *Stream) Sample(at time.Duration) (f Figures) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.sample(at)
+	s.sample(at, &f)
+	s.mu.Unlock()
+	return f
 }
 
-// sampleMore also tells how many holds there were, so that one between two samples is
-// not overlooked, and how many numbers are lost.
-func (s *Stream) sampleMore(at time.Duration) (f Figures, holds, lost uint64) {
+// sampleMore also tells whether the stream is on hold or was since the last time, so that
+// a hold between two samples is not overlooked, and how many numbers are lost. f is zero.
+func (s *Stream) sampleMore(at time.Duration, f *Figures) (stopped bool, lost uint64) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	f = s.sample(at)
-	return f, s.totals.Holds, s.totals.Lost
+	s.sample(at, f)
+	stopped, lost = s.hold != flowing, s.lost
+	if stopped {
+		s.knowHold()
+	}
+	s.mu.Unlock()
+	return stopped, lost
 }
 
-func (s *Stream) sample(at time.Duration) (f Figures) {
-	s.now = max(s.now, at)
+// overlook has the next sample tell of no hold that began before.
+func (s *Stream) overlook() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.knowHold()
+}
+
+func (s *Stream) knowHold() {
+	switch s.hold {
+	case lifted:
+		s.hold = flowing
+	case held:
+		s.hold = heldKnown
+	}
+}
+
+func (s *Stream) sample(at time.Duration, f *Figures) {
+	s.pass(at)
 	f.SSRC = s.ssrc
-	if s.held {
+	if s.hold >= held {
 		f.Held = true
-		return f
+		return
 	}
 	if s.begun {
 		s.advance()
+		s.tally()
 		s.win.expire(&s.spread)
-		s.windowFigures(&f)
+		s.windowFigures(f)
 		if s.spread.nearlyFull() {
 			s.spread.grow()
 		}
+		s.makeRoom()
 	}
-	if silence := s.now - s.lastAlive; s.heard && !s.quiet && silence >= silentAfter {
+	if silence := s.now - s.lastAlive; silence >= silentAfter && !s.quiet && s.lastAlive != never {
 		f.Measured, f.Dead, f.Burst, f.MOS = true, true, silence, 1
 	}
-	return f
 }
 
 func (s *Stream) windowFigures(f *Figures) {
 	f.Received, f.Lost = s.win.received, s.win.lost
 	f.PDV = s.spread.pdv()
-	if f.Lost > 0 {
+	switch {
+	case f.Lost > 0:
 		var longest uint16
 		f.Events, longest = s.win.judge()
 		f.PacketTime = s.packetTime()
 		f.Burst = time.Duration(longest) * f.PacketTime
-	}
-	if f.Measured = f.Received > 0 || f.Lost > 0; f.Measured {
 		f.MOS = s.codec.mos(f.Loss())
+	case f.Received > 0:
+		f.MOS = intact[s.codec]
+	default:
+		return
 	}
+	f.Measured = true
 }
 
 func (s *Stream) packetTime() time.Duration {
@@ -146,6 +174,7 @@ func (s *Stream) packetTime() time.Duration {
 func (s *Stream) PacketTime() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.tally()
 	return s.packetTime()
 }
 
@@ -154,7 +183,7 @@ func (s *Stream) Totals() Totals {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.totals
-	t.Packets = s.packets
+	t.Packets, t.Lost = s.came(), s.lost
 	return t
 }
 

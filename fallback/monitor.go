@@ -4,7 +4,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-	"unsafe"
 )
 
 // State of a call.
@@ -32,37 +31,44 @@ type Result struct {
 	Sampled bool // false: all streams are on hold, or there are none
 	Bad     bool
 	Due     bool // the call is to be notified: see Monitor.Notify
+	// Steady says that nothing but PDV and the count of received numbers differs from the sample before, and that both found nothing lost.
+	Steady  bool
 	State   State
 	Level   Level
 	Lost    uint64  // numbers that the streams have lost since they were made
 	Figures Figures // of the worst stream, bad ones first
 }
 
-// Monitor judges a call by its streams: states, hold-down and decision. Safe for concurrent use.
+// Monitor judges a call by its streams: states, hold-down and decision. Safe for concurrent use. A stream belongs to one monitor.
+//
+// The fields stand in the order in which samples need them: those of one stream without loss lie in the first MonitorLines of 64 bytes.
 type Monitor struct {
 	mu       sync.Mutex // guards everything that follows
 	level    Level
-	holdDown time.Duration
-	streams  []monitored
+	streams  []*Stream
+	one      [1]*Stream // what streams has where there is one
 	state    State
+	due      bool
+	holdDown time.Duration
+	last     Result
 	since    time.Duration // the bad sample that made it suspect
 	lastBad  time.Duration
 	counted  int // samples since then
 	bad      int // bad ones among them
-	due      bool
-	last     Result
 }
 
-// monitored is a stream and the holds that it has had.
-type monitored struct {
-	*Stream
-	holds uint64
-}
+// MonitorLines is how many cache lines of a monitor a sample of a call without loss needs.
+const MonitorLines = 2
 
 // NewMonitor returns the monitor of a call without streams.
 func NewMonitor(level Level, holdDown time.Duration) *Monitor {
-	return &Monitor{level: level, holdDown: holdDown}
+	m := &Monitor{}
+	m.Begin(level, holdDown)
+	return m
 }
+
+// Begin makes a zero Monitor, which may be part of something else, what NewMonitor returns.
+func (m *Monitor) Begin(level Level, holdDown time.Duration) { m.level, m.holdDown = level, holdDown }
 
 // Worse orders calls by their latest samples: bad ones first, then measured ones, by MOS, loss, burst and pdv.
 func (r *Result) Worse(o *Result) bool {
@@ -93,19 +99,27 @@ func (m *Monitor) Level() Level {
 func (m *Monitor) SetStreams(list []*Stream) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := make([]monitored, 0, len(list))
 	for _, s := range list {
-		if i := slices.IndexFunc(m.streams, func(x monitored) bool { return x.Stream == s }); i >= 0 {
-			now = append(now, m.streams[i])
-		} else {
-			now = append(now, monitored{Stream: s, holds: s.Totals().Holds})
+		if !slices.Contains(m.streams, s) {
+			s.overlook()
 		}
 	}
-	m.streams = now
+	m.streams = append(m.one[:0], list...)
+	if len(list) != 1 {
+		m.one[0] = nil
+	}
 }
 
-// PrefetchSample fetches into the cache what a sample needs of the monitor itself.
-func (m *Monitor) PrefetchSample() { prefetch(unsafe.Pointer(m), unsafe.Sizeof(*m)/64) }
+// PrefetchSample fetches into the cache what a sample needs of the monitor's first stream, in step 0, and of what that refers to, in step 1. Each step
+// needs what the one before has fetched, step 0 the first MonitorLines of the monitor, but waits for nothing, not even for the mutex: it may fetch in
+// vain.
+//
+//go:norace
+func (m *Monitor) PrefetchSample(step int) {
+	if s := m.one[0]; s != nil {
+		s.prefetchSample(step)
+	}
+}
 
 // Last returns the result of the latest sample.
 func (m *Monitor) Last() Result {
@@ -124,33 +138,60 @@ func (m *Monitor) clear() {
 }
 
 // Sample takes one sample of all streams at an instant, which must not go back.
-func (m *Monitor) Sample(at time.Duration, table *Table) Result {
+func (m *Monitor) Sample(at time.Duration, table *Table) (r Result) {
+	m.SampleTo(&r, at, table)
+	return r
+}
+
+// SampleTo is Sample, with the result in r.
+func (m *Monitor) SampleTo(r *Result, at time.Duration, table *Table) {
+	*r = Result{}
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	var r Result
-	for i := range m.streams {
-		s := &m.streams[i]
-		f, holds, lost := s.sampleMore(at)
+	m.sample(r, at, table)
+	m.mu.Unlock()
+}
+
+// sample fills in a zero result.
+func (m *Monitor) sample(r *Result, at time.Duration, table *Table) {
+	var other Figures
+	for _, s := range m.streams {
+		f := &r.Figures
+		if r.Sampled {
+			f, other = &other, Figures{}
+		}
+		stopped, lost := s.sampleMore(at, f)
 		r.Lost += lost
-		if holds != s.holds || f.Held {
-			s.holds = holds
+		if stopped {
 			m.clear()
 		}
 		if f.Held {
+			*f = Figures{}
 			continue
 		}
-		bad := table.Bad(m.level, &f)
-		if !r.Sampled || bad && !r.Bad || bad == r.Bad && f.worse(&r.Figures) {
-			r.Figures = f
+		bad := table.Bad(m.level, f)
+		if f == &other && (bad && !r.Bad || bad == r.Bad && f.worse(&r.Figures)) {
+			r.Figures = other
 		}
 		r.Sampled, r.Bad = true, r.Bad || bad
+	}
+	r.Level = m.level
+	if m.steady(r) {
+		r.State, r.Steady = m.state, true
+		m.last.Steady, m.last.Figures.PDV, m.last.Figures.Received = true, r.Figures.PDV, r.Figures.Received
+		return
 	}
 	if r.Sampled {
 		r.Due = m.judge(at, r.Bad)
 	}
-	r.State, r.Level = m.state, m.level
-	m.last = r
-	return r
+	r.State = m.state
+	m.last = *r
+}
+
+// steady tells whether a result is what Result.Steady says, and a good one after a good one, which moves no state.
+func (m *Monitor) steady(r *Result) bool {
+	f, l := &r.Figures, &m.last
+	return m.state == Good && l.State == Good && r.Sampled && l.Sampled && !r.Bad && !l.Bad && r.Level == l.Level && r.Lost == l.Lost && f.Lost|l.Figures.Lost == 0 &&
+		!f.Dead && !l.Figures.Dead && f.Measured == l.Figures.Measured && f.MOS == l.Figures.MOS && f.SSRC == l.Figures.SSRC
 }
 
 // Due tells whether a call is to be notified at this or the next bad sample.

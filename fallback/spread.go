@@ -3,6 +3,7 @@ package fallback
 import (
 	"math"
 	"time"
+	"unsafe"
 )
 
 const (
@@ -41,27 +42,34 @@ type step struct {
 }
 
 // spread has an entry for each received number in the window, oldest turn first, and
-// follows two things through them: the rank that pdv asks for and the packet time. What
-// a usual packet touches comes first.
+// follows two things through them: the rank that pdv asks for and the packet time.
+//
+// Packets only append entries, and link them; what that changes in the counters, take
+// finds out, all at once. The fields before near are all that a packet in sequence needs,
+// those before steps, with a place or two there, all that a sample needs.
 type spread struct {
-	ring    []entry
-	head    uint32 // the oldest entry
-	n       uint32
-	dropped uint32 // numbers in the window that the ring had no room for, all older
+	linked uint8  // entries given the step last since take
+	last   uint8  // index of the last step computed
+	taken  uint16 // entries counted that Stream.packets does not have yet
+	ticks  uint32 // the last step computed, at the clock rate of the stream's format; 0: none
+	ring   []entry
+	zero   int32
+	next   uint16 // place of the next entry, modulo 2^16 as head and counted
+	room   uint16 // packets may append so many before they have to look further, see Stream.tally
+	clock  transitClock
 
-	valid       uint32 // entries that are part of pdv
-	lowest      int32  // bin of them; holds while lowestCount > 0
-	lowestCount uint32
-	ranked      bool   // base, below and near hold
-	last        uint8  // index of the last step computed
-	base        int32  // bin of near[0]
-	below       uint32 // entries lower than base
-	ticks, hz   uint32 // the last step computed
-	zero        int64
 	near        [nearBins]uint16 // entries by bin
-
-	used  uint32 // steps below have had entries
-	steps [maxSteps]step
+	head        uint16           // the oldest entry
+	counted     uint16           // entries from there on have not been counted
+	valid       uint16           // entries that are part of pdv
+	lowestCount uint16
+	below       uint16 // entries lower than base
+	used        uint8  // steps below have had entries
+	ranked      bool   // base, below and near hold
+	lowest      int32  // bin of them; holds while lowestCount > 0
+	base        int32  // bin of near[0]
+	dropped     uint32 // numbers in the window that the ring had no room for, all older
+	steps       [maxSteps]step
 }
 
 func (s *spread) init(size int) {
@@ -69,8 +77,9 @@ func (s *spread) init(size int) {
 	s.clear()
 }
 
+// clear takes off all entries. None of them waits to be counted.
 func (s *spread) clear() {
-	s.head, s.n, s.dropped, s.zero = 0, 0, 0, 0
+	s.head, s.next, s.counted, s.dropped, s.zero = 0, 0, 0, 0, 0
 	s.used, s.ticks, s.last = 1, 0, 0
 	s.forgetRank()
 }
@@ -79,43 +88,75 @@ func (s *spread) forgetRank() {
 	s.valid, s.lowestCount, s.ranked = 0, 0, false
 }
 
-func (s *spread) full() bool { return int(s.n) == len(s.ring) }
+// prefetch fetches the place of an entry.
+//
+//go:norace
+func (s *spread) prefetch(i uint16) {
+	prefetch(unsafe.Add(unsafe.Pointer(unsafe.SliceData(s.ring)), uintptr(int(i)&(len(s.ring)-1))*unsafe.Sizeof(entry(0))), 1)
+}
+
+// len is the number of entries.
+func (s *spread) len() int { return int(s.next - s.head) }
+
+func (s *spread) full() bool { return s.len() == len(s.ring) }
 
 // at is the entry that has so many newer ones.
 func (s *spread) at(newer uint32) *entry {
-	return &s.ring[int(s.head+s.n-1-newer)&(len(s.ring)-1)]
+	return &s.ring[int(s.next-1-uint16(newer))&(len(s.ring)-1)]
 }
 
+// append puts an entry after all others; the ring is not full.
 func (s *spread) append(bin int32) {
-	if s.full() {
-		s.drop()
-	}
-	s.n++
-	*s.at(0) = entry(0).withBin(bin)
-	s.count(bin)
+	s.ring[int(s.next)&(len(s.ring)-1)] = entry(0).withBin(bin)
+	s.next++
 }
 
-// insert puts an entry before so many newer ones, fewer than maxMisorder.
+// take counts the entries that were appended since it was called last.
+func (s *spread) take() {
+	s.taken += s.next - s.counted
+	for ; s.counted != s.next; s.counted++ {
+		s.count(s.ring[int(s.counted)&(len(s.ring)-1)].bin())
+	}
+	if s.linked > 0 {
+		s.steps[s.last].count += uint32(s.linked)
+		s.linked = 0
+	}
+}
+
+// insert puts an entry before so many newer ones, fewer than maxMisorder. None waits to be counted.
 func (s *spread) insert(newer uint32, bin int32) {
 	if s.full() {
 		s.drop()
 	}
-	s.n++
+	s.next++
 	for k := range newer {
 		*s.at(k) = *s.at(k + 1)
 	}
 	*s.at(newer) = entry(0).withBin(bin)
 	s.count(bin)
+	s.counted = s.next
 }
 
-// link notes the timestamp step from an entry, which has none, to its successor.
+// linkUsual gives the newest entry the step that most have; false: that takes link.
+func (s *spread) linkUsual(ticks uint32) bool {
+	if ticks != s.ticks || s.linked == math.MaxUint8 {
+		return false
+	}
+	if s.last > 0 {
+		*s.at(0) |= entry(s.last)
+		s.linked++
+	}
+	return true
+}
+
+// link notes the timestamp step from an entry, which has none, to its successor. None waits to be counted.
 func (s *spread) link(newer, ticks, hz uint32) {
-	if ticks == 0 || newer >= s.n {
+	if ticks == 0 || int(newer) >= s.len() {
 		return
 	}
-	if ticks != s.ticks || hz != s.hz {
+	if ticks != s.ticks {
 		us := (uint64(ticks)*1e6 + uint64(hz)/2) / uint64(hz)
-		s.ticks, s.hz, s.last = ticks, hz, s.stepFor(uint32(min(us, math.MaxUint32)))
+		s.ticks, s.last = ticks, s.stepFor(uint32(min(us, math.MaxUint32)))
 	}
 	if s.last == 0 {
 		return
@@ -145,12 +186,15 @@ func (s *spread) stepFor(us uint32) uint8 {
 	return uint8(free)
 }
 
-// expire takes off the entries of the oldest numbers.
+// expire takes off the entries of the oldest numbers. None waits to be counted.
 func (s *spread) expire(numbers uint32) {
 	gone := min(numbers, s.dropped)
 	s.dropped -= gone
 	for range numbers - gone {
 		s.pop()
+	}
+	if s.head == s.next {
+		s.ticks = 0 // there is no newest one to link
 	}
 }
 
@@ -165,15 +209,14 @@ func (s *spread) pop() {
 	if i := e.step(); i > 0 {
 		s.steps[i].count--
 	}
-	s.head = (s.head + 1) & uint32(len(s.ring)-1)
-	s.n--
+	s.head++
 }
 
 // forget takes all entries out of pdv. They are among the newest, so that the walk
-// visits each entry about once in its life.
+// visits each entry about once in its life. None waits to be counted.
 func (s *spread) forget() {
-	for k := uint32(0); s.valid > 0 && k < s.n; k++ {
-		if e := s.at(k); e.bin() != noTransit {
+	for k := 0; s.valid > 0 && k < s.len(); k++ {
+		if e := s.at(uint32(k)); e.bin() != noTransit {
 			*e = e.withBin(noTransit)
 			s.valid--
 		}
@@ -182,28 +225,32 @@ func (s *spread) forget() {
 	s.forgetRank()
 }
 
-// place makes a bin relative to zero. Where that does not fit an entry, because transits
-// have drifted for an hour, zero moves there; what is another hour away then is no part
-// of pdv any more. Transits step by less than 4 s, so that this is rare.
-func (s *spread) place(bin int64) int32 {
-	if by := bin - s.zero; by > maxBin || by < -maxBin {
-		s.zero = bin
-		s.forgetRank()
-		for k := range s.n {
-			e := s.at(k)
-			old := e.bin()
-			if old == noTransit {
-				continue
-			}
-			if now := int64(old) - by; now < -maxBin || now > maxBin {
-				*e = e.withBin(noTransit)
-			} else {
-				*e = e.withBin(int32(now))
-				s.valid++
-			}
+// place makes a bin relative to zero; false: it does not fit an entry.
+func (s *spread) place(bin int64) (int32, bool) {
+	bin -= int64(s.zero)
+	return int32(bin), bin <= maxBin && bin >= -maxBin
+}
+
+// rebase moves zero to a bin that does not fit an entry, because transits have drifted
+// for an hour; what is another hour away then is no part of pdv any more. Transits step
+// by less than 4 s, so that this is rare. None waits to be counted.
+func (s *spread) rebase(bin int64) {
+	by := bin - int64(s.zero)
+	s.zero = int32(bin)
+	s.forgetRank()
+	for k := range s.len() {
+		e := s.at(uint32(k))
+		old := e.bin()
+		if old == noTransit {
+			continue
+		}
+		if now := int64(old) - by; now < -maxBin || now > maxBin {
+			*e = e.withBin(noTransit)
+		} else {
+			*e = e.withBin(int32(now))
+			s.valid++
 		}
 	}
-	return int32(bin - s.zero)
 }
 
 func (s *spread) count(bin int32) {
@@ -247,7 +294,7 @@ func (s *spread) pdv() time.Duration {
 	if s.lowestCount == 0 {
 		s.findLowest()
 	}
-	place := (19*s.valid + 19) / 20
+	place := (19*uint32(s.valid) + 19) / 20
 	bin, ok := s.rank(place)
 	if !ok {
 		s.centre(s.selectBin(place))
@@ -258,10 +305,10 @@ func (s *spread) pdv() time.Duration {
 
 // rank finds the entry at a place (from 1) among those that are counted by bin.
 func (s *spread) rank(place uint32) (bin int32, ok bool) {
-	if !s.ranked || s.below >= place {
+	if !s.ranked || uint32(s.below) >= place {
 		return 0, false
 	}
-	sum := s.below
+	sum := uint32(s.below)
 	for i, n := range s.near {
 		if sum += uint32(n); sum >= place {
 			return s.base + int32(i), true
@@ -272,15 +319,16 @@ func (s *spread) rank(place uint32) (bin int32, ok bool) {
 
 // parts are the entries in one piece or two.
 func (s *spread) parts() [2][]entry {
-	end := int(s.head + s.n)
+	from := int(s.head) & (len(s.ring) - 1)
+	end := from + s.len()
 	if end <= len(s.ring) {
-		return [2][]entry{s.ring[s.head:end]}
+		return [2][]entry{s.ring[from:end]}
 	}
-	return [2][]entry{s.ring[s.head:], s.ring[:end-len(s.ring)]}
+	return [2][]entry{s.ring[from:], s.ring[:end-len(s.ring)]}
 }
 
 func (s *spread) findLowest() {
-	low, count := int32(math.MaxInt32), uint32(0)
+	low, count := int32(math.MaxInt32), uint16(0)
 	for _, part := range s.parts() {
 		for _, e := range part {
 			switch bin := e.bin(); {
@@ -364,15 +412,16 @@ func (s *spread) packetTime() time.Duration {
 
 // nearlyFull tells that the ring should grow before the next sample.
 func (s *spread) nearlyFull() bool {
-	return int(s.n+s.n/8) >= len(s.ring) && len(s.ring) < maxRing
+	n := s.len()
+	return n+n/8 >= len(s.ring) && len(s.ring) < maxRing
 }
 
-// grow doubles the ring.
+// grow doubles the ring. No entry waits to be counted.
 func (s *spread) grow() {
 	bigger := make([]entry, 2*len(s.ring))
 	n := 0
 	for _, part := range s.parts() {
 		n += copy(bigger[n:], part)
 	}
-	s.ring, s.head = bigger, 0
+	s.ring, s.head, s.next, s.counted = bigger, 0, uint16(n), uint16(n)
 }

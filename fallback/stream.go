@@ -1,6 +1,7 @@
 package fallback
 
 import (
+	"math"
 	"math/bits"
 	"sync"
 	"time"
@@ -51,44 +52,62 @@ const noType = 0xff
 // maxMisorder, and as many as the bits of Stream.got.
 const recentSlots = 128
 
+// never is no instant.
+const never = time.Duration(-1)
+
 // Stream follows one audio stream that arrives from the Internet. Safe for concurrent
 // use; see the package's thread rules. Make it with NewStream.
 //
-// The fields stand in the order in which packets need them: those of a packet in sequence
-// lie in six cache lines and one of the ring.
+// The fields stand in the order in which packets and samples need them: those of a packet
+// in sequence lie in two cache lines and one of the ring, those of a sample of a stream
+// without loss in three more, one of the window's and another of the ring. The allocator's
+// header makes the 56 bytes of the first ones a line of 64.
 type Stream struct {
-	mu sync.Mutex // guards everything that follows
-
-	now       time.Duration // latest instant seen
-	lastAlive time.Duration // last packet, or the end of the last hold
-	ssrc      uint32
-	highest   uint32    // extended sequence number, modulo 2^32
-	got       [2]uint64 // bit i: highest - i has come, or lies before the window
-	format    format    // of the last packet
-	codec     codec
-	heard     bool // a packet has come, ever
-	quiet     bool // the last packet announced silence
-	held      bool
-	begun     bool  // the window has its first packet
-	oddBefore bool  // the last packet was odd
-	highPT    uint8 // what came with the highest number
-
-	clock   transitClock
-	highTS  uint32 // what came with the highest number
-	first   uint32 // of the window
-	packets uint64 // Totals.Packets
-	gaps    gapQueue
-	spread  spread
-	win     window
-
-	totals  Totals // but packets
 	formats []format
+	holes   *holes // nil until a number is missing
 	ptime   time.Duration
+	first   uint32 // of the window
 	oddSSRC uint32
 	oddSeq  uint16
+	_       [3]uint16
 
-	holes *holes // nil until a number is missing
+	mu        sync.Mutex    // guards all fields
+	now       time.Duration // latest instant seen
+	until     time.Duration // end of its step
+	ssrc      uint32
+	highest   uint32 // extended sequence number, modulo 2^32
+	highTS    uint32 // what came with the highest number
+	format    format // of the last packet
+	highPT    uint8  // what came with the highest number
+	codec     codec
+	hold      hold
+	quiet     bool // the last packet announced silence
+	begun     bool // the window has its first packet
+	oddBefore bool // the last packet was odd
+	alive     bool // the latest instant is that of the last packet
+	holed     bool // a hole waits, or a bit of got is 0
+	young     young
+	spread    spread
+
+	lastAlive time.Duration // while alive is false: last packet, or the end of the last hold; never: no packet has come, ever
+	lost      uint64        // Totals.Lost
+	win       window
+
+	got     [2]uint64 // bit i: highest - i has come, or lies before the window
+	gaps    gapQueue
+	packets uint64 // Totals.Packets, but for those that wait to be counted and those of spread.taken
+	totals  Totals // but packets and lost
 }
+
+// hold of a stream, and what its monitor knows of it.
+type hold uint8
+
+const (
+	flowing hold = iota
+	lifted       // flowing again, and the monitor does not know that it was held
+	held
+	heldKnown
+)
 
 // holes is what only a stream needs in which numbers are missing, for a while or for good: as much memory as all the rest but the ring.
 type holes struct {
@@ -104,7 +123,7 @@ type holes struct {
 // the far side may send, thus those of the description that the near side gave; ptime is
 // a=ptime, 0 where there is none.
 func NewStream(formats []Format, ptime time.Duration) *Stream {
-	s := &Stream{}
+	s := &Stream{lastAlive: never}
 	s.spread.init(ringFor(ptime))
 	s.SetFormats(formats, ptime)
 	return s
@@ -121,21 +140,35 @@ func (s *Stream) SetFormats(formats []Format, ptime time.Duration) {
 
 // SetHold says at each answer whether the descriptions in force let the far side send
 // (see OnHold). Saying again what already holds changes nothing.
-func (s *Stream) SetHold(at time.Duration, held bool) {
+func (s *Stream) SetHold(at time.Duration, on bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.now = max(s.now, at)
-	if s.held == held {
-		return
-	}
-	s.held = held
-	if held {
+	s.pass(at)
+	switch {
+	case on && s.hold < held:
+		s.hold = held
 		s.totals.Holds++
-		return
+	case !on && s.hold >= held:
+		if s.hold == held {
+			s.hold = lifted
+		} else {
+			s.hold = flowing
+		}
+		if s.lastAlive != never {
+			s.lastAlive = s.now
+		}
+		s.begun, s.oddBefore = false, false
+		s.tally()
+		s.clear()
 	}
-	s.lastAlive = s.now
-	s.begun, s.oddBefore = false, false
-	s.spread.clear()
+}
+
+// pass brings the stream to an instant without packet.
+func (s *Stream) pass(at time.Duration) {
+	if s.alive {
+		s.lastAlive, s.alive = s.now, false
+	}
+	s.now = max(s.now, at)
 }
 
 // Packet counts one packet. It allocates nothing, but for the first hole of a stream.
@@ -151,21 +184,38 @@ func (s *Stream) Packet(p Packet) {
 //go:norace
 func (s *Stream) Prefetch(step int) {
 	if step == 0 {
-		prefetch(unsafe.Pointer(s), (unsafe.Offsetof(s.spread)+unsafe.Offsetof(s.spread.steps))/64+1)
-		prefetch(unsafe.Pointer(&s.win), 1)
+		prefetch(unsafe.Pointer(&s.mu), (unsafe.Offsetof(s.spread)+unsafe.Offsetof(s.spread.near)-unsafe.Offsetof(s.mu))/64)
 		return
 	}
-	r := &s.spread
-	prefetch(unsafe.Add(unsafe.Pointer(unsafe.SliceData(r.ring)), uintptr((r.head+r.n)&uint32(len(r.ring)-1))*unsafe.Sizeof(entry(0))), 1)
+	s.spread.prefetch(s.spread.next)
 }
 
-// PrefetchSample fetches what a sample needs.
-func (s *Stream) PrefetchSample() { prefetch(unsafe.Pointer(s), unsafe.Sizeof(*s)/64) }
+// Prefetch fetches cache lines from p on, at least one, and waits for none. p may point anywhere.
+func Prefetch(p unsafe.Pointer, lines uintptr) { prefetch(p, lines) }
+
+// prefetchSample fetches what a sample of a stream without loss needs: the stream in step 0, places in the ring and the window in step 1.
+//
+//go:norace
+func (s *Stream) prefetchSample(step int) {
+	if step == 0 {
+		prefetch(unsafe.Pointer(&s.mu), (unsafe.Offsetof(s.spread)+unsafe.Offsetof(s.spread.steps)-unsafe.Offsetof(s.mu))/64+1)
+		prefetch(unsafe.Pointer(&s.lastAlive), 1)
+		return
+	}
+	if s.spread.len() > 0 {
+		s.spread.prefetch(s.spread.counted)
+		s.spread.prefetch(s.spread.head)
+	}
+	if s.begun {
+		prefetch(unsafe.Pointer(&s.win.cells[slotOf(s.win.current)]), 1)
+		prefetch(unsafe.Pointer(&s.win.cells[slotOf(s.win.tail)]), 1)
+	}
+}
 
 func (s *Stream) packet(p *Packet) {
-	if s.held {
+	if s.hold >= held {
 		s.totals.Held++
-		s.alive(p)
+		s.lives(p)
 		return
 	}
 	if !s.begun {
@@ -181,8 +231,7 @@ func (s *Stream) packet(p *Packet) {
 		return
 	}
 	s.oddBefore = false
-	s.alive(p)
-	s.packets++
+	s.lives(p)
 	s.advance()
 	switch {
 	case ahead == 1:
@@ -190,6 +239,7 @@ func (s *Stream) packet(p *Packet) {
 	case ahead > 1:
 		s.jump(p, uint32(ahead))
 	default:
+		s.packets++
 		s.behind(p, uint32(-ahead))
 	}
 }
@@ -206,17 +256,24 @@ func (s *Stream) odd(p *Packet) bool {
 	return confirmed
 }
 
-// alive notes that the far side is there, and what it sends.
-func (s *Stream) alive(p *Packet) {
-	s.now = max(s.now, p.At)
-	s.lastAlive, s.heard = s.now, true
+// lives notes that the far side is there, and what it sends.
+func (s *Stream) lives(p *Packet) {
+	s.now, s.alive = max(s.now, p.At), true
 	if p.PayloadType != s.format.pt {
-		s.format = s.find(p.PayloadType)
-	}
-	if s.format.codec.audio() {
-		s.codec = s.format.codec
+		s.change(s.find(p.PayloadType))
 	}
 	s.quiet = s.format.silent(p.PayloadLength)
+}
+
+// change takes the format of a packet that differs from the one before.
+func (s *Stream) change(f format) {
+	if f.hz != s.format.hz {
+		s.spread.ticks = 0 // the same ticks are another time now
+	}
+	s.format = f
+	if f.codec.audio() {
+		s.codec = f.codec
+	}
 }
 
 func (s *Stream) find(pt uint8) format {
@@ -230,41 +287,109 @@ func (s *Stream) find(pt uint8) format {
 
 // begin starts the window with its first packet.
 func (s *Stream) begin(p *Packet) {
-	s.alive(p)
-	s.packets++
+	s.lives(p)
+	s.tally()
 	s.begun, s.oddBefore = true, false
 	s.ssrc, s.first, s.highest = p.SSRC, uint32(p.Seq), uint32(p.Seq)
-	s.got = [2]uint64{^uint64(0), ^uint64(0)}
-	s.win.clear(s.now)
-	s.spread.clear()
-	s.clock = transitClock{}
+	s.got, s.holed = allGot, false
+	s.clear()
+	s.spread.clock = transitClock{}
 	s.gaps.n, s.gaps.runs.next = 0, s.highest
 	s.add(p)
+}
+
+// allGot has all bits of Stream.got.
+var allGot = [2]uint64{^uint64(0), ^uint64(0)}
+
+// clear empties the window at the latest instant. Nothing waits to be counted.
+func (s *Stream) clear() {
+	s.win.clear(s.now)
+	s.until = time.Duration(s.win.current+1) * stepLength
+	s.spread.clear()
+	s.makeRoom()
+}
+
+// tally counts what packets have only noted since it was called last.
+func (s *Stream) tally() {
+	s.spread.take()
+	if s.spread.taken > math.MaxInt16 {
+		s.packets, s.spread.taken = s.packets+uint64(s.spread.taken), 0
+	}
+	s.win.take(&s.young)
+	if s.win.current+youngSteps-s.win.tail > roomSteps {
+		s.win.expire(&s.spread)
+	}
+	s.makeRoom()
+}
+
+// came is the number of packets that count.
+func (s *Stream) came() uint64 {
+	s.tally()
+	return s.packets + uint64(s.spread.taken)
+}
+
+// makeRoom tells packets how many entries they may append.
+func (s *Stream) makeRoom() {
+	s.spread.room = uint16(len(s.spread.ring) - s.spread.len())
+	if s.win.crowded() {
+		s.spread.room = 0
+	}
 }
 
 // advance brings the window to the latest instant: holes that waited long enough become
 // losses. What has left the window is taken off by the next sample, see window.expire.
 func (s *Stream) advance() {
-	for s.gaps.n > 0 && s.now-s.gaps.oldest().turn > lateAfter {
-		s.settle()
+	if s.holed {
+		for s.gaps.n > 0 && s.now-s.gaps.oldest().turn > lateAfter {
+			s.settle()
+		}
 	}
-	if s.now > s.win.until {
-		s.win.move(s.now, &s.spread)
+	if s.now > s.until {
+		s.move()
 	}
+}
+
+// move goes on to the step of the latest instant, which lies behind the current one's end.
+func (s *Stream) move() {
+	steps := (s.now-1-s.until)/stepLength + 1
+	if steps >= time.Duration(windowSteps) {
+		s.tally()
+		s.clear()
+		return
+	}
+	if time.Duration(s.young.step)+steps >= youngSteps {
+		s.tally()
+		s.win.current += int64(steps)
+		s.tally()
+	} else {
+		s.young.step += uint8(steps)
+	}
+	s.until += steps * stepLength
 }
 
 // next takes the number after the highest: the usual packet.
 func (s *Stream) next(p *Packet) {
+	if s.holed {
+		s.shift()
+	}
+	if s.highPT == p.PayloadType {
+		if by := ticks(p.Timestamp, s.highTS); by > 0 && !s.spread.linkUsual(by) {
+			s.tally()
+			s.spread.link(0, by, s.format.hz)
+		}
+	}
+	s.highest++
+	s.add(p)
+}
+
+// shift makes got that of the next number, which has come.
+func (s *Stream) shift() {
 	if s.gaps.n > 0 {
 		s.gaps.retire(s.highest, s.highest+1, &s.got)
 	}
-	if s.highPT == p.PayloadType {
-		s.spread.link(0, ticks(p.Timestamp, s.highTS), s.format.hz)
-	}
-	s.highest++
 	s.got[1] = s.got[1]<<1 | s.got[0]>>63
 	s.got[0] = s.got[0]<<1 | 1
-	s.add(p)
+	s.holed = s.gaps.n > 0 || s.got != allGot
 }
 
 // jump takes a number that leaves a hole before it.
@@ -280,6 +405,7 @@ func (s *Stream) jump(p *Packet, ahead uint32) {
 		s.settle()
 	}
 	s.gaps.push(s.now, s.highest+1, s.highest+ahead)
+	s.holed = true
 	s.remember(s.highest, s.highTS, s.highPT)
 	s.highest += ahead
 	s.remember(s.highest, p.Timestamp, p.PayloadType)
@@ -305,12 +431,25 @@ func (s *Stream) remember(n, ts uint32, pt uint8) {
 func (s *Stream) add(p *Packet) {
 	s.highTS, s.highPT = p.Timestamp, p.PayloadType
 	bin := s.transit(p)
+	if n := &s.young.received[s.young.step]; s.spread.room > 0 && *n < math.MaxUint8 {
+		*n++
+		s.spread.append(bin)
+		s.spread.room--
+		return
+	}
+	s.tally()
 	if s.spread.full() { // no sample has come for long
 		s.win.expire(&s.spread)
 	}
-	if s.win.receive(s.win.current) {
-		s.spread.append(bin)
+	if !s.win.receive(s.win.current) {
+		s.packets++
+		return
 	}
+	if s.spread.full() {
+		s.spread.drop()
+	}
+	s.spread.append(bin)
+	s.makeRoom()
 }
 
 // behind takes a number below the highest: a duplicate, one too late, or one that
@@ -338,9 +477,11 @@ func (s *Stream) behind(p *Packet, back uint32) {
 	s.got[back>>6] |= 1 << (back & 63)
 	s.remember(n, p.Timestamp, p.PayloadType)
 	bin := s.transit(p)
+	s.tally()
 	if s.win.receive(stepOf(turn)) {
 		s.spread.insert(newer, bin)
 		s.neighbours(newer, back)
+		s.makeRoom()
 	}
 }
 
@@ -360,7 +501,7 @@ func (s *Stream) neighbours(newer, back uint32) {
 // settle counts the oldest hole: what has not filled it is lost.
 func (s *Stream) settle() {
 	turn, lost, longest := s.gaps.pop(s.highest, &s.got)
-	s.totals.Lost += uint64(lost)
+	s.lost += uint64(lost)
 	s.win.lose(stepOf(turn), lost, longest)
 }
 
@@ -369,12 +510,19 @@ func (s *Stream) transit(p *Packet) int32 {
 	if s.format.codec == codecEvent {
 		return noTransit
 	}
-	bin, afresh := s.clock.transit(s.now, p.Timestamp, s.format.hz)
+	bin, afresh := s.spread.clock.transit(s.now, p.Timestamp, s.format.hz)
 	if afresh {
+		s.tally()
 		s.spread.forget()
 		s.totals.PDVResets++
 	}
-	return s.spread.place(bin)
+	near, ok := s.spread.place(bin)
+	if !ok {
+		s.tally()
+		s.spread.rebase(bin)
+		return 0
+	}
+	return near
 }
 
 // ticks is an advance of timestamps; backwards is none.

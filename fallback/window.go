@@ -12,7 +12,8 @@ const (
 	windowSteps    = int64(windowLength / stepLength)
 	stepsPerSecond = windowSteps / windowSeconds
 	windowSeconds  = 8
-	roomSteps      = 192 // steps past the window's wait there for the next sample, which takes them off all at once
+	youngSteps     = 3               // enough for the interval between two samples that is usual
+	roomSteps      = windowSteps + 8 // steps past the window's wait there for the next sample, which takes them off all at once
 )
 
 // stepOf gives the step of an instant. A step holds its end and not its beginning, so
@@ -22,19 +23,23 @@ func stepOf(at time.Duration) int64 { return int64((at - 1) / stepLength) }
 // slotOf gives the place of a step.
 func slotOf(step int64) int64 { return step % roomSteps }
 
-// window counts numbers by the step of their turn. What a packet without loss touches
-// comes first.
-type window struct {
-	until    time.Duration // end of the current step
-	current  int64         // step of the latest instant
-	tail     int64         // oldest step that has not been taken off; current - tail < roomSteps
-	received uint32        // in the steps from tail on
-	lost     uint32
-	fresh    uint16 // received with their turn in the current step, whose cell is 0 until it ends
+// young counts the numbers that packets brought with their turn since the window took them last. It is all that a packet in sequence needs of
+// the window, and lies beside the rest of what it needs.
+type young struct {
+	step     uint8             // of the latest instant, after window.current
+	received [youngSteps]uint8 // by step
+}
 
-	lossy  [roomSteps / 64]uint64 // the slots whose losses hold
-	cells  [roomSteps]uint16      // received
-	losses *[roomSteps]losses     // nil until the first is pushed to a Stream's gaps
+// window counts numbers by the step of their turn. What a sample without losses needs of it comes first.
+type window struct {
+	current  int64  // step of the latest instant when young was taken last
+	tail     int64  // oldest step that has not been taken off; current + youngSteps - tail <= roomSteps
+	received uint32 // in the steps from tail on
+	lost     uint32
+
+	cells  [roomSteps]uint16             // received
+	lossy  [(roomSteps + 63) / 64]uint64 // the slots whose losses hold
+	losses *[roomSteps]losses            // nil until the first is pushed to a Stream's gaps
 }
 
 // losses of a step. They stop at the highest number, which only many holes of thousands within 50 ms reach.
@@ -46,20 +51,33 @@ type losses struct {
 // clear makes the window one without numbers at an instant.
 func (w *window) clear(at time.Duration) {
 	w.current = stepOf(at)
-	w.until = time.Duration(w.current+1) * stepLength
 	w.tail = w.current
-	w.received, w.lost, w.fresh = 0, 0, 0
+	w.received, w.lost = 0, 0
 	w.lossy = [len(w.lossy)]uint64{}
 	w.cells = [roomSteps]uint16{}
+}
+
+// take adds what packets brought, and goes on to their latest step.
+func (w *window) take(y *young) {
+	i := slotOf(w.current)
+	for k, n := range y.received[:y.step+1] {
+		if n > 0 {
+			w.cells[i] += uint16(n)
+			w.received += uint32(n)
+			y.received[k] = 0
+		}
+		if i++; i == roomSteps {
+			i = 0
+		}
+	}
+	w.current += int64(y.step)
+	y.step = 0
 }
 
 // receive counts a number with its turn in the current step or one of the 200 ms before.
 // A step that has more than a million packets a second bring takes no more.
 func (w *window) receive(step int64) bool {
-	cell := &w.fresh
-	if step != w.current {
-		cell = &w.cells[slotOf(step)]
-	}
+	cell := &w.cells[slotOf(step)]
 	if *cell == math.MaxUint16 {
 		return false
 	}
@@ -68,7 +86,13 @@ func (w *window) receive(step int64) bool {
 	return true
 }
 
+// crowded tells that the current step might not have room for what a young one counts.
+func (w *window) crowded() bool { return w.cells[slotOf(w.current)] > math.MaxUint16-math.MaxUint8 }
+
 func (w *window) lose(step int64, lost, longest uint32) {
+	if lost == 0 {
+		return
+	}
 	i := slotOf(step)
 	l, bit := &w.losses[i], uint64(1)<<(i%64)
 	if w.lossy[i/64]&bit == 0 {
@@ -81,40 +105,29 @@ func (w *window) lose(step int64, lost, longest uint32) {
 	w.lost += lost
 }
 
-// move goes on to the step of an instant behind the current one's end.
-func (w *window) move(at time.Duration, s *spread) {
-	to := stepOf(at)
-	if to-w.current >= windowSteps {
-		w.clear(at)
-		s.clear()
-		return
-	}
-	w.cells[slotOf(w.current)] += w.fresh
-	w.fresh = 0
-	w.current, w.until = to, time.Duration(to+1)*stepLength
-	if to-w.tail >= roomSteps {
-		w.expire(s)
-	}
-}
-
-// expire takes off what has left the window, with its entries of the spread.
+// expire takes off what has left the window, with its entries of the spread, none of which waits to be counted.
 func (w *window) expire(s *spread) {
+	gone := uint32(0)
 	for ; w.tail <= w.current-windowSteps; w.tail++ {
 		i := slotOf(w.tail)
-		if n := uint32(w.cells[i]); n > 0 {
-			w.cells[i] = 0
-			w.received -= n
-			s.expire(n)
+		gone += uint32(w.cells[i])
+		w.cells[i] = 0
+		if w.lost == 0 {
+			continue
 		}
 		if bit := uint64(1) << (i % 64); w.lossy[i/64]&bit != 0 {
 			w.lossy[i/64] &^= bit
 			w.lost -= uint32(w.losses[i].lost)
 		}
 	}
+	if gone > 0 {
+		w.received -= gone
+		s.expire(gone)
+	}
 }
 
 // judge goes through the steps with losses, for what only a window with losses has: the
-// seconds with 5 % lost or more, and the longest run. Nothing waits to be taken off.
+// seconds with 5 % lost or more, and the longest run. Nothing waits to be taken on or off.
 func (w *window) judge() (events int, longest uint16) {
 	var lost [windowSeconds]uint32
 	now := slotOf(w.current)
@@ -140,9 +153,6 @@ func (w *window) judge() (events int, longest uint16) {
 // more tells whether the window's second k has received more numbers than some.
 func (w *window) more(k int64, than uint32) bool {
 	received := uint32(0)
-	if k == 0 {
-		received = uint32(w.fresh)
-	}
 	i := slotOf(w.current - k*stepsPerSecond + roomSteps)
 	for range stepsPerSecond {
 		if received += uint32(w.cells[i]); received > than {

@@ -82,7 +82,7 @@ func (q *quality) notify(c *callQuality, r fallback.Result) {
 		q.mu.Unlock()
 		return
 	}
-	c.callID = referCallID(id)
+	c.callID, c.told = referCallID(id), true
 	c.notifier.Sent(mediaterm.Instant(time.Now()))
 	q.asked[c.callID] = c
 	q.stats.Sent++

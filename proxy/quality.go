@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"imeproxy/fallback"
 	"imeproxy/mediaterm"
@@ -56,43 +57,56 @@ type fileStamp struct {
 	at   time.Time
 }
 
-// callQuality is what is watched of one call.
+// callQuality is what is watched of one call. A sample of a call without loss needs the first 64 bytes, and as many twice from monitor on, which
+// are three cache lines since the whole takes 512.
 type callQuality struct {
+	// Guarded by quality.mu.
+	queued bool  // in quality.turns
+	again  bool  // for another REFER than the first
+	told   bool  // a REFER has gone out
+	place  int32 // in its lane; -1: not watched any more
+	seen   qualitySeen
+
 	q         *quality
 	call      *call
-	lane      int
-	place     int    // in its lane, guarded by quality.mu; -1: not watched any more
 	direction string // "inbound" or "outbound": who called
-	monitor   *fallback.Monitor
+	monitor   fallback.Monitor
 
 	// Guarded by quality.mu.
 	notifier fallback.Notifier
 	callID   string // of the REFER that waits for its answer
-	queued   bool   // in quality.turns
-	again    bool   // for another REFER than the first
-	seen     qualitySeen
 	reported []reported
 	reportAt time.Duration // the next report to the far end; 0: none was planned
+	lane     int
+	_        [6]uint64
 }
 
 // qualitySeen is what the samples of a call have shown so far, for the show commands and the call record. Guarded by quality.mu.
 type qualitySeen struct {
-	samples, bad   uint64
-	begun, last    time.Duration
-	interval       time.Duration // longest between two samples
-	loss           float64       // highest, percent
-	burst, pdv     time.Duration // highest
-	pdvLow, pdvSum time.Duration
-	measured       uint64
-	mos            float64 // lowest
-	events         int     // most in 8 s
-	totalEvents    uint64
-	eventsAt       time.Duration // when those of the last 8 s were added
-	lost           uint64        // when it was looked at last
-	concealed      uint64        // seconds in which packets were found lost
-	concealedAt    int64
-	decided        bool
+	// These are all that a steady sample changes, see fallback.Result.
+	samples     uint64
+	last        time.Duration
+	interval    time.Duration // longest between two samples
+	pdv, pdvLow time.Duration // highest and lowest
+	pdvSum      time.Duration
+	eventsAt    time.Duration // when the events of the last 8 s were added
+
+	unmeasured  uint64 // samples
+	bad         uint64
+	begun       time.Duration
+	loss        float64       // highest, percent
+	burst       time.Duration // highest
+	mos         float64       // lowest
+	events      int           // most in 8 s
+	totalEvents uint64
+	lost        uint64 // when it was looked at last
+	concealed   uint64 // seconds in which packets were found lost
+	concealedAt int64
+	decided     bool
 }
+
+// measured is the number of samples that found something to judge.
+func (s *qualitySeen) measured() uint64 { return s.samples - s.unmeasured }
 
 // add takes one sample, and tells whether it is the end of another 8 s, which no earlier one counted.
 func (s *qualitySeen) add(at time.Duration, r *fallback.Result) (whole bool) {
@@ -101,29 +115,40 @@ func (s *qualitySeen) add(at time.Duration, r *fallback.Result) (whole bool) {
 	} else {
 		s.interval = max(s.interval, at-s.last)
 	}
+	if !r.Steady {
+		s.compare(at, r)
+	}
 	s.samples, s.last = s.samples+1, at
-	if second := int64(at / time.Second); r.Lost > s.lost && second != s.concealedAt {
-		s.concealed, s.concealedAt = s.concealed+1, second
-	}
-	s.lost = r.Lost
 	f := &r.Figures
-	if r.Bad {
-		s.bad++
-	}
 	if !r.Sampled || !f.Measured {
+		s.unmeasured++
 		return false
 	}
-	if s.measured == 0 {
-		s.pdvLow, s.mos = f.PDV, f.MOS
-	}
-	s.measured++
-	s.loss, s.burst, s.pdv, s.events = max(s.loss, f.Loss()), max(s.burst, f.Burst), max(s.pdv, f.PDV), max(s.events, f.Events)
-	s.pdvLow, s.mos, s.pdvSum = min(s.pdvLow, f.PDV), min(s.mos, f.MOS), s.pdvSum+f.PDV
+	s.pdv, s.pdvLow, s.pdvSum = max(s.pdv, f.PDV), min(s.pdvLow, f.PDV), s.pdvSum+f.PDV
 	if at-s.eventsAt >= 8*time.Second {
 		s.totalEvents, s.eventsAt = s.totalEvents+uint64(f.Events), at
 		return true
 	}
 	return false
+}
+
+// compare takes what a sample may show that is not like the one before.
+func (s *qualitySeen) compare(at time.Duration, r *fallback.Result) {
+	if second := int64(at / time.Second); r.Lost > s.lost && second != s.concealedAt {
+		s.concealed, s.concealedAt = s.concealed+1, second
+	}
+	s.lost = r.Lost
+	if r.Bad {
+		s.bad++
+	}
+	f := &r.Figures
+	if !r.Sampled || !f.Measured {
+		return
+	}
+	if s.measured() == 0 {
+		s.pdvLow, s.mos = f.PDV, f.MOS
+	}
+	s.loss, s.burst, s.events, s.mos = max(s.loss, f.Loss()), max(s.burst, f.Burst), max(s.events, f.Events), min(s.mos, f.MOS)
 }
 
 func newQuality(a *Appliance) *quality {
@@ -208,26 +233,40 @@ type due struct {
 	r fallback.Result
 }
 
-// ahead is how many samples before its own a call's memory is fetched.
-const ahead = 3
+// ahead is how many samples before its own a call's memory begins to be fetched: a call that is not in the cache takes as long to come as several
+// take to be sampled. What it refers to follows a third of that later, and what this refers to another third.
+const ahead = 9
+
+// prefetch fetches what the samples of the calls behind some place of a list need.
+func prefetch(list []*callQuality, i int) {
+	if i := i + ahead; i < len(list) {
+		// Anything but arithmetic would wait for the call to be there.
+		p := unsafe.Pointer(list[i])
+		fallback.Prefetch(p, 1)
+		fallback.Prefetch(unsafe.Add(p, unsafe.Offsetof(callQuality{}.monitor)), fallback.MonitorLines)
+	}
+	if i := i + ahead*2/3; i >= 0 && i < len(list) {
+		list[i].monitor.PrefetchSample(0)
+	}
+	if i := i + ahead/3; i >= 0 && i < len(list) {
+		list[i].monitor.PrefetchSample(1)
+	}
+}
 
 // sample takes one sample of each call of a lane, and returns the calls of any lane whose turn it is to be told.
 func (q *quality) sample(lane int, at time.Duration, rate int) []due {
 	table := q.table.Load()
+	var r fallback.Result
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	list := q.lanes[lane]
-	for i, c := range list {
-		// Thousands of calls are not in the cache: what the next ones need is fetched meanwhile.
-		if i+2*ahead < len(list) {
-			list[i+2*ahead].monitor.PrefetchSample()
+	for i := -ahead; i < len(list); i++ {
+		prefetch(list, i)
+		if i < 0 {
+			continue
 		}
-		if i+ahead < len(list) {
-			for _, r := range list[i+ahead].reported {
-				r.quality.PrefetchSample()
-			}
-		}
-		r := c.monitor.Sample(at, table)
+		c := list[i]
+		c.monitor.SampleTo(&r, at, table)
 		if c.seen.add(at, &r) && q.a.metrics != nil {
 			f := &r.Figures
 			q.a.metrics.Window(c.direction, observe.Window{LossRatio: f.Loss() / 100, Burst: f.Burst.Seconds(), PDV: f.PDV.Seconds(), MOS: f.MOS})
@@ -235,17 +274,24 @@ func (q *quality) sample(lane int, at time.Duration, rate int) []due {
 		if r.Bad && q.a.trace.Wants(trace.Fallback) {
 			q.a.trace.Event(trace.Fallback, c.call.d.ID, c.call.domain, "bad sample at level %s: %s", r.Level, r.Figures.Quality(r.Level))
 		}
-		if outcome, expired := c.notifier.Expired(at); expired {
-			q.stats.Unanswered++
-			q.settle(c, outcome)
+		if c.told {
+			q.remind(c, at, r.Bad)
 		}
-		c.again = c.again || c.notifier.Due(at, r.Bad)
 		if (r.Due || c.again) && !c.queued {
 			c.queued = true
 			q.turns = append(q.turns, c)
 		}
 	}
 	return q.turn(at, rate)
+}
+
+// remind sees whether a call that was told is to be told again. The caller holds mu.
+func (q *quality) remind(c *callQuality, at time.Duration, bad bool) {
+	if outcome, expired := c.notifier.Expired(at); expired {
+		q.stats.Unanswered++
+		q.settle(c, outcome)
+	}
+	c.again = c.again || c.notifier.Due(at, bad)
 }
 
 // watch begins to judge a call. The call is locked, or nobody else knows it yet.
@@ -255,10 +301,11 @@ func (q *quality) watch(c *call) *callQuality {
 	if p.UCIME != nil {
 		hold = p.UCIME.HoldDownTimer
 	}
-	w := &callQuality{q: q, call: c, direction: c.rec.Direction, monitor: fallback.NewMonitor(fallback.DefaultLevel, hold), notifier: fallback.Notifier{HoldDown: hold}}
+	w := &callQuality{q: q, call: c, direction: c.rec.Direction, notifier: fallback.Notifier{HoldDown: hold}}
+	w.monitor.Begin(fallback.DefaultLevel, hold)
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	w.lane, w.place = q.next, len(q.lanes[q.next])
+	w.lane, w.place = q.next, int32(len(q.lanes[q.next]))
 	q.next = (q.next + 1) % lanes
 	q.lanes[w.lane] = append(q.lanes[w.lane], w)
 	return w
@@ -413,8 +460,8 @@ func (m *media) block(l *mediaLine) *observe.Monitor {
 		TotalSeconds: uint64((s.last - s.begun) / time.Second), ConcealedSeconds: s.concealed, SeverelyConcealed: s.totalEvents,
 		MaxCallIntervalMS: int(s.interval / time.Millisecond), SequenceResets: t.Resets,
 	}
-	if s.measured > 0 {
-		out.AvgPDVUsec = (s.pdvSum / time.Duration(s.measured)).Microseconds()
+	if n := s.measured(); n > 0 {
+		out.AvgPDVUsec = (s.pdvSum / time.Duration(n)).Microseconds()
 	}
 	if n, err := strconv.Atoi(l.pt); err == nil {
 		out.PayloadType = n
@@ -426,7 +473,7 @@ func (m *media) block(l *mediaLine) *observe.Monitor {
 // qualityRecord is what the call record says of an audio line; nil when nothing was measured. The call is locked.
 func (m *media) qualityRecord(l *mediaLine) *observe.QualityRecord {
 	s, ok := m.seen(l)
-	if !ok || s.measured == 0 {
+	if !ok || s.measured() == 0 {
 		return nil
 	}
 	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

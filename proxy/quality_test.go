@@ -3,6 +3,7 @@ package proxy
 import (
 	"testing"
 	"time"
+	"unsafe"
 
 	"imeproxy/fallback"
 	"imeproxy/mediaterm"
@@ -170,6 +171,17 @@ func TestReportsAreSpread(t *testing.T) {
 	}
 }
 
+// The cache lines that samples are to touch of a call are those that it is laid out for.
+func TestLinesOfACall(t *testing.T) {
+	c := newCrowd(t, 1).calls[0]
+	if n := unsafe.Sizeof(*c); n != 512 { // a size that the allocator aligns
+		t.Errorf("%d bytes", n)
+	}
+	if first, monitor, rest := uintptr(unsafe.Pointer(c)), uintptr(unsafe.Pointer(&c.monitor)), unsafe.Offsetof(c.seen)+unsafe.Offsetof(c.seen.unmeasured); first%64 != 0 || monitor%64 != 0 || rest > 64 {
+		t.Errorf("a call begins at %#x, its monitor at %#x, what steady samples change ends at %d", first, monitor, rest)
+	}
+}
+
 // What it costs to sample 5,000 calls every 100 ms, in percent of one core. Half of them lose packets. Their packets, which come in between,
 // are not counted.
 func BenchmarkWatched5000Calls(b *testing.B) {
@@ -182,4 +194,34 @@ func BenchmarkWatched5000Calls(b *testing.B) {
 	}
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(float64(c.spent.Microseconds())/float64(b.N)/1000, "%core")
+}
+
+// What it costs to sample calls that no cache has room for, in ns a sample: calls without loss, whose packets are not counted, calls whose far ends
+// have gone silent, and calls that nothing has come to.
+func BenchmarkSampleOf5000Calls(b *testing.B) {
+	none := func(int) bool { return false }
+	for _, x := range []struct {
+		name            string
+		before, between int // packets of a call: before, and between two samples
+	}{{"WithoutLoss", 500, 5}, {"Dead", 500, 0}, {"Idle", 0, 0}} {
+		b.Run(x.name, func(b *testing.B) {
+			c := newCrowd(b, 5000)
+			all := c.in
+			if x.before == 0 {
+				c.in = nil
+			}
+			c.run(time.Duration(x.before)*20*time.Millisecond, 1, 50, none)
+			if x.between == 0 {
+				c.in = nil
+			}
+			c.run(40*time.Second, 5000, 50, none) // until the dead have been told of
+			c.spent = 0
+			for b.Loop() {
+				c.run(100*time.Millisecond, 1, 50, none)
+			}
+			c.in = all
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(float64(c.spent.Nanoseconds())/float64(b.N)/5000, "ns/sample")
+		})
+	}
 }
