@@ -126,6 +126,11 @@ func (t *tap) read() (p tapped, ok bool) {
 	}, true
 }
 
+// ready tells whether read has something.
+func (t *tap) ready() bool {
+	return atomic.LoadUint32(&(*unix.Tpacket2Hdr)(unsafe.Pointer(&t.frame(t.next)[0])).Status)&unix.TP_STATUS_USER != 0
+}
+
 // frame is the nth of the ring.
 func (t *tap) frame(n int) []byte {
 	return t.ring[n/tapFrames*tapBlock+n%tapFrames*tapFrame:][:tapFrame]

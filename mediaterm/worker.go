@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -93,9 +94,11 @@ type worker struct {
 
 	now    time.Time // of the batch: before it was received
 	polls  []unix.PollFd
-	tapped atomic.Bool // there are taps
-	asked  time.Time   // when the socket was asked last
-	more   bool        // it had packets then, or a poll has told of some since
+	tapped atomic.Bool   // there are taps
+	last   time.Time     // batch
+	gap    time.Duration // between batches, of late
+	asked  time.Time     // when the socket was asked last
+	more   bool          // it had packets then, or a poll has told of some since
 
 	outs    []*xsk // of the worker's own thread alone
 	list    captureList
@@ -266,6 +269,7 @@ func (w *worker) run() {
 		}
 		if n = w.relay(n); n > 0 {
 			w.engine.processors.want()
+			w.pace()
 			w.rest(n)
 		} else {
 			w.poll()
@@ -294,6 +298,9 @@ func (w *worker) rest(n int) {
 		_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0)
 		return
 	}
+	if held && w.linger() {
+		return
+	}
 	// More will come soon, and must not wait until the scheduler has a processor free. When nothing does, poll follows.
 	w.watch()
 	t := unix.NsecToTimespec(int64(MaxWait))
@@ -303,6 +310,35 @@ func (w *worker) rest(n int) {
 		_, _ = unix.Ppoll(w.polls, &t, nil)
 	}
 	w.woken()
+}
+
+// Packets that come less than lingerGap apart are looked for without sleeping when none may wait: to sleep and to be woken takes longer than
+// most gaps. lingerFor is how long.
+const (
+	lingerGap = 100 * time.Microsecond
+	lingerFor = 2 * lingerGap
+)
+
+// pace notes how far apart batches come. A pause counts as ten gaps that are too long, so that it is soon forgotten.
+func (w *worker) pace() {
+	w.gap += (min(w.now.Sub(w.last), 10*lingerGap) - w.gap) / 8
+	w.last = w.now
+}
+
+// linger looks for the next packet of the taps until there is one; false: it was not tried, or in vain.
+func (w *worker) linger() bool {
+	if w.gap > lingerGap {
+		return false
+	}
+	for begin := time.Now(); time.Since(begin) < lingerFor; {
+		w.mu.Lock()
+		found := slices.ContainsFunc(w.taps, (*tap).ready)
+		w.mu.Unlock()
+		if found {
+			return true
+		}
+	}
+	return false
 }
 
 // watch lists what may wake the worker.
