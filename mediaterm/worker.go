@@ -330,12 +330,16 @@ func (w *worker) linger() bool {
 	if w.gap > lingerGap {
 		return false
 	}
-	for begin := time.Now(); time.Since(begin) < lingerFor; {
+	for begin, looked := time.Now(), time.Duration(0); looked < lingerFor; {
 		w.mu.Lock()
 		found := slices.ContainsFunc(w.taps, (*tap).ready)
 		w.mu.Unlock()
 		if found {
 			return true
+		}
+		// Not at once again: who waits for the mutex, as streams that come and go do, would hardly ever find it free.
+		for next := looked + time.Microsecond; looked < next; {
+			looked = time.Since(begin)
 		}
 	}
 	return false

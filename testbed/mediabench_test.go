@@ -18,10 +18,11 @@ import (
 
 var (
 	benchCalls  = flag.Int("media-calls", 1000, "calls of BenchmarkMedia at an even pace, 50 packets a second each")
-	benchMany   = flag.Int("media-streams", 3000, "calls of BenchmarkMedia for the highest rate and for the long run, 50 packets a second each and direction")
+	benchMany   = flag.Int("media-streams", 2000, "calls of BenchmarkMedia for the highest rate")
 	benchRounds = flag.Int("media-rounds", 5, "interleaved rounds of BenchmarkMedia")
 	benchTime   = flag.Duration("media-time", 3*time.Second, "length of one run of BenchmarkMedia")
 	benchCost   = flag.Bool("media-cost", false, "BenchmarkMedia measures the CPU time a packet of imeproxy alone, to look into it")
+	benchLong   = flag.Int("media-long", 1800, "calls of the long run of BenchmarkMedia: as many as the generator can do in both directions")
 	benchSoak   = flag.Duration("media-soak", 60*time.Second, "length of the run of BenchmarkMedia in which no packet may be lost")
 )
 
@@ -165,13 +166,13 @@ func (r *mediaRelay) soak(t T) *mediaSoak {
 	t.Helper()
 	pinProcess(t, r.process.Pid())
 	before := cpuOf(t, r.process.Pid())
-	loads := []*mediaLoad{r.protect.some(*benchMany), r.unprotect.some(*benchMany)}
+	loads := []*mediaLoad{r.protect.some(*benchLong), r.unprotect.some(*benchLong)}
 	var both sync.WaitGroup
 	for _, l := range loads {
-		both.Go(func() { l.run(t, mediaRun{rate: 50 * *benchMany, time: *benchSoak}) })
+		both.Go(func() { l.run(t, mediaRun{rate: 50 * *benchLong, time: *benchSoak}) })
 	}
 	both.Wait()
-	s := &mediaSoak{Seconds: benchSoak.Seconds(), Calls: *benchMany, Core: float64(cpuOf(t, r.process.Pid())-before) / float64(*benchSoak)}
+	s := &mediaSoak{Seconds: benchSoak.Seconds(), Calls: *benchLong, Core: float64(cpuOf(t, r.process.Pid())-before) / float64(*benchSoak)}
 	for _, l := range loads {
 		if l.wrong.Load() > 0 {
 			t.Errorf("%s, for long: %s", r.name, l)
