@@ -36,22 +36,24 @@ type mmsg struct {
 	_   [4]byte
 }
 
-// batchSocket sends or receives many datagrams with one system call.
+// batchSocket receives many datagrams with one system call.
 type batchSocket struct {
 	fd      int
 	msgs    [mediaBatch]mmsg
 	vecs    [mediaBatch]unix.Iovec
-	names   [mediaBatch]unix.RawSockaddrInet4
 	bufs    [mediaBatch][mediaFrame + 64]byte
 	control [mediaBatch][64]byte
-	sealed  [mediaFrame + 64]byte // of one packet
 }
 
-// newBatchSocket opens one that the runtime does not know: it would be woken whenever a packet has left, which takes a third of the core of the load.
+// newBatchSocket opens one that the runtime does not know, which it would wake for each datagram.
 func newBatchSocket(t T, h *Host, addr netip.AddrPort) *batchSocket {
 	t.Helper()
 	b := new(batchSocket)
-	b.aim()
+	for i := range b.msgs {
+		b.vecs[i].Base = &b.bufs[i][0]
+		b.msgs[i].hdr.Iov = &b.vecs[i]
+		b.msgs[i].hdr.SetIovlen(1)
+	}
 	err := h.Do(func() (err error) {
 		if b.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
 			return os.NewSyscallError("socket", err)
@@ -62,58 +64,16 @@ func newBatchSocket(t T, h *Host, addr netip.AddrPort) *batchSocket {
 		t.Fatalf("%s: %v", addr, err)
 	}
 	t.Cleanup(func() { unix.Close(b.fd) })
-	for opt, v := range map[int]int{unix.SO_RCVBUFFORCE: 32 << 20, unix.SO_SNDBUFFORCE: 8 << 20, unix.SO_TIMESTAMPNS: 1} {
+	for opt, v := range map[int]int{unix.SO_RCVBUFFORCE: 32 << 20, unix.SO_TIMESTAMPNS: 1} {
 		_ = unix.SetsockoptInt(b.fd, unix.SOL_SOCKET, opt, v) // smaller buffers show as loss
 	}
 	return b
 }
 
-// twin is the same socket with memory of its own: one sends while the other receives.
-func (b *batchSocket) twin() *batchSocket {
-	other := &batchSocket{fd: b.fd}
-	other.aim()
-	return other
-}
-
-// aim points the messages at their memory.
-func (b *batchSocket) aim() {
-	for i := range b.msgs {
-		b.vecs[i].Base = &b.bufs[i][0]
-		h := &b.msgs[i].hdr
-		h.Iov, h.Name = &b.vecs[i], (*byte)(unsafe.Pointer(&b.names[i]))
-		h.SetIovlen(1)
-	}
-}
-
-// put fills slot i.
-func (b *batchSocket) put(i int, data []byte, to netip.AddrPort) {
-	n := copy(b.bufs[i][:], data)
-	b.vecs[i].SetLen(n)
-	port := to.Port()
-	b.names[i] = unix.RawSockaddrInet4{Family: unix.AF_INET, Port: port<<8 | port>>8, Addr: to.Addr().As4()}
-	h := &b.msgs[i].hdr
-	h.Namelen, h.Control = unix.SizeofSockaddrInet4, nil
-	h.SetControllen(0)
-}
-
-// send panics on what cannot happen on a host of the lab: a load that is not sent must not look like one that is lost.
-func (b *batchSocket) send(n int) {
-	for at := 0; at < n; {
-		m, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(b.fd), uintptr(unsafe.Pointer(&b.msgs[at])), uintptr(n-at), 0, 0, 0)
-		if errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR && errno != unix.ENOBUFS {
-			panic(fmt.Sprintf("sendmmsg: %v", errno))
-		}
-		if errno == 0 {
-			at += int(m)
-		}
-	}
-}
-
-// receive waits for datagrams.
+// receive takes the datagrams that have come.
 func (b *batchSocket) receive() int {
 	for i := range b.msgs {
 		b.vecs[i].SetLen(len(b.bufs[i]))
-		b.msgs[i].hdr.Namelen = unix.SizeofSockaddrInet4
 		b.msgs[i].hdr.Control = &b.control[i][0]
 		b.msgs[i].hdr.SetControllen(len(b.control[i]))
 	}
@@ -136,7 +96,8 @@ type mediaStream struct {
 
 // mediaLoad drives one direction.
 type mediaLoad struct {
-	out, in *batchSocket
+	out     *frameSocket
+	in      *batchSocket
 	end     *farEnd // where in is
 	streams []*mediaStream
 	bySSRC  map[uint32]*mediaStream
@@ -236,8 +197,8 @@ func (l *mediaLoad) send(r mediaRun) {
 }
 
 // packet puts the stream's next packet into a slot.
-func (s *mediaStream) packet(b *batchSocket, i int) {
-	p := b.bufs[i][:mediaHeader+mediaPayload]
+func (s *mediaStream) packet(b *frameSocket, i int) {
+	p := b.payload(i)[:mediaHeader+mediaPayload]
 	p[0], p[1] = 0x80, 0
 	binary.BigEndian.PutUint16(p[2:], s.seq)
 	binary.BigEndian.PutUint32(p[4:], uint32(s.seq)*160)
@@ -247,10 +208,10 @@ func (s *mediaStream) packet(b *batchSocket, i int) {
 	if s.seal != nil {
 		out, err := s.seal.EncryptRTP(b.sealed[:0], p, nil)
 		if err == nil {
-			p = out
+			p = append(p[:0], out...)
 		}
 	}
-	b.put(i, p, s.to)
+	b.finish(i, len(p), s.to.Port())
 }
 
 // count takes what comes out of the relay.

@@ -67,10 +67,16 @@ func memoryOf(t T, pid int) int64 {
 // newLoads opens the two ends; all streams share them.
 func (r *mediaRelay) newLoads(t T) {
 	t.Helper()
-	phone := newBatchSocket(t, r.lab.A.PhoneHost, netip.AddrPortFrom(r.lab.A.PhoneIP, 4000))
-	far := newBatchSocket(t, r.lab.B.EdgeHost, netip.AddrPortFrom(r.lab.B.MediaOut, 20000))
-	r.protect = &mediaLoad{out: phone, in: far.twin(), end: newFarEnd(t, r.lab.B.EdgeHost, "ea", 20000), bySSRC: make(map[uint32]*mediaStream)}
-	r.unprotect = &mediaLoad{out: far, in: phone.twin(), end: newFarEnd(t, r.lab.A.PhoneHost, "eth0", 4000), bySSRC: make(map[uint32]*mediaStream)}
+	a, b := r.lab.A, r.lab.B
+	phone, far := netip.AddrPortFrom(a.PhoneIP, 4000), netip.AddrPortFrom(b.MediaOut, 20000)
+	r.protect = &mediaLoad{
+		out: newFrameSocket(t, a.PhoneHost, "eth0", phone, a.MediaIn), in: newBatchSocket(t, b.EdgeHost, far),
+		end: newFarEnd(t, b.EdgeHost, "ea", far.Port()), bySSRC: make(map[uint32]*mediaStream),
+	}
+	r.unprotect = &mediaLoad{
+		out: newFrameSocket(t, b.EdgeHost, "ea", far, a.MediaOut), in: newBatchSocket(t, a.PhoneHost, phone),
+		end: newFarEnd(t, a.PhoneHost, "eth0", phone.Port()), bySSRC: make(map[uint32]*mediaStream),
+	}
 	r.sample(t, sampleCost)
 }
 
