@@ -67,7 +67,9 @@
 //     not take (fragments, links that are no Ethernet) comes through tproxy rules (Steer)
 //     into one UDP socket, 128 datagrams a system call.
 //   - Wait. With little to do a worker sleeps up to MaxWait for a batch to form; while
-//     batches are half full it does not.
+//     batches are half full it does not. Where none may wait it looks for the next packet
+//     without sleeping while packets come close together (linger). The socket is asked
+//     every 2 ms while rings bring the packets.
 //   - Look-up. A table by address and port finds the stream; all streams of a batch are
 //     found before the first packet is worked on, so that the cache misses of one do not
 //     wait for those of another. One mutex a worker is taken twice a batch.
