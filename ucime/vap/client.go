@@ -207,6 +207,10 @@ func (c *Client) SetServices(offers []Offer) error {
 		}
 	}
 	c.offers = next
+	for id, state := range c.services { // until sync has seen to it
+		state.Complete = false
+		c.services[id] = state
+	}
 	c.signal()
 	return nil
 }

@@ -47,6 +47,26 @@ func complete(c *Client, id ServiceID) func() bool {
 	return func() bool { return c.Registration().Services[id].Complete }
 }
 
+// What is said to be complete is what is offered now, not what was offered before.
+func TestCompleteIsOfTheOfferInForce(t *testing.T) {
+	s := startServer(t, newMemory(), 5000)
+	c, _ := startClient(t, ClientConfig{Addr: s.addr()})
+	for i := range 30 {
+		o := offerA("+14089021XXX")
+		if i%2 == 1 {
+			o = offerA("+14089022XXX")
+		}
+		if err := c.SetServices([]Offer{o}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "published", complete(c, serviceA))
+		p, _ := s.handler.publication(keyA)
+		if want := NewNumbers(o.Patterns, o.Exclude); !p.Numbers.Equal(want) {
+			t.Fatalf("offer %d is complete, and the one before it is published", i)
+		}
+	}
+}
+
 // A call agent's day: it registers, publishes, uploads a call and learns a route.
 func TestCallAgentRegistersPublishesUploadsAndLearns(t *testing.T) {
 	s := startServer(t, newMemory(), 5000)

@@ -369,6 +369,9 @@ func (s *session) report(id ServiceID, o *offer, err error) {
 	if _, taken := s.revoked[id]; taken || s.c.session != s {
 		return
 	}
+	if now := s.c.offers[id]; now != o { // another was made meanwhile, which is still to be published
+		state.Complete = false
+	}
 	if s.c.services[id] != state {
 		s.c.services[id] = state
 		close(s.c.changed) // signal would wake sync for its own news
