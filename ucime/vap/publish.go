@@ -76,9 +76,12 @@ func (c *conn) doPublish(m *message) (*message, func(), error) {
 	}
 	c.s.pubMu.Lock()
 	defer c.s.pubMu.Unlock()
-	if id.service == serviceItself {
+	err = c.stands()
+	switch {
+	case err != nil:
+	case id.service == serviceItself:
 		err = c.publishService(id, m)
-	} else {
+	default:
 		err = c.publishPage(id, m)
 	}
 	if err != nil {
@@ -90,6 +93,17 @@ func (c *conn) doPublish(m *message) (*message, func(), error) {
 	quota := Quota{clamp(c.s.total), c.s.quota}
 	c.s.mu.Unlock()
 	return m.answer().put(attrIdentity, m.get(attrIdentity)).put(attrServiceVersion, m.get(attrServiceVersion)).put(attrQuota, quota.bytes()), nil, nil
+}
+
+// stands refuses changes under a registration that has given way, with pubMu held: what had been sent before its client came back by another
+// connection may be read only now, and must not undo what was published by that one.
+func (c *conn) stands() error {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	if c.leaving {
+		return &Error{Code: CodeUnregistered}
+	}
+	return nil
 }
 
 // publishService makes or changes a service, with pubMu held.
@@ -214,6 +228,9 @@ func (c *conn) doUnpublish(m *message) (*message, func(), error) {
 	s := c.s
 	s.pubMu.Lock()
 	defer s.pubMu.Unlock()
+	if err := c.stands(); err != nil {
+		return nil, nil, err
+	}
 	key := Key{c.user, id.id}
 	s.mu.Lock()
 	p := s.pubs[key]
@@ -269,6 +286,9 @@ func (c *conn) doUnregister(m *message) (*message, func(), error) {
 	s := c.s
 	s.pubMu.Lock()
 	defer s.pubMu.Unlock()
+	if c.stands() != nil { // what it has published is the other connection's, or held
+		return m.answer(), nil, nil
+	}
 	for _, p := range s.publishedBy(c) {
 		s.mu.Lock()
 		delete(p.publishers, c)

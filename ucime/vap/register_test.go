@@ -342,6 +342,32 @@ func TestConnectionLimitAndReplacement(t *testing.T) {
 	third.ask(11)
 }
 
+// What a client sent before it came back by another connection is read late, and must not undo what it has published since.
+func TestReplacedRegistrationChangesNothing(t *testing.T) {
+	s := startServer(t, newMemory(), 5000)
+	one := rawPublished(t, s.addr(), "node1")
+	again := rawRegistered(t, s.addr(), "node1")
+	one.request() // RegisterRevoke, which it does not answer yet
+	if m := again.publish(101, 0, rawService, 2, rawVservice); m.code() != 0 {
+		t.Fatalf("service refused: %s", m.attrs[9])
+	}
+	if m := again.publish(100, 0, rawService, 2, "<numbers><pattern>+140890216XX</pattern></numbers>"); m.code() != 0 {
+		t.Fatalf("numbers refused: %s", m.attrs[9])
+	}
+	for what, m := range map[string]rawMessage{
+		"Publish of the numbers": one.publish(100, 0, rawService, 3, "<numbers><pattern>+140890217XX</pattern></numbers>"),
+		"Publish of the service": one.publish(101, 0, rawService, 3, rawVservice),
+		"Unpublish":              one.ask(5, rawIdentity(101, 0, rawService)),
+	} {
+		if m.code() != 474 {
+			t.Errorf("%s: %d", what, m.code())
+		}
+	}
+	if p, there := s.handler.publication(keyA); !there || p.Numbers.Count() != 100 || !p.Numbers.Contains("+14089021600") {
+		t.Errorf("%v, %+v", there, p)
+	}
+}
+
 func TestApplyKeepsWhatStaysAndEndsWhatGoes(t *testing.T) {
 	s := startServer(t, newMemory(), 0)
 	c := rawRegistered(t, s.addr(), "node1")
