@@ -14,6 +14,7 @@ import (
 func TestLinger(t *testing.T) {
 	ring := &tap{ring: make([]byte, tapBlock), count: tapFrames, fd: -1}
 	w := &worker{taps: []*tap{{ring: make([]byte, tapBlock), count: tapFrames, fd: -1}, ring}}
+	w.tapped.Store(true)
 	w.now = time.Now()
 	w.pace()
 	if w.linger() {
@@ -35,6 +36,11 @@ func TestLinger(t *testing.T) {
 	if !w.linger() {
 		t.Error("the packet in the ring was not found")
 	}
+	w.more = true
+	if w.linger() {
+		t.Error("it looks at the rings alone although the socket brings packets")
+	}
+	w.more = false
 	for range 30 {
 		w.now = w.now.Add(time.Millisecond)
 		w.pace()

@@ -327,7 +327,7 @@ func (w *worker) pace() {
 
 // linger looks for the next packet of the taps until there is one; false: it was not tried, or in vain.
 func (w *worker) linger() bool {
-	if w.gap > lingerGap {
+	if w.gap > lingerGap || w.more || !w.tapped.Load() { // what the socket brings it would not see
 		return false
 	}
 	for begin, looked := time.Now(), time.Duration(0); looked < lingerFor; {

@@ -255,7 +255,7 @@ func (p *Proxy) Process() *Process { return p.proc }
 // Log is what the daemon wrote, of all its starts.
 func (p *Proxy) Log() string { return p.proc.Log() }
 
-// loggedWithin bounds the time until a log line or a call record is in its file: while many come, the daemon writes those of 50 ms together.
+// loggedWithin bounds the time until a log line or a call record is in its file: while many come, the daemon writes those of 100 ms together.
 const loggedWithin = 5 * time.Second
 
 // Says waits until the daemon's log holds a text.
