@@ -24,7 +24,7 @@ func newShellCommand() *cobra.Command {
 		Short: "Type commands to the running appliance",
 		Long: "Carries out commands of an ASA in the running appliance, in privileged mode: each -c in its turn, or else the lines of standard\n" +
 			"input. The first command that fails ends it with exit status 1; on a terminal it goes on. \"help\" lists the commands, ? what\n" +
-			"may come next, Tab completes a word.",
+			"may come next, Tab completes a word. A daemon that answers but takes no further shell is exit status 3.",
 		Example: "  imeproxy shell -c 'show uc-ime signaling-sessions'\n  imeproxy shell -c 'show uc-ime signaling-sessions statistics | json'",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -23,8 +23,10 @@ const (
 	lifeEvery  = 15 * time.Second
 	lifeLimit  = 15 * time.Second
 	lifeMisses = 3
-	rescueFile = "/run/imeproxy/rescue.cfg"
-	cgroupDir  = "/sys/fs/cgroup/imeproxy"
+	// The exit status of a shell that the service answers, but refuses: enough are open.
+	exitRefused = 3
+	rescueFile  = "/run/imeproxy/rescue.cfg"
+	cgroupDir   = "/sys/fs/cgroup/imeproxy"
 )
 
 // service is `imeproxy run`.
@@ -159,7 +161,7 @@ func (s *service) watch(pid int, ready <-chan struct{}, done <-chan syscall.Wait
 			return status
 		case <-tick.C:
 		}
-		if code, err := s.m.children.runFor(lifeLimit, io.Discard, imeproxy, "shell", "--control", controlSocket, "-c", "show clock"); err == nil && code == 0 {
+		if s.m.children.alive(imeproxy, controlSocket, lifeLimit) {
 			misses = 0
 			continue
 		}
@@ -168,6 +170,13 @@ func (s *service) watch(pid int, ready <-chan struct{}, done <-chan syscall.Wait
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
+}
+
+// alive reports whether the service carries a command out within the limit, or refuses to in so many words: that all its shells are in use is no
+// reason to end calls.
+func (c *children) alive(program, control string, limit time.Duration) bool {
+	code, err := c.runFor(limit, io.Discard, program, "shell", "--control", control, "-c", "show clock")
+	return err == nil && (code == 0 || code == exitRefused)
 }
 
 // readySince is since when the service is ready with the stored configuration; zero when it is not.

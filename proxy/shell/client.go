@@ -37,6 +37,12 @@ type RefusedError struct{ Text string }
 
 func (e *RefusedError) Error() string { return e.Text }
 
+// ExitRefused is the exit status of a shell that was refused: scripts that watch the daemon see by it that it lives.
+const ExitRefused = 3
+
+// ExitCode is the status that a shell ends with.
+func (e *RefusedError) ExitCode() int { return ExitRefused }
+
 // Dial connects to a daemon and takes its greeting. The error says what the operator can do.
 func Dial(ctx context.Context, socketPath string) (*Client, error) {
 	if len(socketPath) > maxSocketPath {

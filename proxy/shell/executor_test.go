@@ -298,7 +298,7 @@ imeproxy\-shell \- commands to a running imeproxy
 .SH DESCRIPTION
 The command language of an ASA, on a terminal, over SSH, or in batch: each \fB\-c\fR in its turn, or else the lines of standard input. Words may be
 abbreviated; \fB?\fR lists what may come next, Tab completes a word. Behind a command, \fB| include\fR, \fB| exclude\fR, \fB| begin\fR, \fB| grep\fR, \fB| count\fR and \fB| json\fR
-filter what it shows. The first command that fails ends a batch with exit status 1.
+filter what it shows. The first command that fails ends a batch with exit status 1; a daemon that answers but takes no session, as when 32 are open, is exit status 3.
 .SH COMMANDS
 `)
 	put := func(usage, help string) {
