@@ -164,7 +164,7 @@ func (s SSH) ListenPort() uint16 {
 	return s.Port
 }
 
-// IdleTime is how long a session may stand without a key pressed.
+// IdleTime is how long a session may stand without a key pressed and without anything shown.
 func (s SSH) IdleTime() time.Duration {
 	if s.Timeout == 0 {
 		return DefaultSSHTimeout

@@ -9,6 +9,6 @@
 // need and kept in the state directory, mode 600.
 //
 // Limits: MaxConnections at once, of which MaxHandshakes may be without a login, LoginTime for a login, MaxTries passwords a connection, the
-// configured idle time, MaxSession in all. Each command is logged with user and address. Connections from other networks than the configured ones
-// are closed without a word. Failed logins are told to whoever made the server, who may turn the source away.
+// configured idle time (keep-alives of the client do not count), MaxSession in all. Each command is logged with user and address. Connections
+// from other networks than the configured ones are closed without a word. Failed logins are told to whoever made the server, who may turn the source away.
 package sshd

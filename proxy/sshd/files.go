@@ -18,7 +18,7 @@ import (
 
 // sftp serves disk0: to a user who may do everything.
 func (s *Server) sftp(c ssh.Session) {
-	s.files(c, func(h *files) error {
+	s.files(c, func(c ssh.Session, h *files) error {
 		srv := sftp.NewRequestServer(c, sftp.Handlers{FileGet: h, FilePut: h, FileCmd: h, FileList: h})
 		// It is not closed: that would end the channel before the exit status, and a client would take that for a failure.
 		if err := srv.Serve(); err != nil && !errors.Is(err, io.EOF) {
@@ -28,8 +28,8 @@ func (s *Server) sftp(c ssh.Session) {
 	})
 }
 
-// files runs a transfer of files for a session.
-func (s *Server) files(c ssh.Session, serve func(*files) error) {
+// files runs a transfer of files for a session. serve gets the session as it is watched.
+func (s *Server) files(c ssh.Session, serve func(ssh.Session, *files) error) {
 	if l, ok := c.Context().Value(loginKey{}).(*login); ok {
 		l.over()
 	}
@@ -48,10 +48,12 @@ func (s *Server) files(c ssh.Session, serve func(*files) error) {
 		return
 	}
 	defer s.sessions.Add(-1)
+	w, done := s.watch(c, log)
+	defer done()
 	d, err := disk.Open(s.dir)
 	if err == nil {
 		defer d.Close()
-		err = serve(&files{d, log})
+		err = serve(w, &files{d, log})
 	}
 	if err != nil {
 		log.Info("transfer of files lost", "err", err)

@@ -47,7 +47,7 @@ type scp struct {
 
 // scp serves one file of disk0:.
 func (s *Server) scp(c ssh.Session, sink bool, name string) {
-	s.files(c, func(f *files) error {
+	s.files(c, func(c ssh.Session, f *files) error {
 		x := &scp{files: f, r: bufio.NewReaderSize(c, maxSCPLine), w: c}
 		if sink {
 			return x.sink(name)

@@ -156,7 +156,7 @@ func (s *Server) Close() {
 // protocol makes the protocol's side of one connection, with the settings that hold when it begins.
 func (s *Server) protocol(l *login) *ssh.Server {
 	return &ssh.Server{
-		Version: "imeproxy", HostSigners: []ssh.Signer{s.signer}, MaxTimeout: MaxSession, IdleTimeout: s.cfg.Load().SSH.IdleTime(),
+		Version: "imeproxy", HostSigners: []ssh.Signer{s.signer}, MaxTimeout: MaxSession, IdleTimeout: s.cfg.Load().SSH.IdleTime() + connSlack,
 		Handler:          s.session,
 		PasswordHandler:  l.password,
 		PublicKeyHandler: l.publicKey,
@@ -248,6 +248,9 @@ func (s *Server) session(c ssh.Session) {
 	log := s.log.With("user", c.User(), "from", c.RemoteAddr().String())
 	log.Info("ssh session begins")
 	defer log.Info("ssh session ends")
+	w, done := s.watch(c, log)
+	defer done()
+	c = w
 	l := shell.NewLocal(s.exec, caller(u, c.RemoteAddr()), log)
 	defer l.Close()
 	if line := c.RawCommand(); line != "" {
