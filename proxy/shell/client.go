@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -148,9 +149,16 @@ func (c *Client) Complete(ctx context.Context, line string) (string, error) {
 	return a.Line, nil
 }
 
+// explain says why the connection cannot be used any more. What the daemon said last may still wait to be read, when it has ended the
+// connection and writing was what failed.
 func (c *Client) explain(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
+	}
+	if errors.Is(err, syscall.EPIPE) {
+		if a, e := c.receive(); e == nil && a.Close {
+			err = errors.New(strings.TrimPrefix(a.Error, "ERROR: "))
+		}
 	}
 	return fmt.Errorf("the daemon ended the connection: %w", err)
 }

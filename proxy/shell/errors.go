@@ -16,6 +16,7 @@ var (
 	ErrTooLong   = errors.New("request is too long")
 	ErrMalformed = errors.New("malformed request")
 	ErrBusy      = errors.New("too many shells are connected")
+	ErrIdle      = errors.New("no command came")
 )
 
 // ErrExit ends a session at the operator's wish; it is no failure.

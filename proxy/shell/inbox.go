@@ -64,16 +64,22 @@ func (in *inbox) put(r received) bool {
 	}
 }
 
-// next waits for a request, for some time.
-func (in *inbox) next(idle time.Duration) (received, error) {
-	late := time.NewTimer(idle)
-	defer late.Stop()
+// next waits for a request, for the idle time.
+func (in *inbox) next(idle time.Duration, after func(time.Duration) (<-chan time.Time, func() bool)) (received, error) {
+	late, stop := after(idle)
+	defer stop()
 	select {
 	case r := <-in.requests:
 		return r, r.err
-	case <-late.C:
-		return received{}, fmt.Errorf("no command for %s", idle)
+	case <-late:
+		return received{}, fmt.Errorf("%w for %s", ErrIdle, idle)
 	}
+}
+
+// newTimer is the clock of a Server.
+func newTimer(d time.Duration) (<-chan time.Time, func() bool) {
+	t := time.NewTimer(d)
+	return t.C, t.Stop
 }
 
 func (in *inbox) close(c net.Conn) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -137,13 +138,82 @@ func TestManyRequestsAtOnce(t *testing.T) {
 	}
 }
 
+// waits are the idle times that a server has begun, of which the test makes one run out.
+type waits chan chan time.Time
+
+func (w waits) after(time.Duration) (<-chan time.Time, func() bool) {
+	at := make(chan time.Time, 1)
+	w <- at
+	return at, func() bool { return true }
+}
+
+// A connection without a command for the idle time ends, and both the client and the log are told why.
 func TestIdleConnectionEnds(t *testing.T) {
-	path, log := start(t, &Server{Executor: counting(t), IdleTime: 50 * time.Millisecond})
-	if all := answers(t, rawDial(t, path)); len(all) != 1 {
+	w := make(waits)
+	path, log := start(t, &Server{Executor: counting(t), after: w.after})
+	c := rawDial(t, path)
+	<-w <- time.Now()
+	all := answers(t, c)
+	if last := all[len(all)-1]; len(all) != 2 || last.Exit != 1 || !last.Close || last.Error != "ERROR: no command came for 30m0s" {
 		t.Errorf("got %+v", all)
 	}
-	if !strings.Contains(log.String(), "no command for 50ms") {
+	if !strings.Contains(log.String(), "no command came for 30m0s") {
 		t.Errorf("the log does not say why: %s", log.String())
+	}
+
+	// Who types only then is told what has happened before.
+	d := dial(t, path)
+	<-w <- time.Now()
+	for end := time.Now().Add(10 * time.Second); strings.Count(log.String(), "no command came") < 2; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the connection stands: %s", log.String())
+		}
+	}
+	if r, err := d.Run(context.Background(), "show clock", io.Discard); err == nil && !strings.Contains(r.Error, "no command came for 30m0s") ||
+		err != nil && !strings.Contains(err.Error(), "no command came for 30m0s") {
+		t.Errorf("the client says %+v, %v", r, err)
+	}
+}
+
+// The idle time begins anew with each request, is long over when a command has gone on for as long, and does not run while one does.
+func TestConnectionInUseStays(t *testing.T) {
+	w := make(waits)
+	path, _ := start(t, &Server{Executor: counting(t), after: w.after})
+	c := dial(t, path)
+	var past []chan time.Time
+	for range 3 {
+		past = append(past, <-w)
+		if r, err := c.Run(context.Background(), "show clock", io.Discard); err != nil || r.Exit != 0 {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		past = append(past, <-w)
+		if _, err := c.Complete(context.Background(), "show cl"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	past = append(past, <-w)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	out := &trigger{text: "number 3\n", cancel: sync.OnceFunc(func() {
+		for _, at := range past { // all that have begun run out
+			select {
+			case at <- time.Now():
+			default:
+			}
+		}
+		select {
+		case <-w:
+			t.Error("the idle time has begun while a command goes on")
+		default:
+		}
+		cancel()
+	})}
+	if r, err := c.Run(ctx, "count", out); err != nil || r.Exit != 0 || !strings.HasSuffix(out.String(), "\ncounted enough\n") {
+		t.Errorf("%+v, %v: %q", r, err, out.String())
+	}
+	<-w
+	if r, err := c.Run(context.Background(), "exit", io.Discard); err != nil || !r.Closed {
+		t.Errorf("%+v, %v", r, err)
 	}
 }
 

@@ -37,7 +37,8 @@ type Server struct {
 	MaxClients                       int
 	RequestTime, WriteTime, IdleTime time.Duration
 
-	uid int // of those that may connect besides root; tests change it
+	uid   int                                                         // of those that may connect besides root; tests change it
+	after func(time.Duration) (at <-chan time.Time, stop func() bool) // the clock of IdleTime; tests change it
 }
 
 // Serve answers on socketPath until ctx ends, then closes every connection, removes the socket and returns nil.
@@ -74,6 +75,9 @@ func (s *Server) withDefaults() *Server {
 	}
 	if v.IdleTime <= 0 {
 		v.IdleTime = IdleTime
+	}
+	if v.after == nil {
+		v.after = newTimer
 	}
 	if v.uid == 0 {
 		v.uid = os.Getuid()
@@ -173,12 +177,12 @@ func (s *Server) connection(ctx context.Context, c *net.UnixConn) {
 	in := s.read(ctx, c)
 	defer in.close(c)
 	for {
-		q, err := in.next(s.IdleTime)
+		q, err := in.next(s.IdleTime, s.after)
 		if err != nil {
 			if !errors.Is(err, io.EOF) && ctx.Err() == nil {
 				log.Info("control connection ended", "error", err)
 			}
-			if errors.Is(err, ErrTooLong) || errors.Is(err, ErrMalformed) {
+			if errors.Is(err, ErrTooLong) || errors.Is(err, ErrMalformed) || errors.Is(err, ErrIdle) {
 				_ = s.send(c, answer{Done: true, Exit: 1, Error: "ERROR: " + err.Error(), Close: true}) // closed in any case
 			}
 			return
