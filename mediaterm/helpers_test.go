@@ -21,15 +21,41 @@ import (
 	"go.uber.org/goleak"
 )
 
-// The addresses of the tests: all of 127/8 is local without root.
+// The addresses of the tests: all of 127/8 is local without root. Ours, whose ports the tests count on, are this process's alone.
 var (
-	ourInside  = netip.MustParseAddr("127.0.0.3")
-	ourOutside = netip.MustParseAddr("127.0.0.4")
+	ourNet     = takeNet()
+	ourInside  = ourNet.host(3)
+	ourOutside = ourNet.host(4)
 	phoneAddr  = netip.MustParseAddr("127.0.0.20")
 	peerAddr   = netip.MustParseAddr("127.0.0.30")
 	natAddr    = netip.MustParseAddr("127.0.0.31")
 	thiefAddr  = netip.MustParseAddr("127.0.0.66")
 )
+
+// loopback is a network of 256 addresses that no other process of these tests uses as long as this one runs.
+type loopback struct {
+	base [4]byte
+	lock *net.UDPConn
+}
+
+// takeNet takes one, of which another run on the machine holds a port if it is in use. It begins at one that goes by the process.
+func takeNet() loopback {
+	var last error
+	for n := range 1000 {
+		p := os.Getpid() + n
+		l := loopback{base: [4]byte{127, byte(128 + p>>8&0x7f), byte(p), 0}}
+		if l.lock, last = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(l.host(1), 1999))); last == nil {
+			return l
+		}
+	}
+	panic(fmt.Sprint("no loopback addresses for the tests: ", last))
+}
+
+func (l loopback) host(n byte) netip.Addr {
+	b := l.base
+	b[3] = n
+	return netip.AddrFrom4(b)
+}
 
 func ourAddresses() []netip.Addr { return []netip.Addr{ourInside, ourOutside} }
 
