@@ -100,7 +100,7 @@ func (a *Appliance) forgotten(c *call, now time.Time) bool {
 func (a *Appliance) sweepSessions(now time.Time) {
 	list, _ := a.sessions.snapshot()
 	for _, s := range list {
-		var last time.Time
+		last := s.since // one that is still being opened has heard nothing
 		for side := range 2 {
 			k := s.conn(dialog.Side(side))
 			if k == nil {
