@@ -28,7 +28,7 @@ func (m *media) makeAnswer(x *exchange, body []byte, tag string) ([]byte, error)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errUnusable, err)
 	}
-	if len(s.Media) != len(x.offer.Media) {
+	if len(s.Media) != len(x.offer.Media) || len(s.Media) > len(m.lines) {
 		return nil, fmt.Errorf("%w: %d m= lines answer %d", errUnusable, len(s.Media), len(x.offer.Media))
 	}
 	from, to := x.from.Other(), x.from
@@ -157,7 +157,11 @@ func (m *media) apply(x *exchange, ans *sdp.Session, results []lineResult) error
 			}
 		}
 	}
-	x.fresh = nil
+	for _, y := range m.exchanges {
+		// What is in force now is not freed when another offer comes to nothing.
+		y.fresh = slices.DeleteFunc(y.fresh, func(i int) bool { return i < len(results) })
+	}
+	x.fresh, m.inForce = nil, max(m.inForce, len(results))
 	m.watchAnswer(x, ans)
 	return nil
 }

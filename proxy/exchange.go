@@ -119,6 +119,8 @@ func (c *call) sdpResponse(m *sipalg.Message, part []byte, from dialog.Side, act
 		y.late = true
 		md.begin(act.Tx, y)
 		return out, nil
+	case x.late && !x.answered && string(x.offer.Bytes()) != string(part):
+		return md.offerAgain(act.Tx, x, part, from)
 	case x.late:
 		return x.rendered, nil // the same offer again, in the 2xx after a 18x
 	case m.Status == 100:
@@ -129,6 +131,20 @@ func (c *call) sdpResponse(m *sipalg.Message, part []byte, from dialog.Side, act
 		md.drop(act.Tx)
 	}
 	return out, err
+}
+
+// offerAgain takes another offer of the answering end in the place of one that nobody has answered: what an unreliable 18x says is a preview
+// (RFC 3261 13.2.1), that of the 2xx counts, and it may be another fork's.
+func (m *media) offerAgain(tx *dialog.Transaction, x *exchange, part []byte, from dialog.Side) ([]byte, error) {
+	m.undo(x)
+	y, out, err := m.makeOffer(part, from)
+	if err != nil {
+		m.drop(tx)
+		return nil, err
+	}
+	y.late = true
+	m.begin(tx, y)
+	return out, nil
 }
 
 // silentAnswer deals with a 2xx without a description: its fork's earlier answer counts.

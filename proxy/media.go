@@ -38,6 +38,7 @@ type media struct {
 	exchanges []*exchange // that may change yet; there are one or two
 	applied   []*exchange // the last answer of each answering end, for forks
 	current   *exchange
+	inForce   int          // how many lines the last answer settled
 	watched   *callQuality // nil: quality is not monitored
 }
 
@@ -323,10 +324,25 @@ func (l *mediaLine) key(side dialog.Side, s mediaterm.Suite) (mediaterm.Key, err
 	return k, nil
 }
 
-// undo frees what an offer made that came to nothing (RFC 3264 section 8: the old state stays).
+// undo frees what an offer made that came to nothing (RFC 3264 section 8: the old state stays). Another offer may be under way, or have been
+// answered since: what it needs stays.
 func (m *media) undo(x *exchange) {
 	if x == nil || x.answered {
 		return
+	}
+	need := max(x.base, m.inForce)
+	for _, y := range m.exchanges {
+		if y == x || y.answered || y.offer == nil {
+			continue
+		}
+		need, y.base = max(need, len(y.offer.Media)), min(y.base, x.base)
+		x.fresh = slices.DeleteFunc(x.fresh, func(i int) bool {
+			shared := i < len(y.offer.Media) && y.offer.Media[i].Port != 0 && !y.refused[i]
+			if shared {
+				y.fresh = append(y.fresh, i)
+			}
+			return shared
+		})
 	}
 	for _, i := range x.fresh {
 		if l := m.lines[i]; l.stream != nil {
@@ -335,7 +351,7 @@ func (m *media) undo(x *exchange) {
 		}
 	}
 	x.fresh = nil
-	m.lines = m.lines[:min(max(x.base, 0), len(m.lines))]
+	m.lines = m.lines[:min(need, len(m.lines))]
 }
 
 func suiteNames() []string {

@@ -356,3 +356,59 @@ func TestPortsRunOut(t *testing.T) {
 		t.Errorf("%d streams are left", n)
 	}
 }
+
+// Two offers may be under way, one in a re-INVITE and one in an UPDATE, and either may come to nothing first. The other one keeps what it needs,
+// and nothing is left in the end.
+func TestOffersThatCross(t *testing.T) {
+	lines := []string{"m=audio 4000 RTP/SAVP 0\r\n" + key80, "m=video 4002 RTP/SAVP 96\r\n" + key80, "m=video 4004 RTP/SAVP 96\r\n" + key80}
+	plain := []string{"m=audio 5000 RTP/AVP 0", "m=video 5002 RTP/AVP 96", "m=video 5004 RTP/AVP 96"}
+	type step func(t *testing.T, m *media, invite, update *exchange)
+	undoInvite := func(_ *testing.T, m *media, invite, _ *exchange) { m.undo(invite); m.drop(invite.tx) }
+	undoUpdate := func(_ *testing.T, m *media, _, update *exchange) { m.undo(update); m.drop(update.tx) }
+	answerUpdate := func(t *testing.T, m *media, _, update *exchange) {
+		if _, err := m.makeAnswer(update, body("192.168.10.21", plain...), "b"); err != nil {
+			t.Error(err)
+		}
+		m.drop(update.tx)
+	}
+	for name, x := range map[string]struct {
+		steps   []step
+		streams int
+	}{
+		"the INVITE fails, then the UPDATE":             {[]step{undoInvite, undoUpdate}, 1},
+		"the UPDATE fails, then the INVITE":             {[]step{undoUpdate, undoInvite}, 1},
+		"the INVITE fails, the UPDATE is answered":      {[]step{undoInvite, answerUpdate}, 3},
+		"the UPDATE is answered, then the INVITE fails": {[]step{answerUpdate, undoInvite}, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := testMedia(t, false, 100)
+			first, _, err := m.makeOffer(body("198.51.100.1", lines[0]), dialog.Outside)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := m.makeAnswer(first, body("192.168.10.21", plain[0]), "b"); err != nil {
+				t.Fatal(err)
+			}
+			invite, _, err := m.makeOffer(body("192.168.10.21", plain[:2]...), dialog.Inside)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.begin(new(dialog.Transaction), invite)
+			update, _, err := m.makeOffer(body("198.51.100.1", lines...), dialog.Outside)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.begin(new(dialog.Transaction), update)
+			for _, s := range x.steps {
+				s(t, m, invite, update)
+			}
+			if got := m.term.Counters().Streams; int(got) != x.streams || len(m.lines) != x.streams {
+				t.Errorf("%d streams and %d lines are left, want %d", got, len(m.lines), x.streams)
+			}
+			m.close()
+			if got := m.term.Counters().Streams; got != 0 {
+				t.Errorf("%d streams are left after the call", got)
+			}
+		})
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -207,8 +208,16 @@ func (s *session) dialInside(ctx context.Context) (*conn, error) {
 
 // read moves the messages of one connection until it ends; the other ends with it.
 func (s *session) read(k *conn, side dialog.Side) {
-	why := s.readAll(k, side)
-	s.end(why)
+	why := "a defect of this software"
+	defer func() {
+		// What one sender has found must not end the calls of all others.
+		if p := recover(); p != nil {
+			s.a.log.Error("a message cannot be dealt with: this is a defect, please report it", "session", s.id, "side", side.String(), "remote", s.remote.String(),
+				"panic", observe.Clean(fmt.Sprint(p)), "stack", string(debug.Stack()))
+		}
+		s.end(why)
+	}()
+	why = s.readAll(k, side)
 }
 
 func (s *session) readAll(k *conn, side dialog.Side) string {

@@ -68,6 +68,7 @@ func (a *Appliance) sweepCall(c *call, now time.Time) bool {
 	if !c.recorded {
 		a.finish(c, "refused", dialog.Outside, 0)
 	}
+	c.media.close() // what a late offer made, to which no answer came
 	c.gone = true
 	a.agenda.drop(c)
 	return true
