@@ -46,7 +46,12 @@ type finder struct {
 
 // walk looks at body[start:end], which has the given type and encoding.
 func (f *finder) walk(contentType, encoding string, start, end, depth int) error {
-	isSDP, isMultipart := kinds(contentType)
+	kind, ok := mediaType(contentType)
+	if !ok {
+		// A lenient reader could find a description where we find none.
+		return fmt.Errorf("%w: content type %q", ErrMultipart, contentType)
+	}
+	isSDP, isMultipart := kinds(kind)
 	if !isSDP && !isMultipart {
 		return nil
 	}
@@ -143,7 +148,8 @@ func (f *finder) part(start, end, depth int) error {
 	}
 	// A part may end with its header (RFC 2046 section 5.1.1); a description
 	// put there would become part of the header.
-	if isSDP, isMultipart := kinds(h.contentType); isSDP || isMultipart {
+	kind, ok := mediaType(h.contentType)
+	if isSDP, isMultipart := kinds(kind); !ok || isSDP || isMultipart {
 		return fmt.Errorf("%w: part without content", ErrMultipart)
 	}
 	return nil
@@ -184,11 +190,24 @@ func (h *partHeader) add(line string) error {
 	return nil
 }
 
-// kinds tells whether a content type is one that matters here.
-func kinds(contentType string) (isSDP, isMultipart bool) {
-	kind, _, _ := strings.Cut(contentType, ";")
-	kind = strings.ToLower(strings.TrimSpace(kind))
+// kinds tells whether a media type is one that matters here.
+func kinds(kind string) (isSDP, isMultipart bool) {
 	return kind == "application/sdp", strings.HasPrefix(kind, "multipart/")
+}
+
+// mediaType is "type/subtype" of a content type in lower case. White space may stand around the slash (RFC 3261 25.1: SLASH), and readers
+// accept it. None at all is fine, two words are not.
+func mediaType(contentType string) (kind string, ok bool) {
+	kind, _, _ = strings.Cut(contentType, ";")
+	if kind = strings.TrimSpace(kind); kind == "" {
+		return "", contentType == kind || strings.TrimSpace(contentType) == ""
+	}
+	main, sub, slash := strings.Cut(strings.ToLower(kind), "/")
+	main, sub = strings.TrimSpace(main), strings.TrimSpace(sub)
+	if !slash || main == "" || sub == "" || strings.ContainsAny(main+sub, " \t,\"/<>@[]?={}\\") {
+		return "", false
+	}
+	return main + "/" + sub, true
 }
 
 // boundaryParam finds the boundary among the parameters of a content type,

@@ -250,9 +250,13 @@ func addressFields(line string) ([2]span, error) {
 	return [2]span{f[n-2], f[n-1]}, nil
 }
 
-// connectionHost is the address of a c= line without TTL and count.
+// connectionHost is the address of a c= line without TTL and count. A line with more than its three fields is refused: who reads it from
+// its beginning would send media to another address than the one that is checked and replaced here.
 func connectionHost(line string) (string, error) {
 	f, err := addressFields(line)
+	if err == nil && len(fields(line)) != 3 {
+		err = fmt.Errorf("%w: %q", ErrMalformed, line)
+	}
 	if err != nil {
 		return "", err
 	}
