@@ -45,6 +45,8 @@ const (
 	// DefaultSubscription bounds a subscription without Expires (RFC 6665 gives the
 	// event package the say; an hour covers those that enterprises exchange).
 	DefaultSubscription = time.Hour
+	// MaxSubscription is the longest one that is kept without being refreshed.
+	MaxSubscription = 24 * time.Hour
 )
 
 // Verdict is what is to be done with a message.

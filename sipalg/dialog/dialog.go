@@ -44,6 +44,7 @@ type Dialog struct {
 	linger  time.Time
 	byeFrom [2]bool
 	byeDone [2]bool   // the BYE of that side has its final answer
+	byeAsk  [2]bool   // which wants it again, with credentials
 	Since   time.Time // of its present state
 }
 
@@ -56,6 +57,16 @@ func (d *Dialog) NextCSeq(as Side) uint32 {
 
 // UsageByInvite tells whether the dialog's INVITE usage stands.
 func (d *Dialog) UsageByInvite() bool { return d.invite && d.State != Terminated }
+
+// byeAnswered notes the final answer to a BYE. One that asks for credentials (RFC 3261 22.2, 22.3) has it come again: the far end holds the
+// dialog until then.
+func (d *Dialog) byeAnswered(from Side, status int) {
+	if status == 401 || status == 407 {
+		d.byeAsk[from] = true
+		return
+	}
+	d.byeDone[from] = true
+}
 
 func (d *Dialog) terminate(now time.Time) {
 	if d.State != Terminated {

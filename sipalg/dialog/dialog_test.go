@@ -138,6 +138,13 @@ func TestStates(t *testing.T) {
 		"call and BYE from callee": after("out BYE cseq=1 -> forward+ended", "in 200 of=BYE from=b to=a -> forward"),
 		"BYEs that cross both pass, a third does not": after(
 			"in BYE cseq=2 -> forward+ended", "out BYE cseq=1 -> forward", "out BYE cseq=2 -> 481", "in BYE cseq=3 -> 481"),
+		"a BYE that is asked for credentials comes again": after(
+			"in BYE cseq=2 -> forward+ended", "out 407 of=BYE cseq=2 -> forward", "in BYE cseq=3 branch=again -> forward", "out 200 of=BYE cseq=3 branch=again -> forward",
+			"in BYE cseq=4 branch=third -> 481"),
+		"a NOTIFY of which the far end knows nothing ends the subscription": after(
+			"in REFER cseq=2 | Refer-To: <sip:c@h> -> forward", "out 202 of=REFER cseq=2 -> forward",
+			"out NOTIFY cseq=1 | Event: refer | Subscription-State: active;expires=60 -> forward", "in 481 of=NOTIFY cseq=1 from=b to=a -> forward",
+			"out NOTIFY cseq=2 | Event: refer | Subscription-State: active -> 481"),
 		"nothing after BYE": after("in BYE cseq=2 -> forward+ended", "in INFO cseq=3 -> 481", "out INVITE cseq=1 -> 481", "in UPDATE cseq=4 -> 481"),
 		"BYE of the callee in an early dialog": {
 			"in INVITE cseq=1 to=- -> forward", "out 180 of=INVITE -> forward", "out BYE cseq=1 -> 481",
@@ -180,6 +187,10 @@ func TestStates(t *testing.T) {
 		"PRACK": {
 			"in INVITE cseq=1 to=- -> forward", "out 183 of=INVITE | RSeq: 7 -> forward", "in PRACK cseq=2 | RAck: 7 1 INVITE -> forward",
 			"out 200 of=PRACK cseq=2 -> forward", "in PRACK cseq=3 | RAck: 7 1 INVITE -> 481", "in PRACK cseq=3 | RAck: x -> 481",
+		},
+		"a PRACK after the end of its dialog": {
+			"in INVITE cseq=1 to=- -> forward", "out 183 of=INVITE | RSeq: 7 -> forward", "out 486 of=INVITE -> forward+ended",
+			"in PRACK cseq=2 | RAck: 7 1 INVITE -> 481",
 		},
 		"UPDATE in early and confirmed dialogs": {
 			"in INVITE cseq=1 to=- -> forward", "out 183 of=INVITE -> forward", "in UPDATE cseq=2 -> forward", "out UPDATE cseq=1 -> forward",
@@ -232,6 +243,27 @@ func TestNothingIsKeptForEver(t *testing.T) {
 	c.Expire(start.Add(TransactionTimeout))
 	if n := len(c.Dialogs()); n != 1 {
 		t.Errorf("%d dialogs 64*T1 after the answer of one fork, want 1", n)
+	}
+}
+
+// A subscription whose NOTIFY promises years is kept for MaxSubscription: calls of which nothing else is left would fill the table.
+func TestSubscriptionsAreBounded(t *testing.T) {
+	c := script(t, after(
+		"in REFER cseq=2 | Refer-To: <sip:c@h> -> forward", "out 202 of=REFER cseq=2 -> forward",
+		"out NOTIFY cseq=1 | Event: refer | Subscription-State: active;expires=2147483647 -> forward", "in 200 of=NOTIFY cseq=1 from=b to=a -> forward",
+		"in BYE cseq=3 -> forward+ended", "out 200 of=BYE cseq=3 -> forward")...)
+	c.Expire(start.Add(MaxSubscription + 2*TransactionTimeout))
+	if !c.Idle() {
+		t.Error("the call is kept for a subscription of 68 years")
+	}
+}
+
+// A PRACK in a dialog belongs to the INVITE that its RAck names, not to the opening one that is remembered still.
+func TestPrackOfReinvite(t *testing.T) {
+	c := script(t, after("in INVITE cseq=2 branch=re -> forward", "out 183 of=INVITE cseq=2 branch=re | RSeq: 1 -> forward")...)
+	m, side := message(t, "in PRACK cseq=3 | RAck: 1 2 INVITE")
+	if a := c.Request(m, side, start); a.Verdict != Forward || a.Invite == nil || a.Invite.CSeq != 2 {
+		t.Errorf("the PRACK of the INVITE with number 2 is taken for that of %+v", a.Invite)
 	}
 }
 

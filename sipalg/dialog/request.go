@@ -95,11 +95,11 @@ func (c *Call) within(d *Dialog, m *sipalg.Message, from Side, now time.Time) Ac
 		d.terminate(now)
 		a.Ended = c.settle()
 	case "PRACK":
-		a.Invite = c.acknowledge(d, m)
+		a.Invite = c.acknowledge(d, m, from)
 	case "SUBSCRIBE", "REFER":
 		t.subEvent = subscription(m)
 	case "NOTIFY":
-		d.notified(m, now)
+		t.event = d.notified(m, now)
 	}
 	return a
 }
@@ -113,7 +113,7 @@ func (c *Call) allowed(d *Dialog, m *sipalg.Message, from Side) Action {
 	case "BYE":
 		return c.bye(d, from)
 	case "PRACK":
-		if from != c.From && d.State != Confirmed || c.rack(d, m) < 0 {
+		if d.State == Terminated || from != c.From && d.State != Confirmed || c.rack(d, m) < 0 {
 			return noDialog()
 		}
 		return pass
@@ -166,6 +166,8 @@ func (c *Call) bye(d *Dialog, from Side) Action {
 	switch {
 	case d.State == Early && from != c.From:
 		return noDialog()
+	case d.State == Terminated && d.byeAsk[from]:
+		d.byeAsk[from] = false
 	case d.State == Terminated && (d.byeFrom[from] || !d.byeFrom[from.Other()] || d.byeDone[from.Other()]):
 		return noDialog()
 	case d.State == Confirmed && !d.invite:
@@ -236,12 +238,17 @@ func (c *Call) rack(d *Dialog, m *sipalg.Message) int {
 	return slices.Index(d.rseq, r)
 }
 
-func (c *Call) acknowledge(d *Dialog, m *sipalg.Message) *Transaction {
+func (c *Call) acknowledge(d *Dialog, m *sipalg.Message, from Side) *Transaction {
 	if i := c.rack(d, m); i >= 0 {
 		d.rseq = slices.Delete(d.rseq, i, i+1)
 	}
+	var cseq uint32
+	if f := strings.Fields(m.Get("RAck")); len(f) == 3 {
+		cseq, _ = number(f[1])
+	}
+	// By number: the opening INVITE is remembered for a while when another one in the dialog is under way already.
 	for _, t := range c.txs {
-		if t.Method == "INVITE" && (t.Tag == d.Tag || t == c.invite) {
+		if t.Method == "INVITE" && t.CSeq == cseq && t.From == from && (t.Tag == d.Tag || t == c.invite) {
 			return t
 		}
 	}
@@ -281,25 +288,26 @@ func (d *Dialog) subscribe(event string, end time.Time) bool {
 	return true
 }
 
-// notified ends a subscription whose NOTIFY says so (RFC 6665 4.1.3).
-func (d *Dialog) notified(m *sipalg.Message, now time.Time) {
+// notified ends a subscription whose NOTIFY says so (RFC 6665 4.1.3), and gives its key.
+func (d *Dialog) notified(m *sipalg.Message, now time.Time) (key string) {
 	state, params, _ := strings.Cut(m.Get("Subscription-State"), ";")
 	ev, _, _ := strings.Cut(m.Get("Event"), ";")
-	key := strings.ToLower(strings.TrimSpace(ev))
+	key = strings.ToLower(strings.TrimSpace(ev))
 	if key != "refer" {
 		key += ";"
 	}
 	if strings.EqualFold(strings.TrimSpace(state), "terminated") {
 		delete(d.subs, key)
-		return
+		return key
 	}
 	for p := range strings.SplitSeq(params, ";") {
 		if name, v, ok := strings.Cut(strings.TrimSpace(p), "="); ok && strings.EqualFold(name, "expires") {
 			if n, ok := number(v); ok {
-				d.subscribe(key, now.Add(time.Duration(n)*time.Second+TransactionTimeout))
+				d.subscribe(key, now.Add(lifetime(n)))
 			}
 		}
 	}
+	return key
 }
 
 // settle tells, once, that no usage by INVITE is left in the call. Early dialogs that another fork's 2xx has left

@@ -44,7 +44,10 @@ func (c *Call) otherResponse(t *Transaction, m *sipalg.Message, now time.Time) A
 		c.sessionTimer(m, now)
 	}
 	if t.Method == "BYE" && d != nil {
-		d.byeDone[t.From] = true
+		d.byeAnswered(t.From, m.Status)
+	}
+	if t.Method == "NOTIFY" && d != nil && (m.Status == 481 || m.Status == 489) {
+		delete(d.subs, t.event) // RFC 6665 4.2.2: the far end knows of none
 	}
 	switch {
 	case t.subEvent != "" && m.Status < 300:
@@ -72,9 +75,14 @@ func (c *Call) otherResponse(t *Transaction, m *sipalg.Message, now time.Time) A
 // expires reads the Expires of a 2xx to SUBSCRIBE.
 func expires(m *sipalg.Message) time.Duration {
 	if n, ok := number(m.Get("Expires")); ok {
-		return min(time.Duration(n)*time.Second, 24*time.Hour) + TransactionTimeout
+		return lifetime(n)
 	}
 	return DefaultSubscription
+}
+
+// lifetime is how long a subscription of n seconds is kept. Its end may come to nobody's mind: MaxSubscription bounds it.
+func lifetime(n uint32) time.Duration {
+	return min(time.Duration(n)*time.Second, MaxSubscription) + TransactionTimeout
 }
 
 func (c *Call) inviteResponse(t *Transaction, m *sipalg.Message, now time.Time) Action {

@@ -29,6 +29,7 @@ type Transaction struct {
 	deadline  time.Time
 	cancelled bool
 	subEvent  string // key of the subscription that a SUBSCRIBE or REFER opens
+	event     string // key of the one that a NOTIFY is of
 }
 
 // Cancelled tells whether a CANCEL for this INVITE has passed.
