@@ -33,19 +33,20 @@ func (s *session) admit(m *sipalg.Message) (domain, id string, ok, stay bool) {
 		}
 	}
 	v := ticket.Verifier{Key: p.ticketKey, OwnDomains: s.a.ownDomains(s.class)}
-	res, t := v.Verify(headers, requestUser(m), peers, s.a.now())
+	called := s.calledUser(m)
+	res, t := v.Verify(headers, called, peers, s.a.now())
 	if res == ticket.OK {
 		s.a.count("ticket", "verified", "")
 		s.a.peer(s.remote.Addr())
-		s.a.trace.Event(trace.Ticket, m.CallID(), t.GrantedToDomain, "%s for %s from %s: verified, ticket %x granted to %s by %s", m.Method, requestUser(m), s.remote, t.ID, t.GrantedToDomain, t.GrantingDomain)
+		s.a.trace.Event(trace.Ticket, m.CallID(), t.GrantedToDomain, "%s for %s from %s: verified, ticket %x granted to %s by %s", m.Method, called, s.remote, t.ID, t.GrantedToDomain, t.GrantingDomain)
 		return t.GrantedToDomain, hex.EncodeToString(t.ID[:]), true, true
 	}
 	s.a.count("ticket", "failures", observe.Snake(string(res)))
-	observe.WithCall(s.a.log, m.CallID()).Warn("ticket refused", "cause", string(res), "method", m.Method, "called", requestUser(m), "remote", s.remote.String(), "session", s.id)
+	observe.WithCall(s.a.log, m.CallID()).Warn("ticket refused", "cause", string(res), "method", m.Method, "called", called, "remote", s.remote.String(), "session", s.id)
 	stay = !s.tooManyFailures()
 	s.a.offence(s.remote.Addr(), string(res))
 	if s.a.trace.Wants(trace.Ticket) {
-		s.a.trace.Event(trace.Ticket, m.CallID(), strings.Join(peers, " "), "%s for %s from %s, whose certificate names %s: %s: %s", m.Method, requestUser(m), s.remote, strings.Join(peers, " "), res.Label(), ticketMeanings[res])
+		s.a.trace.Event(trace.Ticket, m.CallID(), strings.Join(peers, " "), "%s for %s from %s, whose certificate names %s: %s: %s", m.Method, called, s.remote, strings.Join(peers, " "), res.Label(), ticketMeanings[res])
 	}
 	if !p.rejectDrop {
 		s.answer(m, dialog.Outside, 403, "Forbidden")
@@ -53,8 +54,14 @@ func (s *session) admit(m *sipalg.Message) (domain, id string, ok, stay bool) {
 	return "", "", false, stay
 }
 
-// tooManyFailures counts a ticket failure and tells whether the connection has had its 20 within 60 s.
+// calledUser is the user part of a Request-URI from the Internet as the call agent will see it: a token in the URI brings back the user that
+// it was made for, and whoever was in a call may have been shown one.
+func (s *session) calledUser(m *sipalg.Message) string {
+	return userOfURI(s.rw.RequestURI(m.URI))
+}
+
 func (s *session) tooManyFailures() bool {
+// tooManyFailures counts a ticket failure and tells whether the connection has had its 20 within 60 s.
 	now := s.a.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()

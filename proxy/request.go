@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -36,15 +37,41 @@ func (s *session) handle(m *sipalg.Message, from dialog.Side) bool {
 	return true
 }
 
-// namesInside tells whether the Request-URI names an inside host by its address. The Internet knows no such address: it
-// would make the call agent send the request to a host of the stranger's choice.
+// namesInside tells whether the Request-URI names an inside host by its address, as host or as the "maddr" that counts in its place (RFC 3261
+// 19.1.1). The Internet knows no such address: it would make the call agent send the request to a host of the stranger's choice.
 func (s *session) namesInside(m *sipalg.Message) bool {
 	u, err := sipalg.ParseURI(m.URI)
 	if err != nil {
 		return false
 	}
-	addr, err := netip.ParseAddr(strings.Trim(u.Host, "[]"))
-	return err == nil && addr.Unmap() != s.agent.real && (s.a.plan.Load().insideNet(addr.Unmap()) || addr.IsLoopback())
+	if s.insideHost(u.Host) {
+		return true
+	}
+	for _, p := range u.Params {
+		name, err1 := url.PathUnescape(p.Name)
+		value, err2 := url.PathUnescape(p.Value)
+		if err1 != nil || err2 != nil || strings.EqualFold(name, "maddr") && s.insideHost(value) {
+			return true
+		}
+	}
+	return false
+}
+
+// insideHost tells whether a host is an address that the Internet has no use for: an inside one but the call agent's own, or one that every
+// host takes for itself.
+func (s *session) insideHost(host string) bool {
+	addr, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	if addr = addr.Unmap(); err != nil || addr == s.agent.real {
+		return false
+	}
+	return s.a.plan.Load().insideNet(addr) || addr.IsLoopback() || addr.IsUnspecified() || addr.IsLinkLocalUnicast()
+}
+
+// ordersFallback tells whether a request has the form of the appliance's own notification, on which a call agent dials a number over the PSTN
+// (shared protocol "fallback"): that is for nobody on the Internet to say.
+func ordersFallback(m *sipalg.Message) bool {
+	uri := dialog.AddressURI(m.Get("Refer-To"))
+	return len(uri) >= len(fallback.URNs) && strings.EqualFold(uri[:len(fallback.URNs)], fallback.URNs)
 }
 
 // answer sends a response of the appliance's own on the connection that a request came on.
@@ -221,16 +248,12 @@ func (s *session) newCall(m *sipalg.Message, from dialog.Side, domain, ticketID 
 	return c
 }
 
-func userOf(v string) string {
-	u, err := sipalg.ParseURI(dialog.AddressURI(v))
-	if err != nil {
-		return ""
-	}
-	return u.User
-}
+func userOf(v string) string { return userOfURI(dialog.AddressURI(v)) }
 
-func requestUser(m *sipalg.Message) string {
-	u, err := sipalg.ParseURI(m.URI)
+func requestUser(m *sipalg.Message) string { return userOfURI(m.URI) }
+
+func userOfURI(uri string) string {
+	u, err := sipalg.ParseURI(uri)
 	if err != nil {
 		return ""
 	}

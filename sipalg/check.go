@@ -222,7 +222,7 @@ func checkAddresses(m *Message) *Violation {
 
 // checkAddressHeader returns the number of elements.
 func checkAddressHeader(m *Message, value string, rule *addressRule) (int, *Violation) {
-	if rule.cause == CauseContact && value == "*" {
+	if rule.cause == CauseContact && value == "*" && m.Method == "REGISTER" { // RFC 3261 20.10
 		return 1, nil
 	}
 	n := 0

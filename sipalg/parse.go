@@ -110,6 +110,7 @@ func (s *headScanner) scan(b []byte) (end int, strict, ok bool) {
 // headParser collects headers and the first thing that is wrong.
 type headParser struct {
 	m      *Message
+	folded []byte // value of the last header, which has continuation lines
 	cause  Cause
 	status int
 	phrase string
@@ -141,6 +142,7 @@ func parseHead(text string) (*Message, *Violation) {
 		}
 		p.headerLine(line)
 	}
+	p.unfold()
 	for i := range p.m.Headers {
 		h := &p.m.Headers[i]
 		h.Value = trim(h.Value)
@@ -227,16 +229,20 @@ func (p *headParser) headerLine(line string) {
 			p.fail(CauseStrayFold, 400, "Continuation Without Header")
 			return
 		}
-		h := &m.Headers[len(m.Headers)-1]
-		// Also keeps thousands of small continuations from being copied over
-		// and over.
-		if len(h.Value)+len(line) > MaxLine {
+		// Collected: thousands of small continuations must not be copied over and over.
+		if p.folded == nil {
+			p.folded = append(p.folded, trim(m.Headers[len(m.Headers)-1].Value)...)
+		}
+		if len(p.folded)+len(line) > MaxLine {
 			p.fail(CauseHeaderTooLong, 400, "Header Too Long")
 			return
 		}
-		h.Value = trim(h.Value) + " " + trim(line)
+		if line = trim(line); line != "" {
+			p.folded = append(append(p.folded, ' '), line...)
+		}
 		return
 	}
+	p.unfold()
 	colon := strings.IndexByte(line, ':')
 	if colon < 0 {
 		p.fail(CauseNoColon, 400, "Header Without Colon")
@@ -253,4 +259,11 @@ func (p *headParser) headerLine(line string) {
 		return
 	}
 	m.Headers = append(m.Headers, Header{name, line[colon+1:]})
+}
+
+// unfold gives the last header the value that its continuation lines make up.
+func (p *headParser) unfold() {
+	if p.folded != nil {
+		p.m.Headers[len(p.m.Headers)-1].Value, p.folded = string(p.folded), nil
+	}
 }

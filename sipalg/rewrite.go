@@ -70,6 +70,14 @@ func (rw *Rewriter) Outbound(m *Message) error { return rw.run(m, true) }
 // Inbound translates a message that goes from outside to inside.
 func (rw *Rewriter) Inbound(m *Message) error { return rw.run(m, false) }
 
+// RequestURI gives the Request-URI of a request from outside as Inbound writes it. It may name another user than the sender wrote: a token
+// brings back what stood where it was made.
+func (rw *Rewriter) RequestURI(uri string) string {
+	p := &pass{Rewriter: rw}
+	uri, _ = p.uri(uri, uriRole{leg: true})
+	return uri
+}
+
 // pass is one translation of one message.
 type pass struct {
 	*Rewriter

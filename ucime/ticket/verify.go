@@ -117,12 +117,25 @@ func holds(domains []string, domain string) bool {
 // CalledNumber is the number in the user part of a Request-URI: parameters are
 // cut off (RFC 3261 section 19.1.6: a user part may be a telephone subscriber),
 // escapes are resolved and visual separators (RFC 3966 section 3) are removed.
-// A user part with a broken escape gives "".
+// A user part with a broken escape gives "", and so does one whose parameters
+// send the call elsewhere than to the number: a routing number or carrier
+// (RFC 4694: rn, cic), a trunk group (RFC 4904: tgrp).
 func CalledNumber(user string) string {
-	user, _, _ = strings.Cut(user, ";")
+	user, params, _ := strings.Cut(user, ";")
 	user, err := url.PathUnescape(user)
 	if err != nil {
 		return ""
+	}
+	for p := range strings.SplitSeq(params, ";") {
+		name, _, _ := strings.Cut(p, "=")
+		name, err := url.PathUnescape(name)
+		switch lower(name) {
+		case "rn", "cic", "tgrp":
+			return ""
+		}
+		if err != nil {
+			return ""
+		}
 	}
 	return stripSeparators(user)
 }
