@@ -6,7 +6,8 @@ import "time"
 const (
 	AnswerTime    = 32 * time.Second // a REFER without answer for that long has none
 	MaxReferrals  = 3                // REFERs a call in all
-	ReferTo       = "<urn:uc-ime:pstn-fallback>"
+	URNs          = "urn:uc-ime:"    // what Refer-To has in notifications, and nowhere else
+	ReferTo       = "<" + URNs + "pstn-fallback>"
 	statusTimeout = 408
 	statusBusy    = 503
 )

@@ -155,7 +155,7 @@ func (q *quality) refer(c *call, s *session, d *dialog.Dialog, id string, r fall
 		sipalg.Header{Name: "Refer-To", Value: fallback.ReferTo},
 		sipalg.Header{Name: "Refer-Sub", Value: "false"},
 		sipalg.Header{Name: "Supported", Value: "tdialog, norefersub"},
-		sipalg.Header{Name: "X-Cisco-UC-IME-Quality", Value: r.Figures.Quality(r.Level)},
+		sipalg.Header{Name: sipalg.HeaderQuality, Value: r.Figures.Quality(r.Level)},
 	), nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"imeproxy/fallback"
 	"imeproxy/proxy/observe"
 	"imeproxy/proxy/trace"
 	"imeproxy/sipalg"
@@ -28,6 +29,10 @@ func (s *session) handle(m *sipalg.Message, from dialog.Side) bool {
 	}
 	if from == dialog.Outside && s.namesInside(m) {
 		s.refuse(m, from, 404, "Not Found", "inside_address_named")
+		return true
+	}
+	if from == dialog.Outside && ordersFallback(m) {
+		s.refuse(m, from, 403, "Forbidden", "fallback_ordered")
 		return true
 	}
 	if m.ToTag() == "" && m.Method != "ACK" && m.Method != "CANCEL" {
@@ -392,5 +397,6 @@ func (s *session) translate(m *sipalg.Message, from dialog.Side, c *call) error 
 		return s.rw.Outbound(m)
 	}
 	sipalg.FilterFallbackTarget(m, c.d.From == dialog.Inside)
+	m.Del(sipalg.HeaderQuality)
 	return s.rw.Inbound(m)
 }

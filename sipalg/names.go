@@ -78,6 +78,8 @@ const (
 	// HeaderFallback carries the sensitivity level from a call agent to its own
 	// proxy; it crosses the border in neither direction.
 	HeaderFallback = "X-Cisco-UC-IME-Fallback"
+	// HeaderQuality is in the proxy's own notifications to its call agent; one from outside is removed.
+	HeaderQuality = "X-Cisco-UC-IME-Quality"
 	// HeaderFallbackTarget carries the number to dial for PSTN fallback.
 	HeaderFallbackTarget = "X-Cisco-UC-IME-Fallback-Target"
 )
