@@ -105,11 +105,9 @@ func (a *Appliance) reachable(s *session) bool {
 	h := s.agent.health
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	now := a.now()
-	if !h.looked.IsZero() && now.Sub(h.looked) < time.Second {
+	if !h.looked.IsZero() && a.now().Sub(h.looked) < time.Second {
 		return h.up
 	}
-	h.looked = now
 	ctx, cancel := context.WithTimeout(a.ctx, openTimeout)
 	defer cancel()
 	c, err := tlsproxy.DialTransparent(ctx, netip.AddrPortFrom(s.remote.Addr(), 0), netip.AddrPortFrom(s.agent.real, s.agentPort), 0)
@@ -117,5 +115,6 @@ func (a *Appliance) reachable(s *session) bool {
 		c.Close()
 	}
 	a.setHealth(s.agent, err)
+	h.looked = a.now() // whoever waited for this look needs none of its own
 	return h.up
 }

@@ -196,5 +196,8 @@ func (o *outbox) drain(each time.Duration) error {
 			o.err = err
 		}
 	}
+	if each > 0 && o.err == nil {
+		_ = o.Conn.SetWriteDeadline(time.Time{}) // one that has passed would fail the writes of flush, which do not wait
+	}
 	return o.err
 }

@@ -20,7 +20,7 @@ func (a *Appliance) carrier(c *call, side dialog.Side) (*session, *conn) {
 	if k := c.last.conn(side); k != nil {
 		return c.last, k
 	}
-	if s := a.sessions.between(c.agent, c.last.remote.Addr(), side); s != nil {
+	if s := a.sessions.between(c.agent, c.last.remote.Addr(), c.domain, side); s != nil {
 		return s, s.conn(side)
 	}
 	return nil, nil

@@ -129,13 +129,14 @@ func (s *session) unusableResponse(c *call, m *sipalg.Message, from dialog.Side,
 		// UPDATE or PRACK: the two ends would hold different ideas of the media.
 		defer s.a.hangUp(c, cause)
 	}
-	if tx.Request != nil { // else another fork's answer has gone already
+	ended := false
+	if tx.Request != nil { // else another fork's answer has gone already, and stands
 		owner.answer(tx.Request, from.Other(), status, phrase)
+		ended = c.d.Reject(tx, status, s.a.now())
 	}
 	if tx.Tag != "" && tx.Method == "INVITE" {
 		s.a.sendBye(c, act.Dialog, from.Other())
 	}
-	ended := c.d.Reject(tx, status, s.a.now())
 	if act.Dialog != nil && m.Status >= 200 && tx.Method == "INVITE" {
 		ended = c.d.EndDialog(act.Dialog, s.a.now()) || ended
 	}

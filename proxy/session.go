@@ -101,7 +101,7 @@ func (s *session) ensure(side dialog.Side, domain string) (*conn, error) {
 		return k, nil
 	}
 	s.mu.Lock()
-	ended := s.ended
+	ended := s.ended || s.conns[side] != nil // one that is closed ends the session: a second one would be counted, and never uncounted
 	s.mu.Unlock()
 	if ended {
 		return nil, errEnded
@@ -357,12 +357,12 @@ func (t *sessions) snapshot() (list []*session, most int) {
 	return list, t.most
 }
 
-// between finds a session of the same two ends whose connection to a side stands, for a message
-// whose own session is gone.
-func (t *sessions) between(agent *callAgent, remote netip.Addr, side dialog.Side) *session {
+// between finds a session of the same two ends whose connection to a side stands, for a message whose own session is gone. Several
+// enterprises may share an address: on the Internet the certificate must hold the call's domain.
+func (t *sessions) between(agent *callAgent, remote netip.Addr, domain string, side dialog.Side) *session {
 	list, _ := t.snapshot()
 	for _, s := range list {
-		if s.agent.real == agent.real && s.remote.Addr() == remote && s.conn(side) != nil {
+		if s.agent.real == agent.real && s.remote.Addr() == remote && s.conn(side) != nil && (side == dialog.Inside || s.holds(domain)) {
 			return s
 		}
 	}

@@ -42,7 +42,7 @@ func (a *Appliance) SignalingSessions() observe.SignalingSessions {
 		s, ds := c.describe()
 		if s.conn(dialog.Outside) == nil {
 			// Its connections were cut: the call lives on, over the next session of the same two ends.
-			if next := a.sessions.between(c.agent, s.remote.Addr(), dialog.Outside); next != nil {
+			if next := a.sessions.between(c.agent, s.remote.Addr(), c.domain, dialog.Outside); next != nil {
 				s = next
 			}
 		}

@@ -39,9 +39,14 @@ func (a *Appliance) sweepCalls(now time.Time) {
 
 // planSweep has a call looked at when its state next changes by itself. The call is locked.
 func (a *Appliance) planSweep(c *call) {
-	if !c.gone {
-		a.agenda.plan(c, c.d.Due())
+	if c.gone {
+		return
 	}
+	at := c.d.Due()
+	if c.d.Idle() {
+		at = a.now() // a Call-ID has few places in the table, and some senders use one for all their OPTIONS or MESSAGEs
+	}
+	a.agenda.plan(c, at)
 }
 
 // sweepCall tells whether nothing is left of the call.
