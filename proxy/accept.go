@@ -112,6 +112,9 @@ func (a *Appliance) serveInbound(c net.Conn, cl *class, src, dst netip.AddrPort)
 		return
 	}
 	if a.limiter.Full() {
+		a.makeRoom()
+	}
+	if a.limiter.Full() {
 		// Before its handshake: a full appliance must not spend more on strangers.
 		a.refuseInbound(c, src)
 		return
@@ -144,7 +147,7 @@ func (a *Appliance) begin(s *session, raw net.Conn, side dialog.Side, secure boo
 			return
 		}
 		// A session is counted from here on: half-open handshakes, which cost a stranger nothing, must not fill the appliance up.
-		if side == dialog.Outside && !a.limiter.Acquire() {
+		if side == dialog.Outside && !a.acquire() {
 			a.refuseInbound(t, s.remote)
 			return
 		}

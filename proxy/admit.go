@@ -37,6 +37,7 @@ func (s *session) admit(m *sipalg.Message) (domain, id string, ok, stay bool) {
 	res, t := v.Verify(headers, called, peers, s.a.now())
 	if res == ticket.OK {
 		s.a.count("ticket", "verified", "")
+		s.welcomed()
 		s.a.peer(s.remote.Addr())
 		s.a.trace.Event(trace.Ticket, m.CallID(), t.GrantedToDomain, "%s for %s from %s: verified, ticket %x granted to %s by %s", m.Method, called, s.remote, t.ID, t.GrantedToDomain, t.GrantingDomain)
 		return t.GrantedToDomain, hex.EncodeToString(t.ID[:]), true, true
@@ -60,8 +61,8 @@ func (s *session) calledUser(m *sipalg.Message) string {
 	return userOfURI(s.rw.RequestURI(m.URI))
 }
 
-func (s *session) tooManyFailures() bool {
 // tooManyFailures counts a ticket failure and tells whether the connection has had its 20 within 60 s.
+func (s *session) tooManyFailures() bool {
 	now := s.a.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,7 +115,7 @@ func (a *Appliance) reachable(s *session) bool {
 	if err == nil {
 		c.Close()
 	}
-	a.setHealth(s.agent, err)
 	h.looked = a.now() // whoever waited for this look needs none of its own
+	a.setHealth(s.agent, err)
 	return h.up
 }

@@ -78,6 +78,8 @@ type Appliance struct {
 	reached  reached
 	expiry   expiry
 	stopping atomic.Bool
+	room     sync.Mutex // guards roomMade
+	roomMade time.Time  // when a session was last ended for another
 
 	quality *quality
 	trace   trace.Hub

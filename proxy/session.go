@@ -46,6 +46,7 @@ type session struct {
 	ended   bool
 	failed  []time.Time // ticket failures within the window
 	calls   int         // calls opened on it that stand
+	welcome bool        // a valid ticket was shown on it
 }
 
 // Errors of opening the other side; each becomes a 503 with its own Reason.
@@ -132,7 +133,7 @@ func (s *session) ensure(side dialog.Side, domain string) (*conn, error) {
 }
 
 func (s *session) dialOutside(ctx context.Context, domain string) (*conn, error) {
-	if !s.a.limiter.Acquire() {
+	if !s.a.acquire() {
 		s.a.count("tls", "sessions_refused", "outbound")
 		return nil, errLimit
 	}

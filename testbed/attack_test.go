@@ -1,0 +1,208 @@
+package testbed
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// What somebody with a good certificate, and perhaps a ticket for one number, tries, and what goes wrong with call agents that are not like
+// most. One lab for all of it.
+func TestAttacks(t *testing.T) {
+	s := StartStubs(t)
+	for _, x := range []struct {
+		name string
+		test func(*testing.T, *StubLab)
+	}{
+		{"token in the Request-URI", attackToken},
+		{"other readers' session descriptions", attackDescriptions},
+		{"inside host as maddr", attackMaddr},
+		{"forged notification", attackNotification},
+		{"BYE asked for credentials", byeWithCredentials},
+		{"second fork unusable", unusableFork},
+		{"late offer after a preview", offerAfterPreview},
+		{"offers that cross", offersThatCross},
+		{"large messages in small pieces", largeInPieces},
+	} {
+		t.Run(x.name, func(t *testing.T) { x.test(t, s) })
+		s.hangUpAll(t)
+	}
+}
+
+// The ticket is for the number that the call agent is asked for: a token that was shown in an earlier call must not bring another one back
+// behind the check.
+func attackToken(t *testing.T, s *StubLab) {
+	c := s.FarDial(t)
+	defer c.Close()
+	bait := s.Inbound(c)
+	bait.Local = fmt.Sprintf("<sip:+19005550100:%s@%s;transport=udp>", s.A.Mapped, s.A.Mapped)
+	inv := bait.Request(t, "INVITE", s.WithTicket, sdp(secureOffer(s.B.MediaOut.String(), 20000)))
+	seen := s.Agent.Expect(t, InCall(bait.CallID, ReqIs("INVITE")), wait)
+	s.Agent.AnswerLeg(seen).Respond(t, seen, 486, "Busy Here")
+	busy := bait.AwaitStatus(t, inv, 486)
+	s.Far.Faults() // such a From does not come back as it was
+	_, token, ok := strings.Cut(busy.Get("From"), "x-ime=")
+	if !ok {
+		return
+	}
+	token, _, _ = strings.Cut(token, ">")
+	before := s.counters(t)
+	l := s.Inbound(c)
+	l.Target = fmt.Sprintf("sip:%s@%s:%d;transport=tls;x-ime=%s", s.A.Number, s.A.Mapped, TrunkPort, token)
+	l.AwaitStatus(t, l.Request(t, "INVITE", s.WithTicket, sdp(secureOffer(s.B.MediaOut.String(), 20000))), 403)
+	s.grew(t, before, "ticket_did_mismatch")
+	s.syncInside(t, c)
+	nothingCame(t, s.Agent)
+}
+
+// Descriptions that a lenient reader finds or understands where a strict one would not.
+func attackDescriptions(t *testing.T, s *StubLab) {
+	c := s.FarDial(t)
+	defer c.Close()
+	offer := secureOffer(s.B.MediaOut.String(), 20000)
+	for _, kind := range []string{"application / sdp", "Application/\r\n SDP"} {
+		l := s.Inbound(c)
+		l.Request(t, "INVITE", s.WithTicket, func(m *StubMessage) { m.WithBody(kind, offer) })
+		seen := s.Agent.Expect(t, InCall(l.CallID, ReqIs("INVITE")), wait)
+		if strings.Contains(seen.Body, s.B.MediaOut.String()) || strings.Contains(seen.Body, "a=crypto") || !strings.Contains(seen.Body, s.A.MediaIn.String()) {
+			t.Errorf("a description of type %q passes as it is:\n%s", kind, seen.Body)
+		}
+		s.Agent.AnswerLeg(seen).Respond(t, seen, 486, "Busy Here")
+	}
+	double := strings.ReplaceAll(offer, "c=IN IP4 ", "c=IN IP4 "+s.A.PhoneIP.String()+" IN IP4 ")
+	parts := "--b\r\nContent-Type: application/sdp, x\r\n\r\n" + offer + "\r\n--b--\r\n"
+	for _, x := range []struct{ kind, body string }{{"application/sdp", double}, {"multipart/mixed;boundary=b", parts}} {
+		l := s.Inbound(c)
+		l.AwaitStatus(t, l.Request(t, "INVITE", s.WithTicket, func(m *StubMessage) { m.WithBody(x.kind, x.body) }), 488)
+	}
+	s.syncInside(t, c)
+	for _, m := range s.Agent.Drain() {
+		if m.Method() == "INVITE" {
+			t.Errorf("the call agent got\n%s", m.Raw)
+		}
+	}
+}
+
+func attackMaddr(t *testing.T, s *StubLab) {
+	c := s.FarDial(t)
+	defer c.Close()
+	for _, param := range []string{"maddr=" + s.A.PhoneIP.String(), "MADDR=127.0.0.1"} {
+		l := s.Inbound(c)
+		l.Target = fmt.Sprintf("sip:%s@%s;%s", s.A.Number, s.A.Domain, param)
+		l.AwaitStatus(t, l.Request(t, "INVITE", s.WithTicket, sdp(secureOffer(s.B.MediaOut.String(), 20000))), 404)
+	}
+	s.syncInside(t, c)
+	nothingCame(t, s.Agent)
+}
+
+// Only the proxy tells its call agent to dial over the PSTN.
+func attackNotification(t *testing.T, s *StubLab) {
+	far, agent := s.CallIn(t)
+	before := s.counters(t)
+	order := func(m *StubMessage) { m.Add("Refer-To", "<URN:uc-ime:pstn-fallback>") }
+	far.AwaitStatus(t, far.Request(t, "REFER", order), 403)
+	s.grew(t, before, "fallback_ordered")
+	outside := s.Inbound(far.Conn)
+	outside.AwaitStatus(t, outside.Request(t, "REFER", s.WithTicket, order), 403)
+	// What goes with it is removed from other messages.
+	seen, _ := far.Transact(t, agent, "INFO", 200, func(m *StubMessage) { m.Add("X-Cisco-UC-IME-Quality", "level=5;loss=100.00") })
+	if v := seen.Get("X-Cisco-UC-IME-Quality"); v != "" {
+		t.Errorf("the call agent got a stranger's X-Cisco-UC-IME-Quality: %s", v)
+	}
+	far.Transact(t, agent, "BYE", 200)
+}
+
+// A BYE that is answered 407 comes again with credentials, and must arrive.
+func byeWithCredentials(t *testing.T, s *StubLab) {
+	agent, far := s.CallOut(t)
+	agent.Transact(t, far, "BYE", 407)
+	agent.Transact(t, far, "BYE", 200, func(m *StubMessage) { m.Add("Proxy-Authorization", `Digest username="a", realm="b"`) })
+	gone(t, agent)
+}
+
+// Two phones answer one call, the second with a description that cannot be used: it alone is ended.
+func unusableFork(t *testing.T, s *StubLab) {
+	agent := s.Outbound(s.AgentDial(t))
+	inv := agent.Request(t, "INVITE", sdp(plainOffer(s.A.PhoneIP.String(), 4000)))
+	seen := s.Far.Expect(t, InCall(agent.CallID, ReqIs("INVITE")), wait)
+	one, two := s.Far.AnswerLeg(seen), s.Far.AnswerLeg(seen)
+	one.Respond(t, seen, 200, "OK", sdp(secureOffer(s.B.MediaOut.String(), 20000)))
+	agent.Learn(agent.AwaitStatus(t, inv, 200))
+	two.Respond(t, seen, 200, "OK", sdp(plainOffer(s.B.MediaOut.String(), 20002)))
+	ofTwo := func(method string) Match {
+		return InCall(agent.CallID, func(m *StubMessage) bool { return m.Method() == method && tagOf(m.Get("To")) == two.LocalTag })
+	}
+	s.Far.Expect(t, ofTwo("ACK"), wait)
+	bye := s.Far.Expect(t, ofTwo("BYE"), wait)
+	two.Respond(t, bye, 200, "OK")
+	agent.Ack(t)
+	s.Far.Expect(t, InCall(agent.CallID, func(m *StubMessage) bool { return m.Method() == "ACK" && tagOf(m.Get("To")) == one.LocalTag }), wait)
+	one.Respond(t, seen, 200, "OK", sdp(secureOffer(s.B.MediaOut.String(), 20000))) // as if the ACK had been late
+	agent.Await(t, inv, func(m *StubMessage) bool { return m.Status() == 200 })
+	agent.Transact(t, one, "BYE", 200)
+}
+
+// An INVITE without offer: what a 183 shows is a preview, the offer is that of the 200.
+func offerAfterPreview(t *testing.T, s *StubLab) {
+	agent := s.Outbound(s.AgentDial(t))
+	inv := agent.Request(t, "INVITE")
+	seen := s.Far.Expect(t, InCall(agent.CallID, ReqIs("INVITE")), wait)
+	preview, far := s.Far.AnswerLeg(seen), s.Far.AnswerLeg(seen)
+	preview.Respond(t, seen, 183, "Session Progress", sdp(secureOffer(s.B.MediaOut.String(), 20000)))
+	agent.AwaitStatus(t, inv, 183)
+	far.Respond(t, seen, 200, "OK", sdp(secureOffer(s.B.MediaOut.String(), 20002, goodCrypto, "a=ptime:30")))
+	ok := agent.AwaitStatus(t, inv, 200)
+	if !strings.Contains(ok.Body, "a=ptime:30") {
+		t.Errorf("the offer of the 200 is not that of its sender:\n%s", ok.Body)
+	}
+	agent.Learn(ok)
+	agent.Ack(t, sdp(plainOffer(s.A.PhoneIP.String(), 4000)))
+	far.Expect(t, "ACK")
+	text, err := s.Proxy.Shell("show uc-ime media-sessions detail")
+	if want := s.B.MediaOut.String() + "/20002"; err != nil || !strings.Contains(text, want) {
+		t.Errorf("media does not go to %s, where the answered fork wants it (%v):\n%s", want, err, text)
+	}
+	agent.Transact(t, far, "BYE", 200)
+}
+
+// A large INVITE that comes byte by byte and in odd pieces arrives as it was.
+func largeInPieces(t *testing.T, s *StubLab) {
+	agent := s.Outbound(s.AgentDial(t))
+	m := agent.NewRequest("INVITE")
+	for i := range 60 {
+		m.Add("X-Large", fmt.Sprintf("%d %s", i, strings.Repeat("x", 600)))
+	}
+	m.WithSDP(plainOffer(s.A.PhoneIP.String(), 4000))
+	s.Agent.remember(m)
+	b := m.Bytes()
+	for n := 1; len(b) > 0; n = n%1700 + 1 {
+		n := min(n, len(b))
+		agent.Conn.SendRaw(t, b[:n])
+		b = b[n:]
+	}
+	seen := s.Far.Expect(t, InCall(agent.CallID, ReqIs("INVITE")), wait)
+	if got := len(seen.All("X-Large")); got != 60 {
+		t.Errorf("%d of 60 headers arrive", got)
+	}
+	s.Far.AnswerLeg(seen).Respond(t, seen, 486, "Busy Here")
+	agent.AwaitStatus(t, m, 486)
+}
+
+// A re-INVITE and an UPDATE from the other end are under way, and both come to nothing: the call goes on, and so does the daemon.
+func offersThatCross(t *testing.T, s *StubLab) {
+	far, agent := s.CallIn(t)
+	video := func(profile string, port int) string {
+		return fmt.Sprintf("m=video %d %s 96\r\na=rtpmap:96 H264/90000\r\n%s\r\n", port, profile, map[bool]string{true: goodCrypto, false: "a=x"}[profile == "RTP/SAVP"])
+	}
+	re := agent.Request(t, "INVITE", sdp(plainOffer(s.A.PhoneIP.String(), 4000)+video("RTP/AVP", 4002)))
+	seenRe := far.Expect(t, "INVITE")
+	up := far.Request(t, "UPDATE", sdp(secureOffer(s.B.MediaOut.String(), 20000)+video("RTP/SAVP", 20002)+video("RTP/SAVP", 20004)))
+	seenUp := agent.Expect(t, "UPDATE")
+	far.Respond(t, seenRe, 491, "Request Pending")
+	agent.AckFailure(t, re, agent.AwaitStatus(t, re, 491))
+	agent.Respond(t, seenUp, 491, "Request Pending")
+	far.AwaitStatus(t, up, 491)
+	reoffer(t, agent, far, plainOffer(s.A.PhoneIP.String(), 4000), secureOffer(s.B.MediaOut.String(), 20000))
+	far.Transact(t, agent, "BYE", 200)
+	Until(t, wait, "no stream is left", func() bool { return s.Streams(t) == 0 })
+}
