@@ -1,6 +1,7 @@
 package mapping
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -18,16 +19,17 @@ type accessList struct {
 	chain     *nftables.Chain
 	group     AccessGroup
 	permitted match           // what becomes of a permitted packet
+	denyFlows int             // that are followed
 	denied    *nftables.Chain // logs and drops
-	// Chains that log and then permit or drop, made when an element needs them.
-	logPermit, logDeny *nftables.Chain
+	// Chains that follow flows and then permit or drop, made when an entry needs them.
+	followPermit, followDeny *nftables.Chain
 }
 
 // addAccessRules appends an access list; permitted packets get the verdict, the rest drops and is told to the log in a chain of its
 // own, denied. Short lists stand rule by rule; long ones are arranged into verdict maps.
-func addAccessRules(s ruleSet, c *nftables.Chain, denied string, g AccessGroup, permitted match) {
-	a := &accessList{s: s, chain: c, group: g, permitted: permitted, denied: s.chain(denied)}
-	s.logged(a.denied, nil, deniedMark, g.Name)
+func addAccessRules(s ruleSet, c *nftables.Chain, denied string, g AccessGroup, permitted match, denyFlows int) {
+	a := &accessList{s: s, chain: c, group: g, permitted: permitted, denied: s.chain(denied), denyFlows: cmp.Or(denyFlows, MaxFlows)}
+	s.logged(a.denied, deniedMark, g.Name, limit(logRate, logBurst))
 	s.rule(a.denied, drop())
 	for n, l := range g.arranged() {
 		a.layer(l, n)
@@ -43,15 +45,8 @@ func addAccessRules(s ruleSet, c *nftables.Chain, denied string, g AccessGroup, 
 // rule appends an entry as a rule of its own.
 func (a *accessList) rule(r Rule) {
 	class := slices.Concat(proto(r.Proto), saddr(r.Src), daddr(r.Dst), sport(r.SrcLo, r.SrcHi), dport(r.DstLo, r.DstHi))
-	verdict := jump(a.denied)
-	switch {
-	case r.Permit && r.Log:
-		a.s.logged(a.chain, class, permitLogMark, a.group.Name)
-		verdict = a.permitted
-	case r.Permit:
-		verdict = a.permitted
-	case r.Log:
-		a.s.logged(a.chain, class, denyLogMark, a.group.Name)
+	verdict := match{a.verdict(r)}
+	if !r.Permit && !r.Log && r.Quiet {
 		verdict = drop()
 	}
 	a.s.counted(a.chain, r.ID, class, verdict)
@@ -86,25 +81,18 @@ func (a *accessList) layer(l *layer, n int) {
 		match{&expr.Lookup{SourceRegister: 1, DestRegister: 0, IsDestRegSet: true, SetName: m.Name, SetID: m.ID}})
 }
 
-// verdict is what an element of a map says.
+// verdict is what an entry says.
 func (a *accessList) verdict(r Rule) *expr.Verdict {
-	logging := func(c **nftables.Chain, name, mark string, then match) *expr.Verdict {
-		if *c == nil {
-			*c = a.s.chain(a.chain.Name + name)
-			a.s.logged(*c, nil, mark, a.group.Name)
-			a.s.rule(*c, then)
-		}
+	if r.Log && canLog() {
 		// A return of the chain must lead to where the list's own would.
-		return &expr.Verdict{Kind: expr.VerdictGoto, Chain: (*c).Name}
+		return &expr.Verdict{Kind: expr.VerdictGoto, Chain: a.follow(r.Permit).Name}
 	}
 	switch {
-	case r.Permit && r.Log:
-		return logging(&a.logPermit, "_log_permit", permitLogMark, a.permitted)
-	case r.Log:
-		return logging(&a.logDeny, "_log_deny", denyLogMark, drop())
 	case r.Permit:
 		v := *a.permitted[len(a.permitted)-1].(*expr.Verdict)
 		return &v
+	case r.Log || r.Quiet:
+		return &expr.Verdict{Kind: expr.VerdictDrop}
 	}
 	return &expr.Verdict{Kind: expr.VerdictJump, Chain: a.denied.Name}
 }

@@ -126,7 +126,7 @@ func sameFilter(a, b Spec) bool {
 	return a.SameLevel == b.SameLevel && slices.Equal(a.Interfaces, b.Interfaces) && slices.Equal(a.Statics, b.Statics) && slices.Equal(a.Dynamics, b.Dynamics) &&
 		slices.EqualFunc(a.Groups, b.Groups, func(x, y AccessGroup) bool {
 			return x.Link == y.Link && x.Direction == y.Direction && slices.EqualFunc(x.Rules, y.Rules, func(r, s Rule) bool {
-				r.ID, r.Log, s.ID, s.Log = "", false, "", false
+				r.ID, r.Log, r.Quiet, s.ID, s.Log, s.Quiet = "", false, false, "", false, false
 				return r == s
 			})
 		})

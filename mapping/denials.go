@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,11 +21,15 @@ import (
 // logGroup is the group of netfilter's log that our rules write to.
 const logGroup = 7870
 
-// What a rule writes before the name of the access list.
+// What a rule writes, with a blank, before the name of the access list.
 const (
-	deniedMark    = "d " // denied by an entry, or by none that permits
-	denyLogMark   = "D " // denied by an entry that is to be logged
-	permitLogMark = "P " // permitted by one
+	deniedMark    = "d"  // denied by an entry, or by none that permits
+	denyInMark    = "Di" // the first packet of a flow that an entry denies which is to be logged, on its way in
+	denyOutMark   = "Do" // on its way out
+	permitInMark  = "Pi" // of one that such an entry permits
+	permitOutMark = "Po"
+	denyFullMark  = "Fd" // there is no room to follow another denied flow
+	permitFull    = "Fp" // or a permitted one
 	maxPrefix     = 120
 )
 
@@ -37,7 +42,7 @@ const (
 
 // canLog says whether the kernel has what the log needs. Without it what is denied is counted and not told.
 var canLog = sync.OnceValue(func() bool {
-	return hasFeature(nftables.ChainTypeFilter, nftables.ChainHookForward, match{logExpr(deniedMark)})
+	return hasFeature(nftables.ChainTypeFilter, nftables.ChainHookForward, match{logExpr(deniedMark + " ")})
 })
 
 func logExpr(prefix string) expr.Any {
@@ -46,24 +51,27 @@ func logExpr(prefix string) expr.Any {
 	}
 }
 
-// logged adds a rule that tells the packets of a class to the log.
-func (s ruleSet) logged(c *nftables.Chain, class match, mark, name string) {
+// logged adds a rule that tells packets to the log, at most so many.
+func (s ruleSet) logged(c *nftables.Chain, mark, name string, most match) {
 	if !canLog() {
 		return
 	}
-	prefix := mark + name
+	prefix := mark + " " + name
 	if len(prefix) > maxPrefix {
 		prefix = prefix[:maxPrefix]
 	}
-	s.rule(c, class, limit(logRate, logBurst), match{logExpr(prefix)})
+	s.rule(c, most, match{logExpr(prefix)})
 }
 
 // Denial is a packet on which an access list has decided.
 type Denial struct {
-	List             string
-	Permitted        bool // it was told because the entry says log
-	Logged           bool // the entry says log
-	In, Out          string
+	List             string // that is bound there; of a global list behind it the entry is
+	Permitted        bool
+	Logged           bool   // the entry says log, and the packet is the first of its flow
+	Full             bool   // the entry says log, and there was no room to follow the packet's flow
+	Lost             bool   // the kernel has told some that nobody was ready to hear; the rest is empty
+	Direction        string // of the access group of an entry that says log: in or out
+	In, Out          string // links
 	Proto            string // tcp, udp, icmp or a number
 	Src, Dst         netip.AddrPort
 	ICMPType, ICMPCo uint8
@@ -86,8 +94,8 @@ const (
 	attrPrefix  = 10
 )
 
-// Denials gives the packets that access lists of ours have denied, as they come, until ctx ends. What comes faster than logRate a second and list is
-// left out by the kernel.
+// Denials gives the packets that access lists of ours have denied, and the first packets of flows on which entries that say log have decided, as they
+// come, until ctx ends. What comes faster than logRate a second and list is left out by the kernel: of entries that say log Flows has all.
 func (k *Kernel) Denials(ctx context.Context, each func(Denial)) error {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
@@ -103,7 +111,8 @@ func (k *Kernel) Denials(ctx context.Context, each func(Denial)) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.Is(err, unix.ENOBUFS): // some were lost
+		case errors.Is(err, unix.ENOBUFS):
+			each(Denial{Lost: true})
 			continue
 		case errors.Is(err, os.ErrDeadlineExceeded), err != nil:
 			return fmt.Errorf("netfilter log: %w", err)
@@ -169,18 +178,29 @@ func parseDenial(b []byte, name func(int) string) (Denial, bool) {
 		case attrPayload:
 			packet = a.Data
 		case attrPrefix:
-			text := string(a.Data)
-			for len(text) > 0 && text[len(text)-1] == 0 {
-				text = text[:len(text)-1]
-			}
-			if len(text) > 2 {
-				d.List = text[2:]
-				d.Permitted, d.Logged = text[:2] == permitLogMark, text[:2] != deniedMark
-				ours = text[:2] == permitLogMark || text[:2] == denyLogMark || text[:2] == deniedMark
-			}
+			mark, list, _ := strings.Cut(strings.TrimRight(string(a.Data), "\x00"), " ")
+			ours = d.marked(mark) && list != ""
+			d.List = list
 		}
 	}
 	return d, ours && d.packet(packet)
+}
+
+// marked reads what a rule of ours has written; false: none has.
+func (d *Denial) marked(mark string) bool {
+	d.Permitted = mark == permitInMark || mark == permitOutMark || mark == permitFull
+	switch mark {
+	case deniedMark:
+	case denyInMark, permitInMark:
+		d.Logged, d.Direction = true, "in"
+	case denyOutMark, permitOutMark:
+		d.Logged, d.Direction = true, "out"
+	case denyFullMark, permitFull:
+		d.Full = true
+	default:
+		return false
+	}
+	return true
 }
 
 // packet reads the head of an IPv4 packet.

@@ -73,7 +73,7 @@ func TestDenials(t *testing.T) {
 		}
 	}
 	for port, want := range map[uint16]Denial{
-		53: {List: "incoming", Permitted: true, Logged: true}, 54: {List: "incoming", Logged: true}, 55: {List: "incoming"}, 56: {List: "incoming"},
+		53: {List: "incoming", Permitted: true, Logged: true, Direction: "in"}, 54: {List: "incoming", Logged: true, Direction: "in"}, 55: {List: "incoming"}, 56: {List: "incoming"},
 	} {
 		want.In, want.Out, want.Proto = linkOut, linkDMZ, "udp"
 		want.Src, want.Dst = netip.MustParseAddrPort(remoteAddr+":4000"), netip.AddrPortFrom(addr(dmzHost), port)

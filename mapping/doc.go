@@ -31,5 +31,6 @@
 //
 // IPv4 only; on lower-security interfaces IPv6 is filtered (ICMPv6 and answers pass). Interception is of TCP. Interfaces
 // that are not in the [Spec] are left alone. Entries with
-// very many different masks that overlap each other are walked. One appliance for each network namespace.
+// very many different masks that overlap each other are walked. Of one access group, protocol and action [MaxFlows] flows are followed for entries that say log; a
+// packet that comes within the moment in which its flow is forgotten, after an interval without any, is counted as the entry's hit alone. One appliance for each network namespace.
 package mapping

@@ -20,9 +20,10 @@ type ruleSet struct {
 	table *nftables.Table
 	tally *tally
 	sets  *uint32 // the number of the last set, which the batch knows it by
-	// standing is what the table had before, made are the chains that it is given now; both nil in a table that is replaced whole.
+	// standing is what the table had before, made are the chains that it is given now; nil in a table that is replaced whole.
 	standing *standing
 	made     map[string]bool
+	kept     map[string]bool // sets that it had and goes on with
 }
 
 // replaceTable empties the table within the batch: the kernel sees old and new rules, never none.

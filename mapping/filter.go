@@ -27,7 +27,7 @@ func addFilter(s ruleSet, spec Spec) {
 	for _, i := range spec.Interfaces {
 		if g, ok := spec.group(i.Link, "out"); ok {
 			c := s.chain(to[i.Link])
-			addAccessRules(s, c, denials[i.Link], g, back())
+			addAccessRules(s, c, denials[i.Link], g, back(), spec.DenyFlows)
 			egress[i.Link] = c
 		}
 	}
@@ -78,7 +78,7 @@ func addForward(s ruleSet, c *nftables.Chain, spec Spec, i Interface, egress map
 		}
 	}
 	if g, ok := spec.group(i.Link, "in"); ok {
-		addAccessRules(s, c, chainNames("denied_in", spec)[i.Link], g, accept())
+		addAccessRules(s, c, chainNames("denied_in", spec)[i.Link], g, accept(), spec.DenyFlows)
 		return
 	}
 	for _, o := range spec.Interfaces {

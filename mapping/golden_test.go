@@ -1,6 +1,7 @@
 package mapping
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -65,7 +66,9 @@ func goldenSpecs() map[string]Spec {
 			Groups: []AccessGroup{
 				{Link: "eout", Direction: "in", Rules: accessForms()},
 				{Link: "eout", Direction: "out"},
+				{Link: "ein", Direction: "out", Name: "told", Rules: []Rule{{Permit: true, Proto: "tcp", Log: true, ID: "an entry"}, {Proto: "ip", Log: true}}},
 			},
+			DenyFlows: 100,
 			Open: []OpenPort{
 				{Proto: "tcp", Port: 22, Src: net("203.0.113.0/24")},
 				{Link: "eout", Proto: "udp", Port: 123, Addr: addr("209.165.200.225")},
@@ -116,8 +119,8 @@ func accessForms() []Rule {
 		{Proto: "ip", Dst: host},
 		{Permit: true, Proto: "icmp", Src: netip.MustParsePrefix("0.0.0.0/0")},
 		{Permit: true, Proto: "tcp", Src: net, SrcLo: 1024, SrcHi: 65535, Dst: host, DstLo: 443, DstHi: 443},
-		{Proto: "tcp", DstHi: 1023},
-		{Permit: true, Proto: "udp", SrcLo: 53, SrcHi: 53},
+		{Proto: "tcp", DstHi: 1023, Quiet: true},
+		{Permit: true, Proto: "udp", SrcLo: 53, SrcHi: 53, Log: true},
 		{Permit: true, Proto: "udp", DstLo: 16384, DstHi: 32767},
 		{Permit: true, Proto: "tcp", DstLo: 0, DstHi: 65535},
 	}
@@ -161,6 +164,52 @@ func TestGoldenRules(t *testing.T) {
 				t.Fatal(err)
 			}
 			l.run(l.box, "nft", "-c", "-f", file)
+		})
+	}
+}
+
+// What a program reads of the guide's configuration, and of the forms of access lists: nft's JSON, without the numbers that differ each time.
+func TestGoldenJSON(t *testing.T) {
+	if cannot != "" {
+		t.Skip(cannot)
+	}
+	for _, name := range []string{"lab", "access-lists"} {
+		t.Run(name, func(t *testing.T) {
+			l := &lab{t: t, box: newNamespace(t)}
+			l.in(l.box, func() error { _, _, err := install(goldenSpecs()[name], nil); return err })
+			var all struct {
+				Objects []map[string]map[string]any `json:"nftables"`
+			}
+			if err := json.Unmarshal([]byte(l.run(l.box, "nft", "-j", "list", "ruleset")), &all); err != nil {
+				t.Fatal(err)
+			}
+			var got strings.Builder
+			for _, o := range all.Objects {
+				if o["metainfo"] != nil { // nft's own version
+					continue
+				}
+				for _, x := range o {
+					delete(x, "handle")
+				}
+				line := json.NewEncoder(&got) // that ends it
+				line.SetEscapeHTML(false)
+				if err := line.Encode(o); err != nil {
+					t.Fatal(err)
+				}
+			}
+			golden := filepath.Join("testdata", name+".json")
+			if *update {
+				if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), got.String()); diff != "" {
+				t.Errorf("objects, one a line (-want +got):\n%s", diff)
+			}
 		})
 	}
 }

@@ -67,7 +67,8 @@ type Rule struct {
 	Src, Dst     netip.Prefix
 	SrcLo, SrcHi uint16 // 0,0 = any; tcp and udp only
 	DstLo, DstHi uint16
-	Log          bool   // what it decides on is told to the log, see Denials
+	Log          bool   // the flows that it decides on are followed and told, see Denials and Flows
+	Quiet        bool   // without Log: what it denies is not told
 	ID           string // under which Hits counts it; "" is not counted, at most MaxID bytes
 }
 
@@ -148,9 +149,11 @@ type Spec struct {
 	Statics    []StaticNAT
 	Dynamics   []DynamicNAT
 	Groups     []AccessGroup
-	Media      []MediaRange
-	Steering   Steering
-	Open       []OpenPort
+	// DenyFlows is how many denied flows of one access group and protocol are followed at once; 0 is MaxFlows.
+	DenyFlows int
+	Media     []MediaRange
+	Steering  Steering
+	Open      []OpenPort
 	// SameLevel lets interfaces of one security level reach each other.
 	SameLevel bool
 	// Reserved ports are given to no socket that asks for any port.

@@ -3,6 +3,7 @@ package mapping
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables"
 )
@@ -52,8 +53,25 @@ func (s standing) refill(conn *nftables.Conn, name string) ruleSet {
 	if s.tables[name] {
 		conn.FlushTable(t)
 	}
-	return ruleSet{conn: conn, table: t, tally: newTally(nil), sets: setNumbers(name), standing: &s, made: map[string]bool{}}
+	return ruleSet{conn: conn, table: t, tally: newTally(nil), sets: setNumbers(name), standing: &s, made: map[string]bool{}, kept: map[string]bool{}}
 }
+
+// stays finds a set that the table has with the same name and size, and keeps it with what is in it; nil: none.
+func (s ruleSet) stays(name string, size int) *nftables.Set {
+	if s.standing == nil {
+		return nil
+	}
+	for _, x := range s.standing.sets[s.table.Name] {
+		if strings.TrimRight(x.Name, again) == name && x.Size == uint32(size) {
+			s.kept[x.Name] = true
+			return &nftables.Set{Table: s.table, Name: x.Name} // found by its name
+		}
+	}
+	return nil
+}
+
+// again is what a set's name ends in when another has it already.
+const again = "-"
 
 // free gives a set a name that none of the table has.
 func (s ruleSet) free(name string) string {
@@ -62,7 +80,7 @@ func (s ruleSet) free(name string) string {
 	}
 	// Two names take turns; a third is needed when an earlier clear has failed.
 	for taken(name) {
-		name += "-"
+		name += again
 	}
 	return name
 }
@@ -72,8 +90,10 @@ func (s standing) clear(conn *nftables.Conn, now ...ruleSet) (transactions uint3
 	n := 0
 	for _, r := range now {
 		for _, set := range s.sets[r.table.Name] {
-			conn.DelSet(set)
-			n++
+			if !r.kept[set.Name] {
+				conn.DelSet(set)
+				n++
+			}
 		}
 		for _, c := range s.chains[r.table.Name] {
 			if !r.made[c.Name] {

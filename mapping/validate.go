@@ -187,6 +187,9 @@ func (v *validator) pair(where, realLink, mappedLink string) {
 }
 
 func (v *validator) groups() {
+	if v.spec.DenyFlows < 0 || v.spec.DenyFlows > MaxFlows {
+		v.errorf("%d denied flows are not within 0-%d", v.spec.DenyFlows, MaxFlows)
+	}
 	seen := map[string]bool{}
 	for _, g := range v.spec.Groups {
 		where := fmt.Sprintf("access group %s %s", g.Link, g.Direction)

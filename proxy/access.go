@@ -24,6 +24,7 @@ func entryIDs(cfg *config.Config) map[config.Pos]string {
 	for _, l := range cfg.AccessLists {
 		seen := map[string]int{}
 		for _, e := range l.Entries {
+			e.Log = config.EntryLog{} // its count goes on when it logs otherwise
 			text := l.Name + "\n" + e.String()
 			sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%d", text, seen[text]))
 			seen[text]++
@@ -46,13 +47,18 @@ func (a *Appliance) AccessLists(name string) (observe.AccessLists, error) {
 		return observe.AccessLists{}, err
 	}
 	out := observe.AccessLists{Lists: []observe.AccessList{}}
+	if name == "" {
+		if out.Flows, err = a.loggedFlows(p, hits); err != nil {
+			return out, err
+		}
+	}
 	for _, l := range p.cfg.AccessLists {
 		if name != "" && l.Name != name {
 			continue
 		}
 		x := observe.AccessList{Name: l.Name, Use: p.uses(l.Name), Entries: []observe.AccessEntry{}}
 		for i, e := range l.Entries {
-			x.Entries = append(x.Entries, observe.AccessEntry{Line: i + 1, Text: e.String(), Hits: hits[p.ids[e.Pos]].Packets, Remark: e.Remark != ""})
+			x.Entries = append(x.Entries, p.accessEntry(i+1, e, hits))
 		}
 		out.Lists = append(out.Lists, x)
 	}
@@ -60,6 +66,31 @@ func (a *Appliance) AccessLists(name string) (observe.AccessLists, error) {
 		return out, fmt.Errorf("there is no access list %s", observe.Clean(name))
 	}
 	return out, nil
+}
+
+// accessEntry is an entry with what it has decided on.
+func (p *plan) accessEntry(line int, e config.ACE, hits map[string]mapping.Hit) observe.AccessEntry {
+	id := p.ids[e.Pos]
+	x := observe.AccessEntry{Line: line, Text: e.Full(), Hits: hits[id].Packets, Remark: e.Remark != ""}
+	if !x.Remark {
+		x.Hash = entryHash(id)
+	}
+	return x
+}
+
+// loggedFlows counts the flows that are followed for entries that say log.
+func (a *Appliance) loggedFlows(p *plan, hits map[string]mapping.Hit) (*observe.AccessFlows, error) {
+	flows, err := a.kernel.Flows()
+	out := &observe.AccessFlows{
+		Total: len(flows), DenyFlowMax: p.cfg.DenyFlows(), AlertInterval: int(p.cfg.FlowAlerts() / time.Second),
+		DeniedBeside: hits[mapping.IDDenyFull].Packets + a.flows.notFollowed(), PermittedBeside: hits[mapping.IDPermitFull].Packets,
+	}
+	for _, f := range flows {
+		if !f.Permitted {
+			out.Denied++
+		}
+	}
+	return out, err
 }
 
 // uses says what asks an access list.
@@ -228,7 +259,7 @@ func (a *Appliance) TracePacket(nameif, proto string, src, dst netip.AddrPort) (
 	lines := map[string]string{}
 	for _, l := range p.cfg.AccessLists {
 		for _, e := range l.Entries {
-			lines[p.ids[e.Pos]] = "access-list " + l.Name + " " + e.String()
+			lines[p.ids[e.Pos]] = "access-list " + l.Name + " " + e.Full()
 		}
 	}
 	out := observe.PacketTrace{Input: nameif, Action: "drop", Phases: []observe.TracePhase{}}

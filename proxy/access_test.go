@@ -22,7 +22,7 @@ func TestEntryIDs(t *testing.T) {
 		return cfg, out
 	}
 	_, before := load("access-list a extended permit tcp any any eq 80\naccess-list a extended permit tcp any any eq 81\naccess-list b extended permit tcp any any eq 80\n")
-	_, after := load("access-list a extended permit udp any any\naccess-list a extended permit tcp any any eq 80\naccess-list b extended permit tcp any any eq 80\naccess-list a extended permit tcp any any eq 81\n")
+	_, after := load("access-list a extended permit udp any any\naccess-list a extended permit tcp any any eq 80 log 3\naccess-list b extended permit tcp any any eq 80\naccess-list a extended permit tcp any any eq 81\n")
 	if before["a0"] != after["a1"] || before["a1"] != after["a2"] || before["b0"] != after["b0"] {
 		t.Errorf("IDs moved: %v, %v", before, after)
 	}

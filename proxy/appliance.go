@@ -84,6 +84,7 @@ type Appliance struct {
 	quality *quality
 	trace   trace.Hub
 	guard   guard
+	flows   *flowLog
 	capture *capture.Store
 	disk    *disk.Disk
 
@@ -101,7 +102,7 @@ func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 		opt.Now = time.Now
 	}
 	// Not the named result: `return nil, err` would take the appliance away from what undoes it.
-	a := &Appliance{opt: opt, log: limitedLog(opt.Log, opt.Now), now: opt.Now, started: opt.Now(), sessions: newSessions(), calls: newCalls(), agenda: newAgenda(opt.Now())}
+	a := &Appliance{opt: opt, log: limitedLog(opt.Log, opt.Now), now: opt.Now, started: opt.Now(), sessions: newSessions(), calls: newCalls(), agenda: newAgenda(opt.Now()), flows: newFlowLog()}
 	a.ctx, a.cancel = context.WithCancel(ctx)
 	a.quality, a.reports = newQuality(a), vqreport.New(a.log)
 	a.peers.webhooks = peerserver.NewWebhooks(a.log)
@@ -189,6 +190,7 @@ func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 	a.wg.Go(func() { a.reports.Run(a.ctx) })
 	a.wg.Go(func() { a.peers.webhooks.Run(a.ctx) })
 	a.wg.Go(a.tellDenials)
+	a.wg.Go(a.followFlows)
 	a.atBeat(a.sweep)
 	return a, nil
 }

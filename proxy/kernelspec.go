@@ -45,7 +45,7 @@ func (p *plan) addresses() []mapping.Address {
 
 // spec says what the kernel must do for this plan.
 func (p *plan) spec(listen []*listener) mapping.Spec {
-	s := mapping.Spec{Addresses: p.addresses(), Statics: p.statics, SameLevel: p.cfg.SameSecurity}
+	s := mapping.Spec{Addresses: p.addresses(), Statics: p.statics, SameLevel: p.cfg.SameSecurity, DenyFlows: p.cfg.DenyFlows()}
 	for _, i := range p.interfaces() {
 		s.Interfaces = append(s.Interfaces, mapping.Interface{Link: i.Name, Name: i.Nameif, Level: i.SecurityLevel, Address: i.Address})
 	}
@@ -67,7 +67,7 @@ func (p *plan) spec(listen []*listener) mapping.Spec {
 		for _, r := range g.Rules {
 			ag.Rules = append(ag.Rules, mapping.Rule{
 				Permit: r.Permit, Proto: r.Proto, Src: r.Src, Dst: r.Dst, SrcLo: r.SrcPorts.Lo, SrcHi: r.SrcPorts.Hi, DstLo: r.DstPorts.Lo, DstHi: r.DstPorts.Hi,
-				ID: p.ids[r.Pos], Log: r.Log,
+				ID: p.ids[r.Pos], Log: r.Log.Flows, Quiet: r.Log.Off,
 			})
 		}
 		s.Groups = append(s.Groups, ag)

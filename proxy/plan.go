@@ -29,6 +29,7 @@ type plan struct {
 	statics    []mapping.StaticNAT
 	trunks     map[netip.Addr]trunk  // by the call agent's real address
 	ids        map[config.Pos]string // of the entries of access lists, see entryIDs
+	told       map[string]toldEntry  // by the ID, of entries that log their flows
 	classes    []*class
 	insideNets []netip.Prefix // of every interface more secure than the outside
 	own        []netip.Addr   // the appliance's own addresses
@@ -78,6 +79,7 @@ func newPlan(cfg *config.Config, old *plan) (*plan, error) {
 	} else {
 		p.ids = entryIDs(cfg)
 	}
+	p.told = toldEntries(cfg, p.ids)
 	p.findAddresses()
 	p.addClasses(r.Inbound, false)
 	p.addClasses(r.Outbound, true)

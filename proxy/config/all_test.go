@@ -98,9 +98,15 @@ policy-map q
 	if found.HasErrors() {
 		t.Fatal(found)
 	}
-	text := "\n" + c.All()
+	begins := func(line, words string) bool {
+		return regexp.MustCompile(`^ *(no )?` + strings.ReplaceAll(regexp.QuoteMeta(words), "NAME", "[^ ]+") + `( |$)`).MatchString(line)
+	}
+	lines := strings.Split(c.All(), "\n")
 	has := func(words string) bool {
-		return regexp.MustCompile(`\n *(no )?` + strings.ReplaceAll(regexp.QuoteMeta(words), "NAME", "[^ ]+") + `( |\n)`).MatchString(text)
+		return slices.ContainsFunc(lines, func(line string) bool {
+			// The name of a list stands where these commands have a word of theirs.
+			return begins(line, words) && !(words == "access-list" && (begins(line, "access-list "+flowNames[0]) || begins(line, "access-list "+flowNames[1])))
+		})
 	}
 	known := map[string]bool{}
 	for _, m := range modes().list() {

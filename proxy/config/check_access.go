@@ -17,6 +17,7 @@ func (k *checker) accessLists() {
 			k.entryServices(e)
 		}
 	}
+	k.entryLogs()
 	var global *AccessList
 	for _, g := range k.c.AccessGroups {
 		if g.Direction == "global" {
@@ -36,6 +37,21 @@ func (k *checker) accessLists() {
 	}
 	if global != nil {
 		k.everywhere(global)
+	}
+}
+
+// entryLogs warns of `log` where nothing comes of it: what a class's list takes is told by the proxy.
+func (k *checker) entryLogs() {
+	for _, l := range k.c.AccessLists {
+		bound := slices.ContainsFunc(k.c.AccessGroups, func(g AccessGroup) bool { return g.ACL == l.Name })
+		if bound || !slices.ContainsFunc(k.c.ClassMaps, func(m *ClassMap) bool { return m.AccessList == l.Name }) {
+			continue
+		}
+		for _, e := range l.Entries {
+			if e.Log != (EntryLog{}) && !e.Inactive {
+				k.warn(e.Pos, "log", "an entry of a class logs nothing", "bind its access list to an interface by access-group, or leave log out")
+			}
+		}
 	}
 }
 

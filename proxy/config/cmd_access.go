@@ -18,7 +18,8 @@ const destinationPattern = "[eq <port:PORT>|lt <port:PORT>|gt <port:PORT>|range 
 
 func accessCommands(m *mode) {
 	const head = "access-list <id:NAME241> "
-	const line, tail = head + "[line <line:1-100000>] ", " [log [<level:0-7>] [interval <interval:1-600>]] [inactive]"
+	const line = head + "[line <line:1-100000>] "
+	tail := " " + logPattern + " [inactive]"
 	m.add("same-security-traffic permit inter-interface", "Let interfaces of one security level reach each other",
 		func(p *parser, _ args) { p.c.SameSecurity = true }, func(p *parser, _ args) { p.c.SameSecurity = false })
 	m.add(line+"remark <text:TEXT>", "A text for people", addRemark, removeACE)
@@ -26,7 +27,11 @@ func accessCommands(m *mode) {
 		"Permit or deny traffic", addACE, removeACE)
 	m.add(line+"[extended] {permit|deny} {ip|icmp} "+endpointPattern+" "+endpointPattern+tail, "Permit or deny traffic", addACE, removeACE)
 	m.add(line+"[extended] {permit|deny} object-group <services:OBJECT> "+endpointPattern+" "+endpointPattern+tail, "Permit or deny traffic", addACE, removeACE)
+	flowCommands(m)
 	m.addNo(head, func(p *parser, a args) {
+		if p.resetFlows(a.Text("id")) {
+			return
+		}
 		before := len(p.c.AccessLists)
 		p.c.AccessLists = slices.DeleteFunc(p.c.AccessLists, func(l *AccessList) bool { return l.Name == a.Text("id") })
 		if len(p.c.AccessLists) == before {
@@ -59,6 +64,9 @@ func (p *parser) addEntry(name string, line int, e ACE) {
 		l = &AccessList{Name: name}
 		p.c.AccessLists = append(p.c.AccessLists, l)
 	}
+	if p.known != nil {
+		p.known[l.key(e)] = true
+	}
 	if line == 0 || line > len(l.Entries) {
 		l.Entries = append(l.Entries, e)
 		return
@@ -79,7 +87,13 @@ func addRemark(p *parser, a args) {
 }
 
 func addACE(p *parser, a args) {
-	if e, ok := p.ace(a); ok {
+	e, ok := p.ace(a)
+	switch {
+	case !ok:
+	case slices.Contains(flowNames, a.Text("id")):
+		p.fail(a.arg("id").Col, fmt.Sprintf("%q is a command and no name of an access list", a.Text("id")), "take another name")
+	case a.Has("log") && p.relog(p.c.AccessList(a.Text("id")), e):
+	default:
 		p.addEntry(a.Text("id"), line(a), e)
 	}
 }
@@ -97,10 +111,14 @@ func removeACE(p *parser, a args) {
 		p.absent(a.arg("id").Col, "access list")
 		return
 	}
+	e.Pos = Pos{}
 	at := slices.IndexFunc(l.Entries, func(x ACE) bool {
-		x.Pos, e.Pos = Pos{}, Pos{}
+		x.Pos = Pos{}
 		return x == e
 	})
+	if at < 0 { // as an ASA, that takes the entry whatever it logs
+		at = l.alike(e)
+	}
 	if at < 0 {
 		p.absent(a.arg("id").Col, "entry in the access list")
 		return
@@ -113,7 +131,7 @@ func removeACE(p *parser, a args) {
 
 // ace reads an entry from the words of the command.
 func (p *parser) ace(a args) (ACE, bool) {
-	e := ACE{Pos: p.pos(), Extended: true, Permit: a.Has("permit"), Log: a.Has("log"), Inactive: a.Has("inactive")}
+	e := ACE{Pos: p.pos(), Extended: true, Permit: a.Has("permit"), Log: entryLog(a), Inactive: a.Has("inactive")}
 	rest := a
 	for i, w := range a.Args {
 		if !w.Keyword || w.Text != "permit" && w.Text != "deny" {

@@ -20,6 +20,7 @@ func FuzzParse(f *testing.F) {
 	for _, s := range []string{
 		"object network o\n nat (a, b) static 1.2.3.4 service tcp 1 2\n",
 		"access-list a permit tcp any eq sip object o range 1 2\nno access-list a\n",
+		"access-list a permit ip any any log 3 interval 60\naccess-list a line 1 permit ip any any log disable\naccess-list deny-flow-max 7\nno access-list alert-interval\n",
 		"crypto ca trustpoint t\n subject-name cn=a, o=\"b, \\\"c\\\"\"\ncrypto ca authenticate t\n" + string(testCertificate()) + "quit\n",
 		"crypto ca import t certificate\nMIIB\nquit\n", "banner motd “x”\r\n", "uc-ime u\n ticket epoch 1 password \x01\n",
 		"policy-map p\n class c\n  inspect sip uc uc-ime a tls-proxy b\n", "interface e\n description \" a\n no description",

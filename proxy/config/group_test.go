@@ -45,7 +45,7 @@ access-group a in interface outside
 	if !slices.Equal(got, want) {
 		t.Errorf("the rules are\n%s", strings.Join(got, "\n"))
 	}
-	if !r.Groups[0].Rules[0].Log || r.Groups[0].Rules[1].Log {
+	if !r.Groups[0].Rules[0].Log.Flows || r.Groups[0].Rules[1].Log.Flows {
 		t.Error("log is at the wrong entry")
 	}
 	again, found := Load("f", []byte(c.String()))

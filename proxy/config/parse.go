@@ -129,6 +129,7 @@ type parser struct {
 	shown  string
 	lost   bool // the mode's own line was mistaken, so what is set in it goes nowhere
 	watch  func(*parser, *mode, command)
+	known  map[entryKey]bool // entries that may be in the lists, whatever they log; nil: nobody has asked
 
 	// The objects that sub-modes work on.
 	intf     *Interface

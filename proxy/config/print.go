@@ -256,20 +256,29 @@ func (n *NAT) String() string {
 }
 
 func writeAccessLists(c *Config, w *writer) {
+	if c.DenyFlowMax != 0 || w.all {
+		w.line("access-list deny-flow-max %d", c.DenyFlows())
+	}
+	if c.AlertInterval != 0 || w.all {
+		w.line("access-list alert-interval %d", c.FlowAlerts()/time.Second)
+	}
 	var b []byte // there may be 20,000 lines, printed at each change
 	for _, l := range c.AccessLists {
 		for i := range l.Entries {
 			b = append(append(append(b[:0], "access-list "...), l.Name...), ' ')
-			b = append(l.Entries[i].appendTo(b), '\n')
+			b = append(l.Entries[i].appendTo(b, w.all), '\n')
 			w.b.Write(b)
 		}
 	}
 }
 
 // String is the command behind the list's name.
-func (e ACE) String() string { return string(e.appendTo(nil)) }
+func (e ACE) String() string { return string(e.appendTo(nil, false)) }
 
-func (e *ACE) appendTo(b []byte) []byte {
+// Full is the command with the level and interval of its log, even where they are the defaults.
+func (e ACE) Full() string { return string(e.appendTo(nil, true)) }
+
+func (e *ACE) appendTo(b []byte, all bool) []byte {
 	if e.Remark != "" {
 		return append(append(b, "remark "...), e.Remark...)
 	}
@@ -296,9 +305,7 @@ func (e *ACE) appendTo(b []byte) []byte {
 	if e.DstGroup != "" {
 		b = append(append(b, " object-group "...), e.DstGroup...)
 	}
-	if e.Log {
-		b = append(b, " log"...)
-	}
+	b = e.Log.appendTo(b, all)
 	if e.Inactive {
 		b = append(b, " inactive"...)
 	}

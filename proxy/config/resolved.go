@@ -88,7 +88,7 @@ type Rule struct {
 	Proto              string       // ip, tcp, udp or icmp
 	Src, Dst           netip.Prefix // invalid: any
 	SrcPorts, DstPorts PortRange
-	Log                bool
+	Log                EntryLog
 }
 
 // Inspection is a class of SIP that goes through the proxy.

@@ -40,6 +40,8 @@ type Config struct {
 	ServicePolicies                    []ServicePolicy
 	Users                              []*User
 	ShunDuration                       time.Duration // of sources that fail too often; 0: they are not shunned
+	DenyFlowMax                        int           // denied flows that are logged at once; 0: DefaultDenyFlowMax
+	AlertInterval                      time.Duration // between two alerts that it is reached; 0: DefaultAlertInterval
 	EnablePassword                     Secret        // bcrypt; empty: enable asks for none
 	EnableAt                           Pos
 	SSH                                SSH
@@ -274,8 +276,8 @@ type ACE struct {
 	SrcPorts, DstPorts PortRange
 	DstGroup           string // a group of ports, in place of DstPorts
 	SrcNeq, DstNeq     bool   // every port but SrcPorts.Lo, DstPorts.Lo
-	Log                bool   // what it decides on is logged
-	Inactive           bool   // it stands in the list and does nothing
+	Log                EntryLog
+	Inactive           bool // it stands in the list and does nothing
 }
 
 // Endpoint is one side of an access-list entry: any address, a prefix or an object's name.

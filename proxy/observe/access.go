@@ -8,6 +8,18 @@ import (
 // AccessLists is the answer to `show access-list`.
 type AccessLists struct {
 	Lists List[AccessList] `json:"access_lists"`
+	Flows *AccessFlows     `json:"log_flows,omitempty"` // with all lists
+}
+
+// AccessFlows counts the flows that are followed for entries that say log.
+type AccessFlows struct {
+	Total         int `json:"total"`
+	Denied        int `json:"denied"`
+	DenyFlowMax   int `json:"deny_flow_max"`
+	AlertInterval int `json:"alert_interval"` // seconds
+	// Packets whose flows found no room.
+	DeniedBeside    uint64 `json:"denied_packets_not_followed"`
+	PermittedBeside uint64 `json:"permitted_packets_not_followed"`
 }
 
 // AccessList is one list in the order of its entries.
@@ -23,11 +35,18 @@ type AccessEntry struct {
 	Text   string `json:"text"`
 	Hits   uint64 `json:"hits"`
 	Remark bool   `json:"remark,omitempty"`
+	Hash   string `json:"hash,omitempty"` // by which messages name it
 }
 
 // Text gives the lists in an ASA's layout.
 func (a AccessLists) Text() string {
 	var b strings.Builder
+	if f := a.Flows; f != nil {
+		fmt.Fprintf(&b, "access-list cached ACL log flows: total %d, denied %d (deny-flow-max %d)\n            alert-interval %d\n", f.Total, f.Denied, f.DenyFlowMax, f.AlertInterval)
+		if f.DeniedBeside+f.PermittedBeside > 0 {
+			fmt.Fprintf(&b, "            packets of flows not cached: denied %d, permitted %d\n", f.DeniedBeside, f.PermittedBeside)
+		}
+	}
 	for _, l := range a.Lists {
 		n := 0
 		for _, e := range l.Entries {
@@ -43,7 +62,7 @@ func (a AccessLists) Text() string {
 		for _, e := range l.Entries {
 			fmt.Fprintf(&b, "access-list %s line %d %s", Clean(l.Name), e.Line, Clean(e.Text))
 			if !e.Remark {
-				fmt.Fprintf(&b, " (hitcnt=%d)", e.Hits)
+				fmt.Fprintf(&b, " (hitcnt=%d) %s", e.Hits, Clean(e.Hash))
 			}
 			b.WriteString("\n")
 		}

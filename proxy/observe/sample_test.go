@@ -159,10 +159,11 @@ func applianceLayouts() map[string]View {
 		"conn_empty": Conns{},
 		"access_list": AccessLists{Lists: []AccessList{
 			{Name: "ime-incoming", Use: []string{"access-group in on outside", "class-map ime-inbound-sip"}, Entries: []AccessEntry{
-				{Line: 1, Text: "remark what comes in", Remark: true}, {Line: 2, Text: "extended permit tcp any host 192.168.10.30 eq 5070", Hits: 12},
+				{Line: 1, Text: "remark what comes in", Remark: true}, {Line: 2, Text: "extended permit tcp any host 192.168.10.30 eq 5070 log informational interval 300", Hits: 12, Hash: "0x5e2e0f5c"},
 			}},
-			{Name: "spare", Entries: []AccessEntry{{Line: 1, Text: "extended deny ip any any"}}},
-		}},
+			{Name: "spare", Entries: []AccessEntry{{Line: 1, Text: "extended deny ip any any", Hash: "0xd820e56a"}}},
+		}, Flows: &AccessFlows{Total: 5, Denied: 3, DenyFlowMax: 4096, AlertInterval: 300}},
+		"access_list_flood": AccessLists{Flows: &AccessFlows{Total: 4096, Denied: 4096, DenyFlowMax: 4096, AlertInterval: 300, DeniedBeside: 912345}},
 		"access_list_empty": AccessLists{},
 		"service_policy": ServicePolicies{Policies: []ServicePolicy{
 			{Name: "ime-policy", Classes: []ServiceClass{{Name: "ime-inbound-sip", UCIME: "local-ent-ime", TLSProxy: "remote_to_local-ent", Connections: 12, Sessions: 2}}},

@@ -120,7 +120,7 @@ func (f *fake) AccessLists(name string) (observe.AccessLists, error) {
 		return observe.AccessLists{}, errors.New("there is no access list none")
 	}
 	return observe.AccessLists{Lists: []observe.AccessList{{Name: "ime-incoming", Use: []string{"access-group in on outside"}, Entries: []observe.AccessEntry{
-		{Line: 1, Text: "remark calls", Remark: true}, {Line: 2, Text: "extended permit tcp any host 192.168.10.30 eq 5070", Hits: 4},
+		{Line: 1, Text: "remark calls", Remark: true}, {Line: 2, Text: "extended permit tcp any host 192.168.10.30 eq 5070", Hits: 4, Hash: "0x5e2e0f5c"},
 	}}}}, nil
 }
 
