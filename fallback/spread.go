@@ -4,6 +4,8 @@ import (
 	"math"
 	"time"
 	"unsafe"
+
+	"imeproxy/mediaterm/prefetch"
 )
 
 const (
@@ -92,7 +94,7 @@ func (s *spread) forgetRank() {
 //
 //go:norace
 func (s *spread) prefetch(i uint16) {
-	prefetch(unsafe.Add(unsafe.Pointer(unsafe.SliceData(s.ring)), uintptr(int(i)&(len(s.ring)-1))*unsafe.Sizeof(entry(0))), 1)
+	prefetch.Lines(unsafe.Add(unsafe.Pointer(unsafe.SliceData(s.ring)), uintptr(int(i)&(len(s.ring)-1))*unsafe.Sizeof(entry(0))), 1)
 }
 
 // len is the number of entries.

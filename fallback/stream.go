@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 	"unsafe"
+
+	"imeproxy/mediaterm/prefetch"
 )
 
 // Packet is what the packet path knows of an RTP packet from the Internet that is authentic and no replay: there is no field that says so,
@@ -184,22 +186,19 @@ func (s *Stream) Packet(p Packet) {
 //go:norace
 func (s *Stream) Prefetch(step int) {
 	if step == 0 {
-		prefetch(unsafe.Pointer(&s.mu), (unsafe.Offsetof(s.spread)+unsafe.Offsetof(s.spread.near)-unsafe.Offsetof(s.mu))/64)
+		prefetch.Lines(unsafe.Pointer(&s.mu), (unsafe.Offsetof(s.spread)+unsafe.Offsetof(s.spread.near)-unsafe.Offsetof(s.mu))/64)
 		return
 	}
 	s.spread.prefetch(s.spread.next)
 }
-
-// Prefetch fetches cache lines from p on, at least one, and waits for none. p may point anywhere.
-func Prefetch(p unsafe.Pointer, lines uintptr) { prefetch(p, lines) }
 
 // prefetchSample fetches what a sample of a stream without loss needs: the stream in step 0, places in the ring and the window in step 1.
 //
 //go:norace
 func (s *Stream) prefetchSample(step int) {
 	if step == 0 {
-		prefetch(unsafe.Pointer(&s.mu), (unsafe.Offsetof(s.spread)+unsafe.Offsetof(s.spread.steps)-unsafe.Offsetof(s.mu))/64+1)
-		prefetch(unsafe.Pointer(&s.lastAlive), 1)
+		prefetch.Lines(unsafe.Pointer(&s.mu), (unsafe.Offsetof(s.spread)+unsafe.Offsetof(s.spread.steps)-unsafe.Offsetof(s.mu))/64+1)
+		prefetch.Lines(unsafe.Pointer(&s.lastAlive), 1)
 		return
 	}
 	if s.spread.len() > 0 {
@@ -207,8 +206,8 @@ func (s *Stream) prefetchSample(step int) {
 		s.spread.prefetch(s.spread.head)
 	}
 	if s.begun {
-		prefetch(unsafe.Pointer(&s.win.cells[slotOf(s.win.current)]), 1)
-		prefetch(unsafe.Pointer(&s.win.cells[slotOf(s.win.tail)]), 1)
+		prefetch.Lines(unsafe.Pointer(&s.win.cells[slotOf(s.win.current)]), 1)
+		prefetch.Lines(unsafe.Pointer(&s.win.cells[slotOf(s.win.tail)]), 1)
 	}
 }
 

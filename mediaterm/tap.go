@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"imeproxy/mediaterm/prefetch"
 )
 
 // The ring of a tap: packet(7), Documentation/networking/packet_mmap.rst. A frame has room for the longest datagram that is
@@ -146,10 +148,10 @@ func (t *tap) after(n, more int) int {
 
 // fetch fetches what is to be read soon. What has not come yet is not fetched but for its first line: the kernel would have to take it back.
 func (t *tap) fetch() {
-	prefetch(unsafe.Pointer(&t.frame(t.after(t.next, tapAhead))[0]), 1)
+	prefetch.Lines(unsafe.Pointer(&t.frame(t.after(t.next, tapAhead))[0]), 1)
 	soon := unsafe.Pointer(&t.frame(t.after(t.next, tapReady))[0])
 	if atomic.LoadUint32(&(*unix.Tpacket2Hdr)(soon).Status)&unix.TP_STATUS_USER != 0 {
-		prefetch(unsafe.Add(soon, 64), tapLines-1)
+		prefetch.Lines(unsafe.Add(soon, 64), tapLines-1)
 	}
 }
 

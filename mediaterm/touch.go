@@ -1,6 +1,10 @@
 package mediaterm
 
-import "unsafe"
+import (
+	"unsafe"
+
+	"imeproxy/mediaterm/prefetch"
+)
 
 // touch fetches what the packets of a batch are about to need into the cache. The state of a thousand calls is not there: packet by packet, each
 // would wait for its own, line after line, as where one lies is known from another. Fetched for all packets at once, one step of that way at a
@@ -8,19 +12,19 @@ import "unsafe"
 func (w *worker) touch(n int) {
 	for i := range n {
 		if e := w.slots[i].end; e != nil {
-			prefetch(unsafe.Pointer(e), 1)
+			prefetch.Lines(unsafe.Pointer(e), 1)
 		}
 	}
 	for i := range n {
 		if e := w.slots[i].end; e != nil && e.stream != nil {
 			st := e.stream
 			in, out := &st.legs[e.side], &st.legs[e.side.other()]
-			prefetch(unsafe.Pointer(in), 1)
-			prefetch(unsafe.Pointer(&in.source), 5)
-			prefetch(unsafe.Pointer(out), 5)
-			prefetch(unsafe.Pointer(&out.stats.TxRTPPackets), 1)
-			prefetch(unsafe.Pointer(&st.hops[e.side.other()]), 1)
-			prefetch(unsafe.Pointer(&st.relay), 1)
+			prefetch.Lines(unsafe.Pointer(in), 1)
+			prefetch.Lines(unsafe.Pointer(&in.source), 5)
+			prefetch.Lines(unsafe.Pointer(out), 5)
+			prefetch.Lines(unsafe.Pointer(&out.stats.TxRTPPackets), 1)
+			prefetch.Lines(unsafe.Pointer(&st.hops[e.side.other()]), 1)
+			prefetch.Lines(unsafe.Pointer(&st.relay), 1)
 		}
 	}
 	keys, watchers := w.keys[:0], w.watchers[:0]
@@ -29,7 +33,7 @@ func (w *worker) touch(n int) {
 			st := e.stream
 			for _, u := range [2]*keyUse{st.legs[e.side].rx.current(), st.legs[e.side.other()].tx.current()} {
 				if u != nil {
-					prefetch(unsafe.Pointer(u), keyLines)
+					prefetch.Lines(unsafe.Pointer(u), keyLines)
 					keys = append(keys, u)
 				}
 			}
@@ -54,7 +58,7 @@ const keyLines = (unsafe.Offsetof(keyUse{}.own)+unsafe.Offsetof(transform{}.mki)
 // prefetch fetches the key schedule of AES-128 and the counter.
 func (k *counter) prefetch(s shortcuts) {
 	if k.state != nil {
-		prefetch(k.state, 3)
-		prefetch(unsafe.Add(k.state, s.ctrN), 1)
+		prefetch.Lines(k.state, 3)
+		prefetch.Lines(unsafe.Add(k.state, s.ctrN), 1)
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"imeproxy/fallback"
 	"imeproxy/mediaterm"
+	"imeproxy/mediaterm/prefetch"
 	"imeproxy/proxy/observe"
 	"imeproxy/proxy/trace"
 	"imeproxy/sipalg"
@@ -237,13 +238,13 @@ type due struct {
 // take to be sampled. What it refers to follows a third of that later, and what this refers to another third.
 const ahead = 9
 
-// prefetch fetches what the samples of the calls behind some place of a list need.
-func prefetch(list []*callQuality, i int) {
+// fetchAhead fetches what the samples of the calls behind some place of a list need.
+func fetchAhead(list []*callQuality, i int) {
 	if i := i + ahead; i < len(list) {
 		// Anything but arithmetic would wait for the call to be there.
 		p := unsafe.Pointer(list[i])
-		fallback.Prefetch(p, 1)
-		fallback.Prefetch(unsafe.Add(p, unsafe.Offsetof(callQuality{}.monitor)), fallback.MonitorLines)
+		prefetch.Lines(p, 1)
+		prefetch.Lines(unsafe.Add(p, unsafe.Offsetof(callQuality{}.monitor)), fallback.MonitorLines)
 	}
 	if i := i + ahead*2/3; i >= 0 && i < len(list) {
 		list[i].monitor.PrefetchSample(0)
@@ -261,7 +262,7 @@ func (q *quality) sample(lane int, at time.Duration, rate int) []due {
 	defer q.mu.Unlock()
 	list := q.lanes[lane]
 	for i := -ahead; i < len(list); i++ {
-		prefetch(list, i)
+		fetchAhead(list, i)
 		if i < 0 {
 			continue
 		}

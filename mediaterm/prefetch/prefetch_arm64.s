@@ -1,7 +1,7 @@
 #include "textflag.h"
 
-// func prefetch(p unsafe.Pointer, lines uintptr)
-TEXT ·prefetch(SB), NOSPLIT, $0-16
+// func Lines(p unsafe.Pointer, lines uintptr)
+TEXT ·Lines(SB), NOSPLIT, $0-16
 	MOVD p+0(FP), R0
 	MOVD lines+8(FP), R1
 next:
