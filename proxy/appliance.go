@@ -136,7 +136,7 @@ func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 		return nil, err
 	}
 	a.limiter, a.gate = tlsproxy.NewLimiter(p.maxSessions()), tlsproxy.NewHandshakeGate(0, a.now)
-	if a.records, err = observe.NewRecordWriter(observe.RecordConfig{File: filepath.Join(opt.StateDir, "calls.json"), Log: a.log}); err != nil {
+	if a.records, err = observe.NewRecordWriter(observe.RecordConfig{File: filepath.Join(opt.StateDir, "calls.json"), StateDir: opt.StateDir, Log: a.log}); err != nil {
 		return nil, err
 	}
 	undo = append(undo, func() { _ = a.records.Close() })

@@ -106,12 +106,12 @@ func runAppliance(ctx context.Context, f runFlags, stdout, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
-	recent, gathered := new(observe.LogRing), observe.NewGatherer(stderr)
-	defer gathered.Flush()
-	log, err := observe.NewLogger(io.MultiWriter(gathered, recent), observe.LogConfig{Format: f.logFormat, Level: level})
+	recent := new(observe.LogRing)
+	log, gathered, err := observe.OpenLog(stderr, recent, f.stateDir, observe.LogConfig{Format: f.logFormat, Level: level})
 	if err != nil {
 		return err
 	}
+	defer gathered.Close()
 	syslog := observe.NewSyslog(time.Now)
 	log = slog.New(syslog.Handler(log.Handler()))
 	sending, stop := context.WithCancel(ctx)
@@ -151,7 +151,7 @@ func runAppliance(ctx context.Context, f runFlags, stdout, stderr io.Writer) err
 		}
 	default:
 	}
-	gathered.Flush()
+	gathered.Close()
 	return begin()
 }
 

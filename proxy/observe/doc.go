@@ -1,9 +1,10 @@
 // Package observe holds what the appliance tells about itself: the snapshots behind the show commands with their printed layouts and JSON
 // forms, the counters, the call records, the health list and the log set-up.
 //
-// Data in: plain values that the proxy fills in (strings, numbers, times); nothing here looks into another room. Data out: text in the
+// Data in: plain values that the proxy fills in (strings, numbers, times); nothing here looks into a room but backlog. Data out: text in the
 // layouts of an ASA, JSON documents whose keys are the printed labels in lower snake case, JSON lines of call records, slog records on
-// standard error.
+// standard error. Lines and records of a busy time wait to be written together, where a crash does not lose them (package backlog); the next
+// start finds them (OpenLog, NewRecordWriter).
 //
 // Standards: none of its own. Addresses are printed as ip:port (signaling) or ip/port (media), as an ASA does. RFC 6035 terms name the
 // quality figures of a call record (loss, jitter).

@@ -24,7 +24,7 @@ func (w *writes) Write(p []byte) (int, error) {
 func TestGatherer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := new(writes)
-		g := NewGatherer(w)
+		g := NewGatherer(w, nil)
 		line := func(s string) {
 			if n, err := g.Write([]byte(s)); n != len(s) || err != nil {
 				t.Fatalf("write: %d, %v", n, err)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -17,7 +18,13 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if spec := os.Getenv(crashEnv); spec != "" {
+		fmt.Fprintln(os.Stderr, victim(spec))
+		os.Exit(3)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func readRecords(t *testing.T, file string) (ids []string) {
 	t.Helper()
