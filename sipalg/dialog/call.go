@@ -138,6 +138,7 @@ type Call struct {
 	dialogs []*Dialog
 	txs     []*Transaction
 	invite  *Transaction // the opening INVITE, until its dialogs are settled
+	opened  bool         // the opening request has come
 	ended   bool         // no usage by INVITE any more
 	expires time.Time    // session timer (RFC 4028); zero = none
 
@@ -261,7 +262,7 @@ func (c *Call) Expire(now time.Time) (stale *Transaction) {
 	c.dialogs = slices.DeleteFunc(c.dialogs, func(d *Dialog) bool {
 		for k, end := range d.subs {
 			if !now.Before(end) {
-				delete(d.subs, k)
+				d.unsubscribe(k, now)
 			}
 		}
 		if d.State == Early && !d.linger.IsZero() && !now.Before(d.linger) {

@@ -222,6 +222,9 @@ func TestStates(t *testing.T) {
 		"an unasked NOTIFY opens nothing": {
 			"in MESSAGE cseq=1 to=- -> forward", "out NOTIFY cseq=1 | Event: presence | Subscription-State: active -> 481",
 		},
+		"a call is opened once, also when nothing is left of it": {
+			"in MESSAGE cseq=1 to=- -> forward", "out 200 of=MESSAGE -> forward", "in INVITE cseq=1 to=- -> 482",
+		},
 		"a request merged on the way": {"in INVITE cseq=1 to=- -> forward", "in INVITE cseq=1 to=- branch=other -> 482"},
 	}
 	for name, lines := range tests {
@@ -255,6 +258,36 @@ func TestSubscriptionsAreBounded(t *testing.T) {
 	c.Expire(start.Add(MaxSubscription + 2*TransactionTimeout))
 	if !c.Idle() {
 		t.Error("the call is kept for a subscription of 68 years")
+	}
+}
+
+// A dialog by SUBSCRIBE or REFER goes with its subscription, whichever way that ends.
+func TestSubscriptionsLeaveNothing(t *testing.T) {
+	const subscribe = "in SUBSCRIBE cseq=1 to=- | Event: presence -> forward"
+	for name, lines := range map[string][]string{
+		"expired": {subscribe, "out 200 of=SUBSCRIBE | Expires: 60 -> forward"},
+		"ended":   {subscribe, "out 200 of=SUBSCRIBE | Expires: 60 -> forward", "out NOTIFY cseq=1 | Event: presence | Subscription-State: terminated -> forward"},
+		"refused": {subscribe, "out 200 of=SUBSCRIBE | Expires: 60 -> forward", "out NOTIFY cseq=1 | Event: presence | Subscription-State: active -> forward", "in 481 of=NOTIFY cseq=1 from=b to=a -> forward"},
+		"a 2xx without tag after another one": {
+			"in INVITE cseq=1 to=- -> forward", "out 200 of=INVITE -> forward+confirmed", "out 202 of=INVITE to=- -> drop", "in BYE cseq=2 -> forward+ended",
+		},
+		"fetched":  {subscribe, "out NOTIFY cseq=1 | Event: presence | Subscription-State: terminated -> forward", "out 200 of=SUBSCRIBE | Expires: 0 -> forward"},
+		"referred": {"in REFER cseq=1 to=- | Refer-To: <sip:c@h> -> forward", "out 202 of=REFER -> forward"},
+	} {
+		c := script(t, lines...)
+		now := start
+		for n := 0; !c.Idle(); n++ {
+			at := c.Due()
+			if at.IsZero() || n == 10 {
+				t.Errorf("%s: the call waits for nothing and is kept", name)
+				break
+			}
+			now = at
+			c.Expire(now)
+		}
+		if now.After(start.Add(2 * time.Hour)) {
+			t.Errorf("%s: kept until %v later", name, now.Sub(start))
+		}
 	}
 }
 

@@ -42,9 +42,10 @@ func (c *Call) Request(m *sipalg.Message, from Side, now time.Time) Action {
 // opening takes the request that opens the call. A second one of the same Call-ID and From tag is a merged
 // request (RFC 3261 8.2.2.2) when its CSeq is the same; with another CSeq it opens a call of its own.
 func (c *Call) opening(m *sipalg.Message, from Side, now time.Time) Action {
-	if from != c.From || len(c.dialogs) > 0 || len(c.txs) > 0 {
+	if from != c.From || c.opened {
 		return answer(482, "Loop Detected", CauseDialogState)
 	}
+	c.opened = true
 	t := c.add(m, from, now)
 	if t == nil {
 		return answer(503, "Service Unavailable", CauseTooManyRequests)
@@ -288,6 +289,14 @@ func (d *Dialog) subscribe(event string, end time.Time) bool {
 	return true
 }
 
+// unsubscribe ends a subscription. A dialog that was nothing else ends with its last one (RFC 6665 4.4.1).
+func (d *Dialog) unsubscribe(event string, now time.Time) {
+	delete(d.subs, event)
+	if len(d.subs) == 0 && !d.invite && d.State == Confirmed {
+		d.terminate(now)
+	}
+}
+
 // notified ends a subscription whose NOTIFY says so (RFC 6665 4.1.3), and gives its key.
 func (d *Dialog) notified(m *sipalg.Message, now time.Time) (key string) {
 	state, params, _ := strings.Cut(m.Get("Subscription-State"), ";")
@@ -297,7 +306,7 @@ func (d *Dialog) notified(m *sipalg.Message, now time.Time) (key string) {
 		key += ";"
 	}
 	if strings.EqualFold(strings.TrimSpace(state), "terminated") {
-		delete(d.subs, key)
+		d.unsubscribe(key, now)
 		return key
 	}
 	for p := range strings.SplitSeq(params, ";") {

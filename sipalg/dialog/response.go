@@ -47,7 +47,7 @@ func (c *Call) otherResponse(t *Transaction, m *sipalg.Message, now time.Time) A
 		d.byeAnswered(t.From, m.Status)
 	}
 	if t.Method == "NOTIFY" && d != nil && (m.Status == 481 || m.Status == 489) {
-		delete(d.subs, t.event) // RFC 6665 4.2.2: the far end knows of none
+		d.unsubscribe(t.event, now) // RFC 6665 4.2.2: the far end knows of none
 	}
 	switch {
 	case t.subEvent != "" && m.Status < 300:
@@ -148,13 +148,16 @@ func (c *Call) lateFinal(t *Transaction, m *sipalg.Message, initial bool, now ti
 
 func (c *Call) success(t *Transaction, m *sipalg.Message, initial bool, now time.Time) Action {
 	a := Action{Verdict: Forward, Tx: t}
+	if m.ToTag() == "" {
+		return drop(CauseDialogState)
+	}
 	d := c.dialog(t.Tag)
 	if initial {
 		if d = c.dialogFor(m.ToTag(), now); d == nil {
 			return drop(CauseTooManyDialogs)
 		}
 	}
-	if d == nil || m.ToTag() == "" {
+	if d == nil {
 		return drop(CauseDialogState)
 	}
 	t.Final = m.Status
