@@ -185,8 +185,19 @@ func (q *quality) run() {
 		if next = next.Add(tick); time.Until(next) < -tick {
 			next = now
 		}
-		timer.Reset(max(time.Until(next), 0))
+		timer.Reset(onePoll(time.Until(next)))
 	}
+}
+
+// onePoll makes a wait a little shorter, by less than a millisecond, so that one sleep is enough for it. The runtime sleeps whole milliseconds: for
+// 19.6 it wakes up after 19, and once more for the rest, which costs as much as fifty samples. pollMargin is what it takes to go to sleep, less
+// than the system lets sleeps be late.
+func onePoll(d time.Duration) time.Duration {
+	const pollMargin = 30 * time.Microsecond
+	if d < time.Millisecond {
+		return max(d, 0)
+	}
+	return min(d, d.Truncate(time.Millisecond)+pollMargin)
 }
 
 // steps divides an interval into ticks, at each of which n lanes are sampled; n divides their number, so that each lane has the whole

@@ -225,3 +225,19 @@ func BenchmarkSampleOf5000Calls(b *testing.B) {
 		})
 	}
 }
+
+// The runtime sleeps whole milliseconds and then again for the rest: a wait must have next to none, and not be longer than was asked for.
+func TestOnePoll(t *testing.T) {
+	for d := -time.Millisecond; d < 25*time.Millisecond; d += 7 * time.Microsecond {
+		got := onePoll(d)
+		if d <= 0 {
+			if got != 0 {
+				t.Fatalf("%v becomes %v", d, got)
+			}
+			continue
+		}
+		if rest := got % time.Millisecond; got > d || d-got >= time.Millisecond || d >= time.Millisecond && rest > 50*time.Microsecond {
+			t.Fatalf("%v becomes %v", d, got)
+		}
+	}
+}
