@@ -28,7 +28,8 @@ func putHeaders(frame []byte, src, dst netip.AddrPort, class byte, id uint16) {
 	from, to := src.Addr().As4(), dst.Addr().As4()
 	copy(ip[12:], from[:])
 	copy(ip[16:], to[:])
-	putIPChecksum(ip)
+	addresses := uint64(binary.LittleEndian.Uint32(from[:])) + uint64(binary.LittleEndian.Uint32(to[:]))
+	binary.LittleEndian.PutUint16(ip[10:], ^fold(addresses+uint64(binary.LittleEndian.Uint32(ip))+uint64(binary.LittleEndian.Uint32(ip[4:]))+uint64(binary.LittleEndian.Uint16(ip[8:]))))
 	udp := ip[ipLen:]
 	// The checksum's own place counts as 0.
 	binary.BigEndian.PutUint64(udp, uint64(src.Port())<<48|uint64(dst.Port())<<32|uint64(len(udp))<<16)
@@ -53,6 +54,7 @@ func putIPChecksum(ip []byte) {
 // onesSum adds b to a ones' complement sum of little-endian words; the order of bytes does not matter to it (RFC 1071).
 func onesSum(b []byte, sum uint64) uint64 {
 	var c uint64
+	whole := b
 	for len(b) >= 32 {
 		sum, c = bits.Add64(sum, binary.LittleEndian.Uint64(b), c)
 		sum, c = bits.Add64(sum, binary.LittleEndian.Uint64(b[8:]), c)
@@ -64,9 +66,17 @@ func onesSum(b []byte, sum uint64) uint64 {
 		sum, c = bits.Add64(sum, binary.LittleEndian.Uint64(b), c)
 		b = b[8:]
 	}
-	var last [8]byte
-	copy(last[:], b)
-	sum, c = bits.Add64(sum, binary.LittleEndian.Uint64(last[:]), c)
+	var last uint64
+	switch {
+	case len(b) == 0:
+	case len(whole) >= 8: // the last eight bytes without those that are counted: to copy the rest would take as long as the whole sum
+		last = binary.LittleEndian.Uint64(whole[len(whole)-8:]) >> (64 - 8*len(b))
+	default:
+		var few [8]byte
+		copy(few[:], b)
+		last = binary.LittleEndian.Uint64(few[:])
+	}
+	sum, c = bits.Add64(sum, last, c)
 	return sum + c
 }
 
