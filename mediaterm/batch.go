@@ -73,7 +73,7 @@ func (e *portEnd) glutted(s *slot, limit int) bool {
 // foresee describes the sum that opening a packet under the current key will need. ok is false when it will need none, as a replay does, or when
 // that is not worth finding out. What is foreseen need not come true: others of the batch come first.
 func (l *leg) foresee(j *sumJob, pkt []byte) (ok bool) {
-	u := l.rx.current()
+	u := l.openKey
 	if u == nil || u.crypt == nil || u.own.rtp.aead != nil || len(pkt) >= maxDatagram || classify(pkt) != kindRTP || u.spent(kindRTP) {
 		return false
 	}
@@ -87,7 +87,7 @@ func (l *leg) foresee(j *sumJob, pkt []byte) (ok bool) {
 	} else if u.sources() >= maxSSRCs {
 		return false
 	}
-	n := len(pkt) - u.overhead
+	n := len(pkt) - int(u.overhead)
 	if n < rtpHeaderSize(pkt) || !u.own.hasMKI(pkt[n:n+len(u.own.mki)]) {
 		return false
 	}

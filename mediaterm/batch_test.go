@@ -193,7 +193,7 @@ func TestReadySum(t *testing.T) {
 	u := newUse()
 	sc := newScratch()
 	wire := u.own.sealRTP(c, sc.sealed, rtpPacket(1, 5), rtpHeaderLen, 1, 5)
-	n := len(wire) - u.overhead
+	n := len(wire) - int(u.overhead)
 	wrong := sumJob{mac: &u.own.rtp.mac, msg: wire[:n], extra: rocLen} // the sum is all zeros
 	for _, v := range []struct {
 		what   string

@@ -29,7 +29,7 @@ func TestAllocationsPerPacket(t *testing.T) {
 			if opening != 0 || sealing != 0 {
 				t.Errorf("allocations a packet: opening %v, sealing %v", opening, sealing)
 			}
-			if n := l.rx.legs[Inside].stats.TxRTPPackets; n < 1000 {
+			if n := l.rx.legs[Inside].sent.packets; n < 1000 {
 				t.Errorf("only %d packets passed", n)
 			}
 		})

@@ -64,10 +64,10 @@ func FuzzSecure(f *testing.F) {
 				t.Fatalf("%v opened %x as %x", k, pkt, got)
 			}
 			leg := &l.rx.legs[Outside]
-			if leg.rx.current().sources() != 0 || leg.locked[portRTP] || leg.stats.RxRTPPackets != 0 {
+			if leg.rx.current().sources() != 0 || leg.locked[portRTP] || leg.heard.packets != 0 {
 				t.Errorf("state was kept for %x", pkt)
 			}
-			if leg.stats.Drops == (Drops{}) {
+			if leg.drops == (Drops{}) {
 				t.Errorf("drop was not counted: %x", pkt)
 			}
 		}

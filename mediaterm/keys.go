@@ -54,22 +54,24 @@ func newContext(k Key) (*srtp.Context, error) {
 // What a packet needs comes first and lies together, the first source included: the state of thousands of calls is not in the cache, and each
 // line of it that must be fetched costs more than the work with it.
 type keyUse struct {
+	own      transform
 	last     *source // almost every packet has the SSRC of the one before it
 	rtp      uint64  // packets under this key
 	life     uint64  // of them that are allowed
 	crypt    *crypt  // nil: ctx is used, else own
-	overhead int     // bytes that sealing adds to a packet
+	overhead int32   // bytes that sealing adds to a packet
 	warned   bool
 	expired  bool
 	full     bool // SSRC limit met and told
+	heard    bool // first has its SSRC
 	first    source
-	own      transform
 
 	ctx     *srtp.Context
 	key     Key
 	rtcp    uint64
-	heard   bool               // first has its SSRC
 	further map[uint32]*source // the others; nil: there are none
+
+	_ [40]byte // to the memory manager's next size of whole lines
 }
 
 // source is one SSRC under a key.
@@ -91,7 +93,7 @@ func newKeyUse(k Key, c *crypt) (*keyUse, error) {
 
 // use takes a key and what follows from it for each packet.
 func (u *keyUse) use(k Key) {
-	u.key, u.life, u.overhead = k, k.lifetimeRTP(), k.overhead(kindRTP)
+	u.key, u.life, u.overhead = k, k.lifetimeRTP(), int32(k.overhead(kindRTP))
 }
 
 // newSource takes a new SSRC.

@@ -3,6 +3,7 @@ package mediaterm
 import (
 	"errors"
 	"net/netip"
+	"time"
 
 	"github.com/pion/rtp"
 )
@@ -26,37 +27,87 @@ const (
 
 // leg is the state of one side of a relay; the relay's mutex guards it.
 //
-// What each packet needs comes first, see keyUse.
+// What each packet of RTP needs comes first, in legLines cache lines: the state of thousands of calls is not in the cache, and each line of it
+// that must be fetched costs more than the work with it. A packet that leaves by the leg needs the first lines of these, one that comes the last.
 type leg struct {
-	side   Side
-	mode   cryptoMode
-	rx, tx keyRing
-	local  netip.AddrPort
-	remote Remote            // as signalled now; zero RTP: hold
-	source [2]netip.AddrPort // by local port: where packets come from
-	locked [2]bool           // false with a source: SetRemote opened the lock again
+	local   netip.AddrPort
+	to      netip.AddrPort // remote.RTP
+	sealKey *keyUse        // tx.current()
+	hop     *hop           // engine tproxy: the way to where RTP went last, nil at first
+	sent    traffic
 
-	clockPT    uint8  // of the last packet
-	clockHz    uint32 // of clockPT; 0: to be looked up
+	side     Side
+	mode     cryptoMode
+	locked   [2]bool // false with a source: SetRemote opened the lock again
+	older    bool    // other keys than openKey are accepted
+	clockPT  uint8   // of the last packet
+	lastPT   uint8   // of the last packet that was accepted
+	clockHz  uint32  // of clockPT; 0: to be looked up
+	lastSSRC uint32  // of the last packet that was accepted
+	source   netip.AddrPort
+
+	openKey    *keyUse // rx.current()
+	heard      traffic
+	last       time.Duration // see Instant; 0: nothing has come yet
 	receptions receptions
-	stats      LegCounts
 
-	known     Remote     // last remote that was not a hold: what plain packets are checked against
-	crypt     *crypt     // nil: pion/srtp
-	ended     string     // the suite when the relay was wiped
-	reporting *reporting // nil until the far end reports
+	sourceRTCP netip.AddrPort
+	remote     Remote // as signalled now; zero RTP: hold
+	known      Remote // last remote that was not a hold: what plain packets are checked against
+	rx, tx     keyRing
+	hopRTCP    *hop // as hop
+	rtcp       reportTraffic
+	drops      Drops
+	crypt      *crypt     // nil: pion/srtp
+	ended      string     // the suite when the relay was wiped
+	reporting  *reporting // nil until the far end reports
+
+	_ [40]byte // to whole lines
+}
+
+// traffic counts packets of RTP, and bytes as LegCounts does.
+type traffic struct{ packets, bytes uint64 }
+
+func (t *traffic) add(n int) {
+	t.packets++
+	t.bytes += uint64(n)
+}
+
+// reportTraffic counts packets of RTCP.
+type reportTraffic struct{ sent, heard traffic }
+
+// legLines is how many cache lines of a leg hold all that a packet of RTP needs; what leaves needs nothing of the last, what comes nothing of the first.
+const (
+	legLines  = 4
+	cacheLine = 64
+)
+
+// sourceOf is where the packets to a local port come from; invalid: not known.
+func (l *leg) sourceOf(p port) *netip.AddrPort {
+	if p == portRTCP {
+		return &l.sourceRTCP
+	}
+	return &l.source
+}
+
+// hopOf is the way to where a local port sent to last.
+func (l *leg) hopOf(p port) **hop {
+	if p == portRTCP {
+		return &l.hopRTCP
+	}
+	return &l.hop
 }
 
 // setRemote opens the source lock. The source learned stays the target while the
 // signalled address is what it was: a re-INVITE must not send media past a NAT.
 func (l *leg) setRemote(r Remote) {
-	l.remote = r
+	l.remote, l.to = r, r.RTP
 	l.locked = [2]bool{}
 	if !r.RTP.IsValid() {
 		return
 	}
 	if r != l.known {
-		l.source = [2]netip.AddrPort{}
+		l.source, l.sourceRTCP = netip.AddrPort{}, netip.AddrPort{}
 	}
 	l.known = r
 }
@@ -79,11 +130,17 @@ func (l *leg) setCrypto(local, remote *Key) error {
 		return err
 	}
 	l.tx, l.rx = tx, rx
+	l.keysChanged()
 	l.mode = modeSecure
 	if local == nil && remote == nil {
 		l.mode = modePlain
 	}
 	return nil
+}
+
+// keysChanged follows a change of the key rings.
+func (l *leg) keysChanged() {
+	l.sealKey, l.openKey, l.older = l.tx.current(), l.rx.current(), l.rx.accepted > 1
 }
 
 // expected is the signalled address that packets on a local port should come from.
@@ -101,14 +158,14 @@ func (l *leg) teaches(kind packetKind, p port) bool {
 	if kind == kindRTP {
 		return p == portRTP
 	}
-	return p == portRTCP || l.known.Mux && !l.source[portRTP].IsValid()
+	return p == portRTCP || l.known.Mux && !l.source.IsValid()
 }
 
 // admitPlain checks the source of a packet that nothing authenticates. locks tells that
 // the packet fixed the source.
 func (l *leg) admitPlain(kind packetKind, p port, src netip.AddrPort) (ok, locks bool) {
 	if l.locked[p] {
-		return src == l.source[p], false
+		return src == *l.sourceOf(p), false
 	}
 	if want := l.expected(p).Addr(); !want.IsValid() || src.Addr() != want {
 		return false, false
@@ -117,13 +174,14 @@ func (l *leg) admitPlain(kind packetKind, p port, src netip.AddrPort) (ok, locks
 		return true, false
 	}
 	l.locked[p] = true
-	l.source[p] = src
+	*l.sourceOf(p) = src
 	return true, true
 }
 
 // admitSecure decides on the source of an authenticated packet.
 func (l *leg) admitSecure(kind packetKind, p port, src netip.AddrPort, newer bool) (ok bool, event EventKind) {
-	if l.locked[p] && src == l.source[p] {
+	source := l.sourceOf(p)
+	if l.locked[p] && src == *source {
 		return true, ""
 	}
 	if !l.teaches(kind, p) {
@@ -132,27 +190,27 @@ func (l *leg) admitSecure(kind packetKind, p port, src netip.AddrPort, newer boo
 	}
 	if !l.locked[p] {
 		l.locked[p] = true
-		l.source[p] = src
+		*source = src
 		return true, EventSourceLocked
 	}
 	if !newer {
 		return false, ""
 	}
-	l.source[p] = src
+	*source = src
 	return true, EventSourceChanged
 }
 
 // target is where a kind of packet leaves to, and from which local port. ok is false on
 // hold and when the far end takes none.
 func (l *leg) target(kind packetKind) (to netip.AddrPort, p port, ok bool) {
-	if !l.remote.RTP.IsValid() {
+	if !l.to.IsValid() {
 		return netip.AddrPort{}, 0, false
 	}
-	to, p = l.remote.RTP, portRTP
+	to, p = l.to, portRTP
 	if kind == kindRTCP && !l.remote.Mux {
 		to, p = l.remote.RTCP, portRTCP
 	}
-	if learned := l.source[p]; learned.IsValid() && l.followsSource(to, learned) {
+	if learned := *l.sourceOf(p); learned.IsValid() && l.followsSource(to, learned) {
 		to = learned
 	}
 	return to, p, to.IsValid()
@@ -171,7 +229,7 @@ func (l *leg) followsSource(signalled, learned netip.AddrPort) bool {
 // open authenticates a packet under the current key, else under an older one that is
 // still accepted. The first success of the current key ends the older ones.
 func (l *leg) open(dst, pkt []byte, kind packetKind, hdr *rtp.Header) (opened, error) {
-	if l.rx.current() == nil {
+	if l.openKey == nil {
 		return opened{}, errNoKey
 	}
 	ssrc, seq := rtcpSSRC(pkt), uint16(0)
@@ -179,12 +237,15 @@ func (l *leg) open(dst, pkt []byte, kind packetKind, hdr *rtp.Header) (opened, e
 		h := parseRTP(pkt)
 		ssrc, seq = h.ssrc, h.seq
 	}
+	if !l.older {
+		return l.openKey.open(dst, pkt, kind, ssrc, seq, hdr)
+	}
 	var first error
 	for i, u := range l.rx.keys[:l.rx.accepted] {
 		o, err := u.open(dst, pkt, kind, ssrc, seq, hdr)
 		if err == nil {
 			if i == 0 {
-				l.rx.accepted = 1
+				l.rx.accepted, l.older = 1, false
 			}
 			return o, nil
 		}

@@ -120,11 +120,9 @@ func (r *relay) own(write func(*reportView) []byte, ssrc uint32, sc *scratch) (d
 	if r.wiped || r.noRTCP || l.mode != modeSecure {
 		return departure{}, false
 	}
-	w := reportView{hz: r.clock(l, l.stats.PayloadType), inside: r.legs[Inside].stats.RxRTCPPackets > 0}
-	for _, x := range l.receptions.list {
-		if x.ssrc == l.stats.SSRC {
-			w.reception = x
-		}
+	w := reportView{hz: r.clock(l, l.lastPT), inside: r.legs[Inside].rtcp.heard.packets > 0}
+	if x := l.receptions.of(l.lastSSRC); x != nil {
+		w.reception = *x
 	}
 	if l.reporting != nil {
 		w.trip = l.reporting.last

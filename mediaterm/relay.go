@@ -47,7 +47,7 @@ type relay struct {
 	watcher Watcher     // nil: nobody watches
 	wiped   bool
 	noRTCP  bool
-	legs    [2]leg
+	legs    [2]leg // at a multiple of cacheLine in what holds many relays
 	clocks  map[uint8]uint32
 
 	media string
@@ -83,40 +83,38 @@ func (r *relay) take(side Side, p port, src netip.AddrPort, pkt []byte, kind pac
 	}
 	in := &r.legs[side]
 	if kind > kindRTCP {
-		in.stats.Drops.foreign(kind)
+		in.drops.foreign(kind)
 		return departure{}, false
 	}
 	if len(pkt) >= maxDatagram {
-		in.stats.Drops.TooLong++
+		in.drops.TooLong++
 		return departure{}, false
 	}
 	if kind == kindRTCP && r.noRTCP {
-		in.stats.Drops.RTCPOff++
+		in.drops.RTCPOff++
 		return departure{}, false
 	}
 	plain, accepted := r.accept(in, kind, p, src, pkt, sc)
 	if !accepted {
 		return departure{}, false
 	}
-	h := rtpHeader{}
+	h, at := rtpHeader{}, Instant(now)
 	if kind == kindRTP {
 		h = parseRTP(plain)
-		in.stats.RxRTPPackets++
-		in.stats.RxRTPBytes += uint64(len(pkt))
-		in.stats.SSRC, in.stats.PayloadType = h.ssrc, h.payloadType
-		in.receptions.packet(h, r.clock(in, h.payloadType), now)
+		in.heard.add(len(pkt))
+		in.lastSSRC, in.lastPT = h.ssrc, h.payloadType
+		in.receptions.packet(h, r.clock(in, h.payloadType), at)
 		if r.watcher != nil && side == Outside && in.mode == modeSecure { // in the clear anyone could have sent it
-			r.watcher.Watch(Instant(now), WatchedPacket{
+			r.watcher.Watch(at, WatchedPacket{
 				SSRC: h.ssrc, Timestamp: h.timestamp, Seq: h.seq, PayloadType: h.payloadType, PayloadLength: payloadLen(plain),
 			})
 		}
 	} else {
 		h.ssrc = rtcpSSRC(plain)
-		in.stats.RxRTCPPackets++
-		in.stats.RxRTCPBytes += uint64(len(pkt))
+		in.rtcp.heard.add(len(pkt))
 		r.report(side, plain, now)
 	}
-	in.stats.LastPacket = now
+	in.last = at
 	return r.depart(&r.legs[side.other()], kind, h, plain, sc)
 }
 
@@ -154,7 +152,7 @@ func payloadLen(p []byte) int {
 
 // accept authenticates a packet, checks its source and its RTCP headers.
 func (r *relay) accept(l *leg, kind packetKind, p port, src netip.AddrPort, pkt []byte, sc *scratch) ([]byte, bool) {
-	drops := &l.stats.Drops
+	drops := &l.drops
 	switch l.mode {
 	case modeClosed:
 		drops.NoKey++
@@ -179,7 +177,7 @@ func (r *relay) accept(l *leg, kind packetKind, p port, src netip.AddrPort, pkt 
 	}
 	if err != nil {
 		// A stranger's packet is told from a broken key by where it comes from.
-		if l.locked[p] && src != l.source[p] && errors.Is(err, errAuth) {
+		if l.locked[p] && src != *l.sourceOf(p) && errors.Is(err, errAuth) {
 			drops.WrongSource++
 		} else {
 			drops.unopened(err)
@@ -202,7 +200,7 @@ func (r *relay) accept(l *leg, kind packetKind, p port, src netip.AddrPort, pkt 
 
 // depart seals a packet for a leg and finds its way.
 func (r *relay) depart(l *leg, kind packetKind, h rtpHeader, plain []byte, sc *scratch) (departure, bool) {
-	drops := &l.stats.Drops
+	drops := &l.drops
 	to, p, ok := l.target(kind)
 	if !ok {
 		drops.TxHeld++
@@ -212,12 +210,12 @@ func (r *relay) depart(l *leg, kind packetKind, h rtpHeader, plain []byte, sc *s
 	if l.mode == modePlain {
 		return out, true
 	}
-	key := l.tx.current()
+	key := l.sealKey
 	if l.mode == modeClosed || key == nil {
 		drops.TxNoKey++
 		return departure{}, false
 	}
-	overhead := key.overhead
+	overhead := int(key.overhead)
 	if kind == kindRTCP {
 		overhead = key.key.overhead(kind)
 	}
@@ -246,16 +244,14 @@ func (r *relay) sent(d departure, err error) {
 
 // account is sent for a caller that holds the mutex.
 func (r *relay) account(side Side, kind packetKind, n int, ok bool) {
-	st := &r.legs[side].stats
+	l := &r.legs[side]
 	switch {
 	case !ok:
-		st.Drops.SendErrors++
+		l.drops.SendErrors++
 	case kind == kindRTCP:
-		st.TxRTCPPackets++
-		st.TxRTCPBytes += uint64(n)
+		l.rtcp.sent.add(n)
 	default:
-		st.TxRTPPackets++
-		st.TxRTPBytes += uint64(n)
+		l.sent.add(n)
 	}
 }
 
@@ -320,6 +316,7 @@ func (r *relay) wipe() {
 		l.ended = l.suite()
 		l.tx.wipe()
 		l.rx.wipe()
+		l.keysChanged()
 	}
 	r.wiped = true
 }
@@ -331,22 +328,22 @@ func (r *relay) stats() (inside, outside LegStats) {
 }
 
 func (l *leg) suite() string {
-	if k := l.tx.current(); k != nil {
+	if k := l.sealKey; k != nil {
 		return string(k.key.Suite)
 	}
-	if k := l.rx.current(); k != nil {
+	if k := l.openKey; k != nil {
 		return string(k.key.Suite)
 	}
 	return ""
 }
 
 func (l *leg) snapshot(wiped bool) LegStats {
-	s := LegStats{LegCounts: l.stats, Local: l.local.String(), Suite: l.ended}
+	s := LegStats{LegCounts: l.counts(), Local: l.local.String(), Suite: l.ended}
 	if l.remote.RTP.IsValid() {
 		s.Remote = l.remote.RTP.String()
 	}
-	if l.source[portRTP].IsValid() {
-		s.Source = l.source[portRTP].String()
+	if l.source.IsValid() {
+		s.Source = l.source.String()
 	}
 	s.Mux, s.Secure = l.remote.Mux, l.mode == modeSecure
 	if !wiped {
@@ -357,6 +354,19 @@ func (l *leg) snapshot(wiped bool) LegStats {
 	}
 	s.Lost, s.JitterMS = l.receptions.lost(), l.receptions.jitter(s.SSRC)
 	return s
+}
+
+// counts gathers what the leg has counted.
+func (l *leg) counts() LegCounts {
+	c := LegCounts{
+		RxRTPPackets: l.heard.packets, RxRTPBytes: l.heard.bytes, RxRTCPPackets: l.rtcp.heard.packets, RxRTCPBytes: l.rtcp.heard.bytes,
+		TxRTPPackets: l.sent.packets, TxRTPBytes: l.sent.bytes, TxRTCPPackets: l.rtcp.sent.packets, TxRTCPBytes: l.rtcp.sent.bytes,
+		SSRC: l.lastSSRC, PayloadType: l.lastPT, Drops: l.drops,
+	}
+	if l.last != 0 {
+		c.LastPacket = began.Add(l.last)
+	}
+	return c
 }
 
 func (d *Drops) foreign(kind packetKind) {

@@ -98,14 +98,14 @@ func (r *relay) blocks(side Side, p []byte, count int, now time.Time) {
 		if b.Unmarshal(p) != nil {
 			return
 		}
-		if out.stats.RxRTPPackets == 0 || b.SSRC != out.stats.SSRC {
+		if out.heard.packets == 0 || b.SSRC != out.lastSSRC {
 			in.last.OtherReports++
 			continue
 		}
 		f := &in.last
 		f.At, f.SSRC, f.LossPercent = now, b.SSRC, float64(b.FractionLost)*100/256
 		f.Lost = int32(b.TotalLost<<8) >> 8 // 24 bits, signed
-		f.JitterMS = float64(b.Jitter) * 1000 / float64(r.clock(out, out.stats.PayloadType))
+		f.JitterMS = float64(b.Jitter) * 1000 / float64(r.clock(out, out.lastPT))
 		f.RoundTrip, f.RoundTripMS = r.legs[side.other()].reporting.roundTrip(b.LastSenderReport, b.Delay, now)
 		f.Reports++
 	}
@@ -142,7 +142,7 @@ func (r *relay) extended(side Side, p []byte, now time.Time) {
 			return
 		}
 		if p[0] == voipBlock && n == voipLen {
-			if out.stats.RxRTPPackets > 0 && binary.BigEndian.Uint32(p[4:]) == out.stats.SSRC {
+			if out.heard.packets > 0 && binary.BigEndian.Uint32(p[4:]) == out.lastSSRC {
 				in.last.VoIP = voipMetrics(p, now)
 			} else {
 				in.last.OtherReports++

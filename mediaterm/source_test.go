@@ -53,9 +53,10 @@ func TestPlainSourceLock(t *testing.T) {
 func TestPlainLegUnsignalled(t *testing.T) {
 	l := newLoop(t, mustKey(t, SuiteCM80))
 	in := &l.tx.legs[Inside]
-	in.remote, in.known = Remote{}, Remote{}
-	if l.seal(rtpPacket(1, 1)) != nil || in.stats.Drops.WrongSource != 1 {
-		t.Errorf("a stranger was heard: %+v", in.stats.Drops)
+	in.setRemote(Remote{})
+	in.known = Remote{}
+	if l.seal(rtpPacket(1, 1)) != nil || in.drops.WrongSource != 1 {
+		t.Errorf("a stranger was heard: %+v", in.drops)
 	}
 }
 

@@ -102,8 +102,8 @@ type reception struct {
 
 	lastPT   uint8
 	lastTS   uint32
-	lastSeen time.Time
-	jitter   float64 // seconds
+	lastSeen time.Duration // see Instant
+	jitter   float64       // seconds
 }
 
 func (r *reception) start(seq uint16) {
@@ -122,9 +122,10 @@ func (r *reception) lost() uint64 {
 	return 0
 }
 
-func (r *reception) packet(h rtpHeader, hz uint32, now time.Time) {
+func (r *reception) packet(h rtpHeader, hz uint32, now time.Duration) {
+	first := r.received == 0
 	switch delta := h.seq - uint16(r.highest); {
-	case r.received == 0:
+	case first:
 		r.start(h.seq)
 	case delta < maxDropout:
 		r.highest += uint32(delta)
@@ -138,15 +139,18 @@ func (r *reception) packet(h rtpHeader, hz uint32, now time.Time) {
 	default: // late or duplicate
 		r.received++
 	}
-	r.interval(h, hz, now)
+	if !first {
+		r.interval(h, hz, now)
+	}
+	r.lastPT, r.lastTS, r.lastSeen = h.payloadType, h.timestamp, now
 }
 
 // interval takes pairs of one payload type in the order of arrival, as RFC 3550 has it, but for those with one timestamp, which
 // telephone-events keep, and for jumps of the clock, which say nothing of the network.
-func (r *reception) interval(h rtpHeader, hz uint32, now time.Time) {
+func (r *reception) interval(h rtpHeader, hz uint32, now time.Duration) {
 	step := int32(h.timestamp - r.lastTS)
-	if !r.lastSeen.IsZero() && r.lastPT == h.payloadType && step != 0 && hz > 0 {
-		d := now.Sub(r.lastSeen).Seconds() - float64(step)/float64(hz)
+	if r.lastPT == h.payloadType && step != 0 && hz > 0 {
+		d := (now - r.lastSeen).Seconds() - float64(step)/float64(hz)
 		if d < 0 {
 			d = -d
 		}
@@ -154,54 +158,68 @@ func (r *reception) interval(h rtpHeader, hz uint32, now time.Time) {
 			r.jitter += (d - r.jitter) / 16
 		}
 	}
-	r.lastPT, r.lastTS, r.lastSeen = h.payloadType, h.timestamp, now
 }
 
-// receptions holds the SSRCs of a leg. Not for concurrent use.
+// receptions holds the SSRCs of a leg, of which most have one. Not for concurrent use.
 type receptions struct {
-	list    []reception
-	evicted uint64       // lost by SSRCs that made room
-	first   [1]reception // memory of list while there is one SSRC
+	first   reception // received is 0 while there is none
+	further []reception
+	evicted uint64 // lost by SSRCs that made room
 }
 
-func (rs *receptions) packet(h rtpHeader, hz uint32, now time.Time) {
-	for i := range rs.list {
-		if rs.list[i].ssrc == h.ssrc {
-			rs.list[i].packet(h, hz, now)
-			return
+func (rs *receptions) packet(h rtpHeader, hz uint32, now time.Duration) {
+	r := rs.of(h.ssrc)
+	if r == nil {
+		r = rs.room()
+		rs.evicted += r.carried + r.lost()
+		*r = reception{ssrc: h.ssrc}
+	}
+	r.packet(h, hz, now)
+}
+
+// of is that of an SSRC, nil when it is not known.
+func (rs *receptions) of(ssrc uint32) *reception {
+	if rs.first.ssrc == ssrc && rs.first.received > 0 {
+		return &rs.first
+	}
+	for i := range rs.further {
+		if rs.further[i].ssrc == ssrc {
+			return &rs.further[i]
 		}
 	}
-	if rs.list == nil {
-		rs.list = rs.first[:0]
+	return nil
+}
+
+// room is for another SSRC: new, or of the one that has been idle longest.
+func (rs *receptions) room() *reception {
+	if rs.first.received == 0 {
+		return &rs.first
 	}
-	if len(rs.list) < statsSources {
-		rs.list = append(rs.list, reception{})
+	if len(rs.further) < statsSources-1 {
+		rs.further = append(rs.further, reception{})
+		return &rs.further[len(rs.further)-1]
 	}
-	slot := &rs.list[len(rs.list)-1]
-	for i := range rs.list {
-		if rs.list[i].lastSeen.Before(slot.lastSeen) {
-			slot = &rs.list[i]
+	oldest := &rs.first
+	for i := range rs.further {
+		if rs.further[i].lastSeen < oldest.lastSeen {
+			oldest = &rs.further[i]
 		}
 	}
-	rs.evicted += slot.carried + slot.lost()
-	*slot = reception{ssrc: h.ssrc}
-	slot.packet(h, hz, now)
+	return oldest
 }
 
 func (rs *receptions) lost() uint64 {
-	n := rs.evicted
-	for i := range rs.list {
-		n += rs.list[i].carried + rs.list[i].lost()
+	n := rs.evicted + rs.first.carried + rs.first.lost()
+	for i := range rs.further {
+		n += rs.further[i].carried + rs.further[i].lost()
 	}
 	return n
 }
 
 // jitter in milliseconds of one SSRC.
 func (rs *receptions) jitter(ssrc uint32) float64 {
-	for i := range rs.list {
-		if rs.list[i].ssrc == ssrc {
-			return rs.list[i].jitter * 1000
-		}
+	if r := rs.of(ssrc); r != nil {
+		return r.jitter * 1000
 	}
 	return 0
 }

@@ -30,7 +30,7 @@ func TestLoss(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var rs receptions
 			for _, s := range c.seq {
-				rs.packet(rtpHeader{ssrc: 1, seq: s}, 8000, time.Time{})
+				rs.packet(rtpHeader{ssrc: 1, seq: s}, 8000, 0)
 			}
 			if got := rs.lost(); got != c.lost {
 				t.Errorf("lost %d, want %d", got, c.lost)
@@ -42,18 +42,18 @@ func TestLoss(t *testing.T) {
 // RFC 3550 A.8 by hand: packets of 20 ms, each second one 8 ms late, make the estimate
 // approach 8 ms; evenly spaced ones leave it at 0; events and other clocks do not disturb.
 func TestJitter(t *testing.T) {
-	start := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	const start = time.Hour
 	run := func(late time.Duration, hz uint32, events bool) float64 {
 		var rs receptions
 		for i := range 400 {
-			at := start.Add(time.Duration(i) * 20 * time.Millisecond)
+			at := start + time.Duration(i)*20*time.Millisecond
 			if i%2 == 1 {
-				at = at.Add(late)
+				at += late
 			}
 			rs.packet(rtpHeader{ssrc: 1, seq: uint16(i), timestamp: uint32(i) * hz / 50}, hz, at)
 			if events {
-				rs.packet(rtpHeader{ssrc: 1, seq: uint16(i), timestamp: 7, payloadType: 101}, hz, at.Add(time.Millisecond))
-				rs.packet(rtpHeader{ssrc: 1, seq: uint16(i), timestamp: 7, payloadType: 101}, hz, at.Add(9*time.Millisecond))
+				rs.packet(rtpHeader{ssrc: 1, seq: uint16(i), timestamp: 7, payloadType: 101}, hz, at+time.Millisecond)
+				rs.packet(rtpHeader{ssrc: 1, seq: uint16(i), timestamp: 7, payloadType: 101}, hz, at+9*time.Millisecond)
 			}
 		}
 		return rs.jitter(1)
@@ -73,14 +73,17 @@ func TestJitter(t *testing.T) {
 // SSRCs beyond the table: the one idle longest goes, its losses stay counted.
 func TestReceptionTableBounded(t *testing.T) {
 	var rs receptions
-	at := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	at := time.Hour
 	for ssrc := range uint32(100) {
-		at = at.Add(time.Second)
+		at += time.Second
 		rs.packet(rtpHeader{ssrc: ssrc, seq: 1}, 8000, at)
 		rs.packet(rtpHeader{ssrc: ssrc, seq: 4}, 8000, at)
 	}
-	if len(rs.list) != statsSources || rs.lost() != 200 {
-		t.Errorf("%d sources, %d lost", len(rs.list), rs.lost())
+	if n := 1 + len(rs.further); n != statsSources || rs.lost() != 200 {
+		t.Errorf("%d sources, %d lost", n, rs.lost())
+	}
+	if rs.of(99-statsSources) != nil || rs.of(100-statsSources) == nil || rs.of(99) == nil {
+		t.Error("it is not the newest that are kept")
 	}
 }
 

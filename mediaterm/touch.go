@@ -19,19 +19,16 @@ func (w *worker) touch(n int) {
 		if e := w.slots[i].end; e != nil && e.stream != nil {
 			st := e.stream
 			in, out := &st.legs[e.side], &st.legs[e.side.other()]
-			prefetch.Lines(unsafe.Pointer(in), 1)
-			prefetch.Lines(unsafe.Pointer(&in.source), 5)
-			prefetch.Lines(unsafe.Pointer(out), 5)
-			prefetch.Lines(unsafe.Pointer(&out.stats.TxRTPPackets), 1)
-			prefetch.Lines(unsafe.Pointer(&st.hops[e.side.other()]), 1)
-			prefetch.Lines(unsafe.Pointer(&st.relay), 1)
+			prefetch.Lines(unsafe.Pointer(&st.class), 1)
+			prefetch.Lines(unsafe.Add(unsafe.Pointer(in), cacheLine), legLines-1)
+			prefetch.Lines(unsafe.Pointer(out), legLines-1)
 		}
 	}
 	keys, watchers := w.keys[:0], w.watchers[:0]
 	for i := range n {
 		if e := w.slots[i].end; e != nil && e.stream != nil {
 			st := e.stream
-			for _, u := range [2]*keyUse{st.legs[e.side].rx.current(), st.legs[e.side.other()].tx.current()} {
+			for _, u := range [2]*keyUse{st.legs[e.side].openKey, st.legs[e.side.other()].sealKey} {
 				if u != nil {
 					prefetch.Lines(unsafe.Pointer(u), keyLines)
 					keys = append(keys, u)
@@ -53,7 +50,7 @@ func (w *worker) touch(n int) {
 }
 
 // keyLines is how many cache lines a packet needs of its key.
-const keyLines = (unsafe.Offsetof(keyUse{}.own)+unsafe.Offsetof(transform{}.mki))/64 + 1
+const keyLines = (unsafe.Offsetof(keyUse{}.first)+unsafe.Offsetof(source{}.report)-1)/cacheLine + 1
 
 // prefetch fetches the key schedule of AES-128 and the counter.
 func (k *counter) prefetch(s shortcuts) {

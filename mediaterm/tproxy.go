@@ -292,22 +292,17 @@ func (e *TProxy) Counters() EngineCounters {
 }
 
 // tproxyStream is one stream: entries in its worker's table. The worker's mutex guards what is not fixed.
+// What a packet needs of it begins cache lines, see leg: an entry, the line of class and relay, and the two legs.
 type tproxyStream struct {
-	ends  [2][2]portEnd
-	hops  [2][2]hopRef // by the port from which packets leave
-	class byte
-	keep  bool // the class of each packet
-	relay
-
+	ends   [2][2]portEnd
+	class  byte
+	keep   bool // the class of each packet
 	engine *TProxy
 	worker *worker
-	once   sync.Once
-}
+	_      uint64
+	relay
 
-// hopRef remembers the way to the address that a port sent to last.
-type hopRef struct {
-	to  netip.Addr
-	hop *hop
+	once sync.Once
 }
 
 func (s *tproxyStream) localPort(side Side, p port) netip.AddrPort {
@@ -317,12 +312,13 @@ func (s *tproxyStream) localPort(side Side, p port) netip.AddrPort {
 
 // way finds the hop towards an address. The caller holds the worker's mutex.
 func (s *tproxyStream) way(side Side, p port, to netip.Addr) *hop {
-	ref := &s.hops[side][p]
-	if ref.to != to {
-		s.engine.hops.release(ref.hop)
-		*ref = hopRef{to: to, hop: s.engine.hops.get(s.legs[side].local.Addr(), to)}
+	l := &s.legs[side]
+	at := l.hopOf(p)
+	if h := *at; h == nil || h.dst != to {
+		s.engine.hops.release(h)
+		*at = s.engine.hops.get(l.local.Addr(), to)
 	}
-	return ref.hop
+	return *at
 }
 
 func (s *tproxyStream) SetRemote(side Side, r Remote) error { return s.setRemote(side, r) }
@@ -345,8 +341,9 @@ func (s *tproxyStream) Close() {
 		for side := Inside; side <= Outside; side++ {
 			for p := portRTP; p <= portRTCP; p++ {
 				w.table.set(s.localPort(side, p), nil)
-				s.engine.hops.release(s.hops[side][p].hop)
-				s.hops[side][p] = hopRef{}
+				at := s.legs[side].hopOf(p)
+				s.engine.hops.release(*at)
+				*at = nil
 			}
 		}
 		w.mu.Unlock()

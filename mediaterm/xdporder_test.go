@@ -46,10 +46,10 @@ func newBench(t *testing.T) (b *bench, next func() []byte) {
 		}
 	})
 	e.workers = []*worker{w}
-	b = &bench{w: w, x: x, to: netip.MustParseAddrPort("10.9.0.2:4000"), hop: &hop{}}
+	b = &bench{w: w, x: x, to: netip.MustParseAddrPort("10.9.0.2:4000"), hop: &hop{dst: netip.MustParseAddr("10.9.0.2")}}
 	ours := netip.MustParseAddrPort("10.9.0.1:20000")
 	b.st = &tproxyStream{relay: *newRelay(EngineSpec{Local: [2]netip.AddrPort{ours, ours}, Media: "audio"}, time.Now), engine: e, worker: w}
-	b.st.hops[Outside][portRTP] = hopRef{to: b.to.Addr(), hop: b.hop}
+	b.st.legs[Outside].hop = b.hop
 	state := &linkState{direct: true, index: int32(link.Index), mtu: 1500}
 	copy(state.ether[:], numbered(0, 4))
 	b.hop.link.Store(state)
@@ -210,7 +210,7 @@ func TestXSKLinkDown(t *testing.T) {
 	b.w.now = time.Now()
 	b.queue(4)
 	b.send()
-	if n, own := b.w.count.SendErrors, b.st.legs[Outside].stats.Drops.SendErrors; n != 7 || own != 4 {
+	if n, own := b.w.count.SendErrors, b.st.legs[Outside].drops.SendErrors; n != 7 || own != 4 {
 		t.Errorf("%d send errors, %d of them at the stream; want 7 and 4", n, own)
 	}
 	if len(b.w.outs) != 0 {
