@@ -148,7 +148,7 @@ func TestForbiddenMedia(t *testing.T) {
 	p := testPlan(t, edgeConfig)
 	for a, ok := range map[string]bool{
 		"198.51.100.1": true, "172.16.1.1": true, "192.168.10.77": false, "10.20.3.4": false, "209.165.200.225": false, "209.165.200.227": false,
-		"209.165.200.228": false, "192.168.10.3": false,
+		"209.165.200.228": false, "192.168.10.3": false, "209.165.200.255": false, "209.165.200.224": false, "209.165.200.254": true,
 	} {
 		if why := p.forbiddenMedia(netip.MustParseAddr(a)); (why == "") != ok {
 			t.Errorf("media to %s: %q", a, why)

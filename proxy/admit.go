@@ -35,6 +35,9 @@ func (s *session) admit(m *sipalg.Message) (domain, id string, ok, stay bool) {
 	v := ticket.Verifier{Key: p.ticketKey, OwnDomains: s.a.ownDomains(s.class)}
 	called := s.calledUser(m)
 	res, t := v.Verify(headers, called, peers, s.a.now())
+	if res == ticket.OK && s.routedElsewhere(m, called) {
+		res = ticket.DIDMismatch
+	}
 	if res == ticket.OK {
 		s.a.count("ticket", "verified", "")
 		s.welcomed()
@@ -59,6 +62,18 @@ func (s *session) admit(m *sipalg.Message) (domain, id string, ok, stay bool) {
 // it was made for, and whoever was in a call may have been shown one.
 func (s *session) calledUser(m *sipalg.Message) string {
 	return userOfURI(s.rw.RequestURI(m.URI))
+}
+
+// routedElsewhere tells whether a Route of a request outside a dialog names another user than the one called: a strict router puts it into the
+// Request-URI (RFC 3261 16.4 and 16.6 item 6).
+func (s *session) routedElsewhere(m *sipalg.Message, called string) bool {
+	for _, r := range m.Values("Route") {
+		uri, _, _ := sipalg.AddressURI(r)
+		if user := userOfURI(s.rw.RequestURI(uri)); user != "" && ticket.CalledNumber(user) != ticket.CalledNumber(called) {
+			return true
+		}
+	}
+	return false
 }
 
 // tooManyFailures counts a ticket failure and tells whether the connection has had its 20 within 60 s.

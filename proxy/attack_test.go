@@ -63,6 +63,20 @@ func TestTokenDoesNotChangeTheCalledNumber(t *testing.T) {
 	}
 }
 
+// Neither may it be asked for another one by a Route, which a strict router would put into the Request-URI.
+func TestRouteDoesNotChangeTheCalledNumber(t *testing.T) {
+	s := strangersSession(t)
+	for route, elsewhere := range map[string]bool{
+		"<sip:209.165.200.227:5070;transport=tls;lr>": false, "<sip:a.example;lr>, <sip:edge.b.example;lr>": false, "<sip:+1-408-555-0100@a.example>": false,
+		"<sip:+19005550100@209.165.200.227>": true, "<sip:a.example;lr>, \"x\" <sip:%2B19005550100:x@a.example;lr>": true,
+	} {
+		m := sipMessage(t, "INVITE sip:+14085550100@a.example SIP/2.0", "Route: "+route)
+		if got := s.routedElsewhere(m, s.calledUser(m)); got != elsewhere {
+			t.Errorf("Route: %s leads elsewhere: %v, want %v", route, got, elsewhere)
+		}
+	}
+}
+
 func TestStrangersNameNoInsideHost(t *testing.T) {
 	s := strangersSession(t)
 	for uri, inside := range map[string]bool{

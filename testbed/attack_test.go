@@ -15,6 +15,7 @@ func TestAttacks(t *testing.T) {
 		test func(*testing.T, *StubLab)
 	}{
 		{"token in the Request-URI", attackToken},
+		{"another number in a Route", attackRoute},
 		{"other readers' session descriptions", attackDescriptions},
 		{"inside host as maddr", attackMaddr},
 		{"forged notification", attackNotification},
@@ -53,6 +54,23 @@ func attackToken(t *testing.T, s *StubLab) {
 	s.grew(t, before, "ticket_did_mismatch")
 	s.syncInside(t, c)
 	nothingCame(t, s.Agent)
+}
+
+func attackRoute(t *testing.T, s *StubLab) {
+	c := s.FarDial(t)
+	defer c.Close()
+	before := s.counters(t)
+	l := s.Inbound(c)
+	l.Routes = []string{fmt.Sprintf("<sip:%s:%d;lr>", s.A.Mapped, TrunkPort), "<sip:+19005550100@" + s.A.Domain + ">"}
+	l.AwaitStatus(t, l.Request(t, "INVITE", s.WithTicket, sdp(secureOffer(s.B.MediaOut.String(), 20000))), 403)
+	s.grew(t, before, "ticket_did_mismatch")
+	s.syncInside(t, c)
+	nothingCame(t, s.Agent)
+	l = s.Inbound(c)
+	l.Routes = []string{fmt.Sprintf("<sip:%s:%d;lr>", s.A.Mapped, TrunkPort)}
+	l.Request(t, "INVITE", s.WithTicket, sdp(secureOffer(s.B.MediaOut.String(), 20000)))
+	seen := s.Agent.Expect(t, InCall(l.CallID, ReqIs("INVITE")), wait)
+	s.Agent.AnswerLeg(seen).Respond(t, seen, 486, "Busy Here")
 }
 
 // Descriptions that a lenient reader finds or understands where a strict one would not.
