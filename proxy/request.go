@@ -31,7 +31,7 @@ func (s *session) handle(m *sipalg.Message, from dialog.Side) bool {
 		s.refuse(m, from, 404, "Not Found", "inside_address_named")
 		return true
 	}
-	if from == dialog.Outside && ordersFallback(m) {
+	if from == dialog.Outside && m.ToTag() == "" && ordersFallback(m) {
 		s.refuse(m, from, 403, "Forbidden", "fallback_ordered")
 		return true
 	}
@@ -73,10 +73,16 @@ func (s *session) insideHost(host string) bool {
 }
 
 // ordersFallback tells whether a request has the form of the appliance's own notification, on which a call agent dials a number over the PSTN
-// (shared protocol "fallback"): that is for nobody on the Internet to say.
+// (shared protocol "fallback"): that is for nobody on the Internet to say but the side that was called, see wishesFallback.
 func ordersFallback(m *sipalg.Message) bool {
 	uri := dialog.AddressURI(m.Get("Refer-To"))
 	return len(uri) >= len(fallback.URNs) && strings.EqualFold(uri[:len(fallback.URNs)], fallback.URNs)
+}
+
+// wishesFallback tells whether an order to fall back is what the called side may ask for within the call: it sees what it receives, and only the
+// call agent that called can dial. The number is the one that it was given with the answer to its own INVITE. Target-Dialog would mean another call.
+func wishesFallback(m *sipalg.Message, c *call) bool {
+	return m.Method == "REFER" && c.d.From == dialog.Inside && m.Get("Target-Dialog") == ""
 }
 
 // answer sends a response of the appliance's own on the connection that a request came on.
@@ -300,6 +306,10 @@ func (s *session) judge(c *call, m *sipalg.Message, from dialog.Side) {
 	c.lastUsed, c.last = now, s
 	if c.failing && m.Method != "ACK" {
 		s.refuse(m, from, 481, "Call/Transaction Does Not Exist", string(dialog.CauseNoDialog))
+		return
+	}
+	if from == dialog.Outside && ordersFallback(m) && !wishesFallback(m, c) {
+		s.refuse(m, from, 403, "Forbidden", "fallback_ordered")
 		return
 	}
 	act := c.d.Request(m, from, now)

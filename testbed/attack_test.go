@@ -128,6 +128,13 @@ func attackNotification(t *testing.T, s *StubLab) {
 		t.Errorf("the call agent got a stranger's X-Cisco-UC-IME-Quality: %s", v)
 	}
 	far.Transact(t, agent, "BYE", 200)
+
+	// The side that the call agent called may wish for it, within this call.
+	agent, far = s.CallOut(t)
+	far.Transact(t, agent, "REFER", 202, order)
+	far.AwaitStatus(t, far.Request(t, "REFER", order, func(m *StubMessage) { m.Add("Target-Dialog", "other;local-tag=1;remote-tag=2") }), 403)
+	far.AwaitStatus(t, far.Request(t, "INFO", order), 403)
+	agent.Transact(t, far, "BYE", 200)
 }
 
 // A BYE that is answered 407 comes again with credentials, and must arrive.

@@ -19,7 +19,7 @@ import (
 type sniffer struct {
 	fd      int
 	file    *os.File
-	stop    atomic.Bool
+	stop    atomic.Int64
 	done    chan struct{}
 	err     error  // why it ended before stop; valid after done
 	dropped uint32 // frames that the kernel could not store; valid after done
@@ -129,7 +129,7 @@ func (s *sniffer) closed(err error) error {
 	return err
 }
 
-// run copies until it is stopped and the socket is empty.
+// run copies until it is stopped, and what came before is in the file.
 func (s *sniffer) run() {
 	defer close(s.done)
 	defer s.file.Close()
@@ -137,14 +137,14 @@ func (s *sniffer) run() {
 	buf := make([]byte, 16+maxFrame)
 	oob := make([]byte, 256)
 	for {
-		stopping := s.stop.Load()
+		stop := s.stop.Load()
 		n, oobn, _, _, err := syscall.Recvmsg(s.fd, buf[16:], oob, 0)
 		switch err {
 		case nil:
 		case syscall.EINTR:
 			continue
 		case syscall.EAGAIN:
-			if stopping {
+			if stop > 0 {
 				return
 			}
 			continue
@@ -153,6 +153,9 @@ func (s *sniffer) run() {
 			return
 		}
 		at := s.ancillary(oob[:oobn])
+		if stop > 0 && at.UnixNano() > stop {
+			return // where packets do not cease, the socket is never empty
+		}
 		binary.LittleEndian.PutUint32(buf, uint32(at.Unix()))
 		binary.LittleEndian.PutUint32(buf[4:], uint32(at.Nanosecond()/1000))
 		binary.LittleEndian.PutUint32(buf[8:], uint32(n))
@@ -183,7 +186,7 @@ func (s *sniffer) ancillary(oob []byte) time.Time {
 
 // close ends the capture; the file is whole when it returns.
 func (s *sniffer) close() error {
-	s.stop.Store(true)
+	s.stop.Store(time.Now().UnixNano())
 	<-s.done
 	if s.err != nil {
 		return s.err
