@@ -75,6 +75,7 @@ type Appliance struct {
 	sessions *sessions
 	calls    *calls
 	agenda   *agenda
+	held     atomic.Int64 // bytes of large requests that wait for their answer
 	reached  reached
 	expiry   expiry
 	stopping atomic.Bool

@@ -19,6 +19,8 @@ const (
 	maxCallsPerID = 8
 	// maxCallsPerSession bounds what one connection can open and leave standing.
 	maxCallsPerSession = 20000
+	// maxHeld bounds the bytes of large requests (dialog.LargeRequest) that are kept until they have their answer: beyond it large ones get 503.
+	maxHeld = 64 << 20
 	// maxWaiting is how many bytes may wait for a slow connection before it is closed, beside what its socket holds; keptBuffer is how much
 	// memory a connection keeps when nothing waits.
 	maxWaiting = 1 << 20

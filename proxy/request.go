@@ -240,6 +240,7 @@ func (s *session) newCall(m *sipalg.Message, from dialog.Side, domain, ticketID 
 	c := &call{
 		d: dialog.Open(m, from, now), domain: strings.Clone(domain), agent: s.agent, last: s, opener: s, lastUsed: now, logger: s.a.log,
 	}
+	c.d.Held = &s.a.held
 	c.rec = observe.CallRecord{
 		CallID: c.d.ID, Direction: "outbound", From: strings.Clone(userOf(m.Get("From"))), To: strings.Clone(requestUser(m)),
 		LocalDomain: s.a.plan.Load().domain, PeerDomain: c.domain, Peer: s.remote.String(), Setup: now,
@@ -310,6 +311,11 @@ func (s *session) judge(c *call, m *sipalg.Message, from dialog.Side) {
 	}
 	if from == dialog.Outside && ordersFallback(m) && !wishesFallback(m, c) {
 		s.refuse(m, from, 403, "Forbidden", "fallback_ordered")
+		return
+	}
+	if s.a.held.Load() > maxHeld && m.Size() >= dialog.LargeRequest && m.Method != "ACK" && m.Method != "CANCEL" && m.Method != "BYE" {
+		// Whoever may call one number could fill the memory with INVITEs that ring for minutes.
+		s.refuse(m, from, 503, "Service Unavailable", string(dialog.CauseTooManyRequests), sipalg.Header{Name: "Retry-After", Value: "10"})
 		return
 	}
 	act := c.d.Request(m, from, now)

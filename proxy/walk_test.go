@@ -27,6 +27,8 @@ type walk struct {
 	sent []walkRequest
 	cseq int
 	in   []byte
+
+	callID string
 }
 
 // walkRequest is a request that may be answered.
@@ -38,7 +40,7 @@ type walkRequest struct {
 
 func newWalk(t *testing.T, in []byte) *walk {
 	t.Helper()
-	w := &walk{t: t, now: time.Now(), in: in}
+	w := &walk{t: t, now: time.Now(), in: in, callID: "c"}
 	log := slog.New(slog.DiscardHandler)
 	a := &Appliance{now: func() time.Time { return w.now }, log: log, sealer: sipalg.NewSealer([32]byte{1}), sessions: newSessions(), calls: newCalls(), agenda: newAgenda(w.now)}
 	a.limiter = tlsproxy.NewLimiter(1)
@@ -98,7 +100,7 @@ func (w *walk) pick(n int) int {
 func (w *walk) say(side dialog.Side, start string, r walkRequest, extra string) {
 	body := w.body(side)
 	text := start + "\r\nVia: SIP/2.0/TCP h;branch=z9hG4bK" + r.branch + "\r\nFrom: <sip:f@h>" + tagged(r.from) + "\r\nTo: <sip:t@h>" + tagged(r.to) +
-		fmt.Sprintf("\r\nCall-ID: c\r\nCSeq: %d %s\r\nContact: <sip:x@192.168.10.30>\r\n", r.cseq, r.method) + extra
+		fmt.Sprintf("\r\nCall-ID: %s\r\nCSeq: %d %s\r\nContact: <sip:x@192.168.10.30>\r\n", w.callID, r.cseq, r.method) + extra
 	if body != "" {
 		text += "Content-Type: application/sdp\r\n"
 	}
@@ -206,6 +208,9 @@ func (w *walk) request(side dialog.Side, r walkRequest) {
 	if r.method == "PRACK" {
 		extra += fmt.Sprintf("RAck: %d %d INVITE\r\n", 1+w.pick(2), 1+w.pick(w.cseq+1))
 	}
+	if r.method == "REFER" || r.method == "INVITE" && r.cseq%2 == 0 {
+		extra += strings.Repeat("X-Large: "+strings.Repeat("x", 3000)+"\r\n", 3)
+	}
 	w.sent = append(w.sent, r)
 	w.say(side, r.method+" sip:t@b.example SIP/2.0", r, extra)
 }
@@ -245,6 +250,9 @@ func walkThrough(t *testing.T, in []byte) {
 	if n := w.a.quality.watchedCalls(); n != 0 {
 		t.Errorf("%d calls are watched still", n)
 	}
+	if n := w.a.held.Load(); n != 0 {
+		t.Errorf("%d bytes of requests are held still", n)
+	}
 	if w.s.calls != 0 {
 		t.Errorf("the session counts %d calls", w.s.calls)
 	}
@@ -275,5 +283,33 @@ func walkTo(t *testing.T, w *walk) {
 	for range 3 {
 		w.now = w.now.Add(3 * time.Minute)
 		w.a.sweepCalls(w.now)
+	}
+}
+
+// Large requests that nobody answers are kept up to a limit in all; small ones pass on.
+func TestLargeRequestsAreBounded(t *testing.T) {
+	w := newWalk(t, nil)
+	large := strings.Repeat("X-Large: "+strings.Repeat("x", 7000)+"\r\n", 8)
+	const size = 56000
+	for n := range 2 * maxHeld / size {
+		w.say(dialog.Inside, "INVITE sip:t@b.example SIP/2.0", walkRequest{method: "INVITE", branch: fmt.Sprint(n), from: fmt.Sprint("a", n), cseq: 1}, large+fmt.Sprintf("X-Id: %d\r\n", n))
+		if n%8 == 7 {
+			w.callID = fmt.Sprint("c", n) // few calls may share one
+		}
+	}
+	if n := w.a.held.Load(); n <= maxHeld/2 || n > maxHeld+2*size {
+		t.Errorf("%d bytes are held, want about %d", n, maxHeld)
+	}
+	w.callID = "small"
+	w.say(dialog.Inside, "INVITE sip:t@b.example SIP/2.0", walkRequest{method: "INVITE", branch: "s", from: "s", cseq: 1}, "")
+	if c := w.a.calls.withID("small"); len(c) != 1 || c[0].d.Idle() {
+		t.Error("a small request is refused with the large ones")
+	}
+	for range 3 {
+		w.now = w.now.Add(4 * time.Minute)
+		w.a.sweepCalls(w.now)
+	}
+	if n := w.a.held.Load(); n != 0 {
+		t.Errorf("%d bytes are held after all were given up", n)
 	}
 }

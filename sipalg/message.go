@@ -73,6 +73,15 @@ func (m *Message) Clone() *Message {
 	return &c
 }
 
+// Size is about as many bytes as the message keeps in memory.
+func (m *Message) Size() int {
+	n := len(m.URI) + len(m.Body)
+	for i := range m.Headers {
+		n += len(m.Headers[i].Name) + len(m.Headers[i].Value)
+	}
+	return n
+}
+
 // Bytes writes the message with CRLF line ends. Content-Length is that of the
 // body whatever the headers say: a wrong one is corrected in its place, a missing
 // one is added at the end, a second one is left out.

@@ -3,6 +3,7 @@ package dialog
 import (
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"imeproxy/sipalg"
@@ -33,6 +34,8 @@ const (
 	MaxDialogs       = 32
 	MaxTransactions  = 64
 	MaxSubscriptions = 16
+	// LargeRequest is the size in bytes from which requests that wait for their answer are counted in Call.Held.
+	LargeRequest = 8 << 10
 )
 
 // Times after which state that nobody used is given up.
@@ -133,6 +136,8 @@ type Call struct {
 	From    Side   // where the opening request came from
 	Method  string // its method
 	Opened  time.Time
+	// Held counts the bytes of large requests that are kept until they have their answer, in all calls that share it; nil counts none.
+	Held *atomic.Int64
 
 	// There are one or two of each: looking through them costs less than a map, and so does keeping them while the call stands.
 	dialogs []*Dialog
@@ -254,6 +259,7 @@ func (c *Call) Expire(now time.Time) (stale *Transaction) {
 		if t.Method == "INVITE" && t.Final == 0 && !t.Own {
 			stale = t
 		}
+		t.uncount()
 		return true
 	})
 	if len(c.txs) == 0 {

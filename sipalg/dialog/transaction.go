@@ -3,6 +3,7 @@ package dialog
 import (
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"imeproxy/sipalg"
@@ -27,6 +28,8 @@ type Transaction struct {
 	Tag string
 
 	deadline  time.Time
+	held      *atomic.Int64 // where large bytes of Request are counted
+	large     int
 	cancelled bool
 	subEvent  string // key of the subscription that a SUBSCRIBE or REFER opens
 	event     string // key of the one that a NOTIFY is of
@@ -55,6 +58,15 @@ func (c *Call) find(from Side, branch, method string) *Transaction {
 func (c *Call) drop(t *Transaction) {
 	if i := slices.Index(c.txs, t); i >= 0 {
 		c.txs = slices.Delete(c.txs, i, i+1)
+		t.uncount()
+	}
+}
+
+// uncount takes the bytes of a large request off those that are held.
+func (t *Transaction) uncount() {
+	if t.large > 0 {
+		t.held.Add(-int64(t.large))
+		t.large = 0
 	}
 }
 
@@ -63,6 +75,7 @@ func (c *Call) drop(t *Transaction) {
 func (t *Transaction) Answer() {
 	if t.Final != 0 && !t.Answered {
 		t.Request = nil
+		t.uncount()
 	}
 }
 
@@ -84,6 +97,10 @@ func (c *Call) add(m *sipalg.Message, from Side, now time.Time) *Transaction {
 	t := &Transaction{Method: known[m.Method], Branch: strings.Clone(m.Branch()), CSeq: cseq, From: from, Request: m, deadline: now.Add(TransactionTimeout)}
 	if m.Method == "INVITE" {
 		t.deadline = now.Add(InviteTimeout)
+	}
+	if n := m.Size(); n >= LargeRequest && c.Held != nil {
+		t.held, t.large = c.Held, n
+		c.Held.Add(int64(n))
 	}
 	c.txs = append(c.txs, t)
 	return t
