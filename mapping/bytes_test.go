@@ -2,12 +2,9 @@ package mapping
 
 import (
 	"encoding/hex"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 )
@@ -42,19 +39,7 @@ func TestGoldenBytes(t *testing.T) {
 			if err := conn.Flush(); err != nil {
 				t.Fatal(err)
 			}
-			golden := filepath.Join("testdata", name+".bytes")
-			if *update {
-				if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), got.String()); diff != "" {
-				t.Errorf("messages (-want +got):\n%s", diff)
-			}
+			compareGolden(t, name+".bytes", "messages", got.String())
 		})
 	}
 }

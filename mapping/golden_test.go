@@ -141,19 +141,7 @@ func TestGoldenRules(t *testing.T) {
 			}
 			l.in(l.box, func() error { _, _, err := install(spec, nil); return err })
 			got := normal(l.run(l.box, "nft", "list", "ruleset"))
-			golden := filepath.Join("testdata", name+".golden")
-			if *update {
-				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), got); diff != "" {
-				t.Errorf("rules (-want +got):\n%s", diff)
-			}
+			compareGolden(t, name+".golden", "rules", got)
 			l.in(l.box, uninstall)
 			if rest := l.run(l.box, "nft", "list", "ruleset"); rest != "" {
 				t.Errorf("left after uninstall:\n%s", rest)
@@ -197,19 +185,7 @@ func TestGoldenJSON(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			golden := filepath.Join("testdata", name+".json")
-			if *update {
-				if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), got.String()); diff != "" {
-				t.Errorf("objects, one a line (-want +got):\n%s", diff)
-			}
+			compareGolden(t, name+".json", "objects, one a line", got.String())
 		})
 	}
 }
@@ -257,5 +233,23 @@ func TestFeatureProbe(t *testing.T) {
 	})
 	if rest := l.run(l.box, "nft", "list", "ruleset"); rest != "" {
 		t.Errorf("the probe leaves\n%s", rest)
+	}
+}
+
+// compareGolden compares with a file of testdata, which -update writes. What names the text in the error.
+func compareGolden(t *testing.T, file, what, got string) {
+	t.Helper()
+	golden := filepath.Join("testdata", file)
+	if *update {
+		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
 	}
 }
