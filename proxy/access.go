@@ -178,15 +178,15 @@ func (a *Appliance) SIPCalls() observe.SIPCalls {
 	out := observe.SIPCalls{Calls: []observe.SIPCall{}}
 	now := a.now()
 	for _, c := range a.calls.snapshot() {
-		c.mu.Lock()
-		x := observe.SIPCall{CallID: c.d.ID, State: dialog.Early.String(), Direction: c.rec.Direction, From: c.rec.From, To: c.rec.To, Domain: c.domain, Idle: observe.Seconds(now.Sub(c.lastUsed))}
-		if d := c.d.Confirmed(); d != nil {
-			x.State = d.State.String()
-		} else if c.recorded {
-			x.State = "ended"
-		}
-		c.mu.Unlock()
-		out.Calls = append(out.Calls, x)
+		c.locked(func() {
+			x := observe.SIPCall{CallID: c.d.ID, State: dialog.Early.String(), Direction: c.rec.Direction, From: c.rec.From, To: c.rec.To, Domain: c.domain, Idle: observe.Seconds(now.Sub(c.lastUsed))}
+			if d := c.d.Confirmed(); d != nil {
+				x.State = d.State.String()
+			} else if c.recorded {
+				x.State = "ended"
+			}
+			out.Calls = append(out.Calls, x)
+		})
 	}
 	slices.SortFunc(out.Calls, func(x, y observe.SIPCall) int { return strings.Compare(x.CallID, y.CallID) })
 	out.Total = len(out.Calls)

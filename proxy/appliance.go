@@ -287,11 +287,7 @@ func (a *Appliance) Stop(ctx context.Context, drain time.Duration) error {
 		a.await(ctx, drain, func() bool { return a.standing() == 0 })
 	}
 	for _, c := range a.calls.snapshot() {
-		c.mu.Lock()
-		if c.d.HasInvite() {
-			a.hangUp(c, "shutdown")
-		}
-		c.mu.Unlock()
+		a.clearCall(c, "shutdown")
 	}
 	a.await(ctx, stopGrace, func() bool { return a.unanswered() == 0 })
 	a.closeListeners()
@@ -345,11 +341,11 @@ func (a *Appliance) await(ctx context.Context, d time.Duration, done func() bool
 func (a *Appliance) standing() int {
 	n := 0
 	for _, c := range a.calls.snapshot() {
-		c.mu.Lock()
-		if c.d.HasInvite() {
-			n++
-		}
-		c.mu.Unlock()
+		c.locked(func() {
+			if c.d.HasInvite() {
+				n++
+			}
+		})
 	}
 	return n
 }
@@ -359,9 +355,7 @@ func (a *Appliance) standing() int {
 func (a *Appliance) unanswered() int {
 	n := a.reached.waiting()
 	for _, c := range a.calls.snapshot() {
-		c.mu.Lock()
-		n += c.d.Unanswered()
-		c.mu.Unlock()
+		c.locked(func() { n += c.d.Unanswered() })
 	}
 	return n
 }

@@ -30,6 +30,14 @@ type call struct {
 	entry agendaEntry // guarded by the agenda's lock
 }
 
+// locked runs a function with the call locked. Whoever recovers from a panic (the reader of a session, the shell) must not leave it so: the
+// sweep of all calls would wait for it for ever.
+func (c *call) locked(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f()
+}
+
 // log is the log with the call's Call-ID, made where a line is written: a call that stands need not keep it.
 func (c *call) log() *slog.Logger { return observe.WithCall(c.logger, c.d.ID) }
 
@@ -97,37 +105,47 @@ func (t *calls) withID(id string) []*call {
 // forRequest finds the call that a request from a side belongs to. The slice that withID gave is never
 // written again, so that it may be walked without the table's lock.
 func (t *calls) forRequest(m *sipalg.Message, from dialog.Side) *call {
-	opening := m.ToTag() == "" && m.Method != "ACK" && m.Method != "CANCEL"
 	for _, c := range t.withID(m.CallID()) {
-		c.mu.Lock()
-		ok := c.d.Matches(m, from)
-		if opening {
-			ok = ok && c.d.From == from && c.d.Opens(m)
-		} else if m.Method == "CANCEL" || m.Method == "ACK" && m.ToTag() == "" {
-			ok = ok && c.d.Opens(m)
-		}
-		c.mu.Unlock()
-		if ok {
+		if c.takes(m, from) {
 			return c
 		}
 	}
 	return nil
 }
 
+// takes tells whether a request from a side belongs to the call.
+func (c *call) takes(m *sipalg.Message, from dialog.Side) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case !c.d.Matches(m, from):
+		return false
+	case m.Method == "CANCEL" || m.Method == "ACK" && m.ToTag() == "":
+		return c.d.Opens(m)
+	case m.ToTag() == "" && m.Method != "ACK":
+		return c.d.From == from && c.d.Opens(m)
+	}
+	return true
+}
+
 // forResponse finds the call that waits for a response.
 func (t *calls) forResponse(m *sipalg.Message, from dialog.Side) (*call, *session) {
 	for _, c := range t.withID(m.CallID()) {
-		c.mu.Lock()
-		tx := c.d.Pending(m, from)
-		ok := tx != nil && c.d.Matches(m, from)
-		var owner *session
-		if ok {
-			owner, _ = tx.Owner.(*session)
-		}
-		c.mu.Unlock()
-		if ok {
+		if owner, ok := c.awaits(m, from); ok {
 			return c, owner
 		}
 	}
 	return nil, nil
+}
+
+// awaits tells whether the call waits for a response, and on which session its request came.
+func (c *call) awaits(m *sipalg.Message, from dialog.Side) (owner *session, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	tx := c.d.Pending(m, from)
+	if tx == nil || !c.d.Matches(m, from) {
+		return nil, false
+	}
+	owner, _ = tx.Owner.(*session)
+	return owner, true
 }

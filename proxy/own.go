@@ -146,6 +146,15 @@ func (a *Appliance) sendStrayBye(c *call, tx *dialog.Transaction, resp *sipalg.M
 	k.sendMessage(bye)
 }
 
+// clearCall ends a call that stands, at both ends.
+func (a *Appliance) clearCall(c *call, why string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.d.HasInvite() {
+		a.hangUp(c, why)
+	}
+}
+
 // hangUp ends a call at both ends: BYE where it was answered, CANCEL and 408 where it still rings.
 func (a *Appliance) hangUp(c *call, why string) {
 	if c.failing {

@@ -165,18 +165,22 @@ func (a *Appliance) MediaSessions() observe.MediaSessions {
 	out := observe.MediaSessions{InUse: n.Streams, MostUsed: n.MostStreams}
 	now := a.now()
 	for _, c := range a.calls.snapshot() {
-		c.mu.Lock()
-		for _, l := range c.media.lines {
-			if l.stream == nil {
-				continue
-			}
-			st := l.stream.Stats()
-			out.Sessions = append(out.Sessions, observe.MediaSession{
-				CallID: c.d.ID, SessionID: c.rec.SessionID, Kind: l.kind, Since: st.Opened,
-				Outside: mediaConn(st.Outside, now), Inside: mediaConn(st.Inside, now), Monitor: c.media.block(l),
-			})
+		c.locked(func() { out.Sessions = c.mediaSessions(out.Sessions, now) })
+	}
+	return out
+}
+
+// mediaSessions adds the call's streams to a list. The call is locked.
+func (c *call) mediaSessions(out []observe.MediaSession, now time.Time) []observe.MediaSession {
+	for _, l := range c.media.lines {
+		if l.stream == nil {
+			continue
 		}
-		c.mu.Unlock()
+		st := l.stream.Stats()
+		out = append(out, observe.MediaSession{
+			CallID: c.d.ID, SessionID: c.rec.SessionID, Kind: l.kind, Since: st.Opened,
+			Outside: mediaConn(st.Outside, now), Inside: mediaConn(st.Inside, now), Monitor: c.media.block(l),
+		})
 	}
 	return out
 }
@@ -356,11 +360,7 @@ func (a *Appliance) RunningConfig(section string) (string, error) {
 // ClearConns ends every signaling session and every call (guide line 4531: `clear connection all`).
 func (a *Appliance) ClearConns() int {
 	for _, c := range a.calls.snapshot() {
-		c.mu.Lock()
-		if c.d.HasInvite() {
-			a.hangUp(c, "cleared")
-		}
-		c.mu.Unlock()
+		a.clearCall(c, "cleared")
 	}
 	list, _ := a.sessions.snapshot()
 	n := 0

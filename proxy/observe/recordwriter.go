@@ -102,13 +102,7 @@ func (w *RecordWriter) Write(r CallRecord) {
 		return
 	}
 	line = append(escapeControls(line), '\n') // peers choose identifiers and numbers, and records are read on terminals
-	w.mu.Lock()
-	ok := !w.closed && w.taken < w.cfg.Queue && w.taking.Append(line)
-	if ok {
-		w.taken++
-	}
-	w.mu.Unlock()
-	if !ok {
+	if !w.take(line) {
 		w.dropped.Add(1)
 		return
 	}
@@ -116,6 +110,17 @@ func (w *RecordWriter) Write(r CallRecord) {
 	case w.wake <- struct{}{}:
 	default: // the writer will see it
 	}
+}
+
+// take has a line wait for the writer, false when it cannot. A panic, from which whoever ended the call may recover, must not leave the lock behind.
+func (w *RecordWriter) take(line []byte) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed || w.taken >= w.cfg.Queue || !w.taking.Append(line) {
+		return false
+	}
+	w.taken++
+	return true
 }
 
 // Written counts the records that reached the file or the log.
