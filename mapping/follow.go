@@ -270,20 +270,11 @@ func (k *Kernel) Forget(flows []CountedFlow) error {
 	if len(flows) == 0 {
 		return nil
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.spec == nil {
-		return ErrRemoved
-	}
-	conn, err := connect()
-	if err != nil {
-		return fmt.Errorf("nftables: %w", err)
-	}
 	bySet := map[string][]nftables.SetElement{}
 	for _, f := range flows {
 		bySet[f.set] = append(bySet[f.set], nftables.SetElement{Key: f.key})
 	}
-	return k.touched(func() error {
+	return k.amend(func(conn *nftables.Conn) error {
 		for name, all := range bySet {
 			for some := range slices.Chunk(all, elementBatch) {
 				if err := conn.SetDeleteElements(&nftables.Set{Table: filterTable(), Name: name}, some); err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 
+	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -64,10 +65,19 @@ func bare(s Spec) Spec {
 	return s
 }
 
-// touched follows a transaction of our own that leaves the rules alone.
-func (k *Kernel) touched(work func() error) error {
+// amend makes a transaction of our own that leaves the rules alone, on what is in force.
+func (k *Kernel) amend(work func(*nftables.Conn) error) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.spec == nil {
+		return ErrRemoved
+	}
+	conn, err := connect()
+	if err != nil {
+		return fmt.Errorf("nftables: %w", err)
+	}
 	before, errBefore := generation()
-	if err := work(); err != nil {
+	if err := work(conn); err != nil {
 		k.gen = 0
 		return err
 	}

@@ -118,17 +118,8 @@ var ErrNotShunned = errors.New("the source is not shunned")
 
 // guardSet works with a set of the guard in a transaction of its own.
 func (k *Kernel) guardSet(n int, work func(*nftables.Conn, *nftables.Set) error) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.spec == nil {
-		return ErrRemoved
-	}
-	conn, err := connect()
-	if err != nil {
-		return fmt.Errorf("nftables: %w", err)
-	}
 	t := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: TableGuard}
-	return k.touched(func() error { return work(conn, guardSets(t)[n]) })
+	return k.amend(func(conn *nftables.Conn) error { return work(conn, guardSets(t)[n]) })
 }
 
 func key(a netip.Addr) []byte { b := a.As4(); return b[:] }
