@@ -133,7 +133,7 @@ func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = a.checkTrustpoints(p); err != nil {
+	if err = errors.Join(a.checkTrustpoints(p), checkInterfaces(opt.Config)); err != nil {
 		return nil, err
 	}
 	a.limiter, a.gate = tlsproxy.NewLimiter(p.maxSessions()), tlsproxy.NewHandshakeGate(0, a.now)

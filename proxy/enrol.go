@@ -22,7 +22,7 @@ func (a *Appliance) checkTrustpoints(p *plan) error {
 	var errs []error
 	for _, name := range p.trustpoints() {
 		if _, err := a.store.Identity(name); err != nil {
-			errs = append(errs, fmt.Errorf("trustpoint %s: %w", name, err))
+			errs = append(errs, err) // names the trustpoint
 		}
 	}
 	return errors.Join(errs...)

@@ -34,17 +34,28 @@ func (a *Appliance) live() observe.Live {
 // errNotLoopback: the page needs no password, so that it must not be on a network.
 var errNotLoopback = errors.New("metrics are served on a loopback address alone")
 
-// serveMetrics lets a collector on this host have the metrics over HTTP until the appliance stops.
-func (a *Appliance) serveMetrics(address string) error {
+// CheckMetricsAddress tells whether metrics can be served at "ADDRESS:PORT": on a loopback address alone. "" serves none.
+func CheckMetricsAddress(address string) error {
 	if address == "" {
 		return nil
 	}
 	at, err := netip.ParseAddrPort(address)
 	if err != nil {
-		return fmt.Errorf("metrics: %w", err)
+		return fmt.Errorf("metrics: %q is no address and port, such as 127.0.0.1:9464", address)
 	}
 	if !at.Addr().IsLoopback() {
 		return fmt.Errorf("%w, not on %s", errNotLoopback, address)
+	}
+	return nil
+}
+
+// serveMetrics lets a collector on this host have the metrics over HTTP until the appliance stops.
+func (a *Appliance) serveMetrics(address string) error {
+	if address == "" {
+		return nil
+	}
+	if err := CheckMetricsAddress(address); err != nil {
+		return err
 	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(a.ctx, "tcp", address)

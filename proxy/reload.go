@@ -25,7 +25,7 @@ func (a *Appliance) Reload(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	if err := a.checkTrustpoints(p); err != nil {
+	if err := errors.Join(a.checkTrustpoints(p), checkInterfaces(cfg)); err != nil {
 		return err
 	}
 	listen, err := a.openListeners(p, a.listen)

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imeproxy/proxy/capture"
+	"imeproxy/proxy/config"
 	"imeproxy/proxy/disk"
 	"imeproxy/proxy/observe"
 	"imeproxy/proxy/remote"
@@ -40,6 +42,32 @@ func (a *Appliance) Interfaces() observe.InterfaceStates {
 		out.Interfaces = append(out.Interfaces, s)
 	}
 	return out
+}
+
+// checkInterfaces refuses a configuration of cards that this machine does not have, and says which it has.
+func checkInterfaces(cfg *config.Config) error {
+	var errs []error
+	for _, i := range cfg.Interfaces {
+		if _, err := net.InterfaceByName(i.Name); err != nil {
+			errs = append(errs, fmt.Errorf("interface %s: %w: this machine has %s", i.Name, err, machineInterfaces()))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// machineInterfaces lists the cards of the machine for a person.
+func machineInterfaces() string {
+	var names []string
+	all, _ := net.Interfaces()
+	for _, i := range all {
+		if i.Flags&net.FlagLoopback == 0 {
+			names = append(names, i.Name)
+		}
+	}
+	if names == nil {
+		return "none but the loopback"
+	}
+	return strings.Join(names, ", ")
 }
 
 // deviceCounters reads /proc/net/dev: a line an interface, eight counters in and eight out.

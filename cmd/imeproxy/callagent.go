@@ -87,8 +87,7 @@ func runCallAgent(ctx context.Context, file string, stdout, stderr io.Writer) er
 			err = a.Reload(next)
 		}
 		if err != nil {
-			fmt.Fprintln(stderr, err)
-			log.Error("reload failed, the running configuration stays", "file", file)
+			log.Error("reload failed, the running configuration stays", "file", file, "err", err)
 			continue
 		}
 		log.Info("configuration reloaded", "file", file)

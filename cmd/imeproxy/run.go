@@ -42,7 +42,8 @@ func newRunCommand() *cobra.Command {
 			"that it serves. SIGTERM: new calls are refused, standing ones may end by themselves for the --drain time, the rest get BYE,\n" +
 			"and what was added to the kernel is removed. A second signal ends the waiting. SIGHUP reads the configuration again; a\n" +
 			"file with mistakes changes nothing.",
-		Args: cobra.NoArgs,
+		Args:    cobra.NoArgs,
+		PreRunE: func(*cobra.Command, []string) error { return f.check() },
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runAppliance(cmd.Context(), f, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
@@ -59,6 +60,16 @@ func newRunCommand() *cobra.Command {
 	_ = fl.MarkHidden("tls-keylog")
 	_ = cmd.MarkFlagRequired("config")
 	return cmd
+}
+
+// check refuses settings that no appliance could run with, before anything is touched.
+func (f *runFlags) check() error {
+	_, level := observe.ParseLevel(f.logLevel)
+	_, format := observe.NewLogger(io.Discard, observe.LogConfig{Format: f.logFormat})
+	if f.drain < 0 {
+		return fmt.Errorf("--drain %s: a time to wait cannot be negative", f.drain)
+	}
+	return errors.Join(level, format, proxy.CheckMetricsAddress(f.metrics))
 }
 
 // loadConfig reads and checks a configuration file; "-" is the given reader.
@@ -82,15 +93,15 @@ func loadConfig(file string, stdin io.Reader) (*config.Config, config.Diagnostic
 // errConfig tells that the mistakes of the file have been printed.
 var errConfig = errors.New("the configuration has mistakes; nothing was changed")
 
-// goodConfig loads the file, prints its mistakes and logs its warnings.
-func goodConfig(file string, stderr io.Writer, log *slog.Logger) (*config.Config, error) {
+// goodConfig loads the file, tells its mistakes and logs its warnings.
+func goodConfig(file string, mistake func(config.Diagnostic), log *slog.Logger) (*config.Config, error) {
 	cfg, diags, err := loadConfig(file, os.Stdin)
 	if err != nil {
 		return nil, err
 	}
 	for _, d := range diags {
 		if d.Severity == config.Error {
-			fmt.Fprintln(stderr, d.Error())
+			mistake(d)
 		} else {
 			log.Warn("configuration", "file", d.File, "line", d.Line, "warning", d.Message)
 		}
@@ -117,7 +128,7 @@ func runAppliance(ctx context.Context, f runFlags, stdout, stderr io.Writer) err
 	sending, stop := context.WithCancel(ctx)
 	defer stop()
 	go syslog.Run(sending)
-	cfg, err := goodConfig(f.config, stderr, log)
+	cfg, err := goodConfig(f.config, func(d config.Diagnostic) { fmt.Fprintln(stderr, d.Error()) }, log) // as `imeproxy check` does
 	if err != nil {
 		return err
 	}
@@ -141,7 +152,7 @@ func runAppliance(ctx context.Context, f runFlags, stdout, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
-	if err := operate(ctx, f, a, cfg, signals, stdout, stderr, log); !errors.Is(err, errAgain) {
+	if err := operate(ctx, f, a, cfg, signals, stdout, log); !errors.Is(err, errAgain) {
 		return err
 	}
 	select {
@@ -156,7 +167,7 @@ func runAppliance(ctx context.Context, f runFlags, stdout, stderr io.Writer) err
 }
 
 // operate gives the operators their shell, over the control socket and over SSH, and serves.
-func operate(ctx context.Context, f runFlags, a *proxy.Appliance, cfg *config.Config, signals <-chan os.Signal, stdout, stderr io.Writer, log *slog.Logger) error {
+func operate(ctx context.Context, f runFlags, a *proxy.Appliance, cfg *config.Config, signals <-chan os.Signal, stdout io.Writer, log *slog.Logger) error {
 	var access *sshd.Server
 	apply := func(who string, c *config.Config) error {
 		return access.Apply(who, c, func() error { return a.Reload(c) })
@@ -176,7 +187,7 @@ func operate(ctx context.Context, f runFlags, a *proxy.Appliance, cfg *config.Co
 	if err != nil {
 		return errors.Join(err, a.Stop(ctx, 0))
 	}
-	return serve(ctx, f, a, desk{keeper, exec, apply, access.Close, again}, signals, stdout, stderr, log)
+	return serve(ctx, f, a, desk{keeper, exec, apply, access.Close, again}, signals, stdout, log)
 }
 
 // desk is what operators work with.
@@ -224,7 +235,7 @@ func begin() error {
 }
 
 // serve opens the control socket and waits for signals.
-func serve(ctx context.Context, f runFlags, a *proxy.Appliance, d desk, signals <-chan os.Signal, stdout, stderr io.Writer, log *slog.Logger) error {
+func serve(ctx context.Context, f runFlags, a *proxy.Appliance, d desk, signals <-chan os.Signal, stdout io.Writer, log *slog.Logger) error {
 	control, stopControl := context.WithCancel(ctx)
 	defer stopControl()
 	served := make(chan error, 1)
@@ -258,7 +269,7 @@ func serve(ctx context.Context, f runFlags, a *proxy.Appliance, d desk, signals 
 		case sig := <-signals:
 			if sig == syscall.SIGHUP {
 				sup.reloading()
-				reload(d, f, stderr, log)
+				reload(d, f, log)
 				sup.ready()
 				continue
 			}
@@ -306,10 +317,11 @@ func serve(ctx context.Context, f runFlags, a *proxy.Appliance, d desk, signals 
 	return again
 }
 
-// reload reads the file again; on any mistake the running configuration stays.
-func reload(d desk, f runFlags, stderr io.Writer, log *slog.Logger) {
+// reload reads the file again; on any mistake the running configuration stays. Mistakes are records of the log, so that they come wherever it
+// goes: who asked for this may see no standard error.
+func reload(d desk, f runFlags, log *slog.Logger) {
 	err := d.keeper.Reloaded(func() (*config.Config, error) {
-		cfg, err := goodConfig(f.config, stderr, log)
+		cfg, err := goodConfig(f.config, func(d config.Diagnostic) { logMistake(log, d) }, log)
 		if err == nil {
 			err = d.apply("SIGHUP", cfg)
 		}
@@ -320,4 +332,9 @@ func reload(d desk, f runFlags, stderr io.Writer, log *slog.Logger) {
 		return
 	}
 	log.Info("configuration reloaded", "file", f.config)
+}
+
+func logMistake(log *slog.Logger, d config.Diagnostic) {
+	hint := strings.ReplaceAll(d.Hint, "\n", "; ")
+	log.Error("mistake in the configuration", "err", fmt.Sprintf("%s:%d:%d: error: %s", d.File, d.Line, d.Col, d.Message), "text", strings.TrimSpace(d.Source), "hint", hint)
 }

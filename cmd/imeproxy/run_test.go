@@ -1,0 +1,56 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"imeproxy/proxy/config"
+	"imeproxy/proxy/observe"
+	"imeproxy/proxy/revision"
+)
+
+// TestReloadTellsMistakesInTheLog reads a file with mistakes again: whoever has the log alone, as JSON, in show logging or on a syslog server,
+// learns each of them with its place and what would be right, and nobody the password.
+func TestReloadTellsMistakesInTheLog(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "f.cfg")
+	if err := os.WriteFile(file, []byte("hostname x\nfrobnicate\nuc-ime i\n ticket epoch 0 password a-password-to-keep\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	log, err := observe.NewLogger(&out, observe.LogConfig{Format: "json"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	applied := false
+	apply := func(string, *config.Config) error { applied = true; return nil }
+	d := desk{keeper: revision.New(revision.Options{File: file, StateDir: t.TempDir(), Running: &config.Config{}, Log: log}), apply: apply}
+	reload(d, runFlags{config: file}, log)
+	if applied || strings.Contains(out.String(), "to-keep") {
+		t.Errorf("applied %v, log %s", applied, out.String())
+	}
+	var got []string
+	for line := range strings.Lines(out.String()) {
+		var r struct{ Msg, Err, Text, Hint string }
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatalf("not JSON: %s", line)
+		}
+		got = append(got, fmt.Sprintf("%s|%s|%s|%s", r.Msg, r.Err, r.Text, r.Hint))
+	}
+	want := []string{
+		"mistake in the configuration|" + file + ":2:1: error: unknown keyword \"frobnicate\"|frobnicate|no such command",
+		"mistake in the configuration|" + file + ":3:8: error: the uc-ime has no media-termination|uc-ime i|add media-termination NAME",
+		"mistake in the configuration|" + file + ":3:8: error: the uc-ime has no call agent|uc-ime i|add ucm address",
+		"mistake in the configuration|" + file + ":4:15: error: invalid epoch \"0\"|ticket epoch 0 password *****|the allowed range is 1-255",
+		"reload failed, the running configuration stays|the configuration has mistakes; nothing was changed||",
+	}
+	for i := range max(len(got), len(want)) {
+		if i >= len(got) || i >= len(want) || !strings.HasPrefix(got[i], want[i]) {
+			t.Fatalf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+}
