@@ -20,6 +20,8 @@ const (
 	DefaultRecordSize  = 64 << 20
 	DefaultRecordKeep  = 5
 
+	// recordSize is more than most records have, in bytes.
+	recordSize = 1 << 10
 	// maxRecordsWait bounds the records that wait, in bytes, as Queue bounds their number.
 	maxRecordsWait = 2 << 20
 )
@@ -95,7 +97,7 @@ func NewRecordWriter(cfg RecordConfig) (*RecordWriter, error) {
 
 // Write hands a record over. After Close, or when too many wait, the record is dropped and counted.
 func (w *RecordWriter) Write(r CallRecord) {
-	line, err := json.Marshal(r)
+	line, err := r.appendJSON(make([]byte, 0, recordSize))
 	if err != nil {
 		w.dropped.Add(1)
 		w.cfg.Log.Error("call record not written", "error", err)
