@@ -205,6 +205,32 @@ func TestPastedCertificate(t *testing.T) {
 	}
 }
 
+// Hands that know the vendor's routers type "do" before a command of privileged mode: it must not become an abbreviation of domain-name.
+func TestDoInConfigurationMode(t *testing.T) {
+	k := newKeeper(t)
+	s := newExecutor(&clearable{}, k, time.Now).NewSession(Caller{})
+	if got := typeAll(s, []string{"conf t", "do write"}); !strings.HasSuffix(got, "[OK]\n") {
+		t.Errorf("not saved:\n%s", got)
+	}
+	got := typeAll(s, []string{"interface ein", "Do show running-config hostname", "do show foo", "do sho?", "end"})
+	want := "asa-a(config)# interface ein\nasa-a(config-if)# Do show running-config hostname\nhostname asa-a\n" +
+		"asa-a(config-if)# do show foo\n   show foo\n        ^\nERROR: % Invalid input detected at '^' marker.\n" +
+		"asa-a(config-if)# do sho?\n  show  Show running system information\nasa-a(config-if)# end\n"
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	if logged := config.Masked("do add ime vapusercredentials u password not-for-a-log"); strings.Contains(logged, "not-for") {
+		t.Error(logged)
+	}
+	if d := k.Running().DomainName; d != "" {
+		t.Errorf("the domain is %q now", d)
+	}
+	typeAll(s, []string{"conf t", "do a.example", "dom a.example"})
+	if d := k.Running().DomainName; d != "a.example" {
+		t.Errorf("the domain is %q", d)
+	}
+}
+
 // Two operators: what one has not finished does not disturb the other, and each finds the other's changes.
 func TestTwoSessions(t *testing.T) {
 	k := newKeeper(t)
