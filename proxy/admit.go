@@ -118,7 +118,18 @@ func (a *Appliance) reachable(s *session) bool {
 	if s.conn(dialog.Inside) != nil {
 		return true
 	}
-	h := s.agent.health
+	return a.look(s.agent, func(ctx context.Context) error {
+		c, err := tlsproxy.DialTransparent(ctx, netip.AddrPortFrom(s.remote.Addr(), 0), netip.AddrPortFrom(s.agent.real, s.agentPort), 0)
+		if err == nil {
+			c.Close()
+		}
+		return err
+	})
+}
+
+// look dials a call agent, unless somebody has within the last second.
+func (a *Appliance) look(g *callAgent, dial func(context.Context) error) bool {
+	h := g.health
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.looked.IsZero() && a.now().Sub(h.looked) < time.Second {
@@ -126,11 +137,8 @@ func (a *Appliance) reachable(s *session) bool {
 	}
 	ctx, cancel := context.WithTimeout(a.ctx, openTimeout)
 	defer cancel()
-	c, err := tlsproxy.DialTransparent(ctx, netip.AddrPortFrom(s.remote.Addr(), 0), netip.AddrPortFrom(s.agent.real, s.agentPort), 0)
-	if err == nil {
-		c.Close()
-	}
+	err := dial(ctx)
 	h.looked = a.now() // whoever waited for this look needs none of its own
-	a.setHealth(s.agent, err)
+	a.setHealth(g, err)
 	return h.up
 }

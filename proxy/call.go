@@ -17,6 +17,7 @@ type call struct {
 	media  *media
 	domain string // the far enterprise, verified when the call was opened
 	agent  *callAgent
+	named  []string // where its inside end says it is, see name
 	last   *session // the session that carried its last message
 	opener *session // the one it was opened on, for its share of calls
 

@@ -242,7 +242,7 @@ func (m *media) checkAddress(ml *sdp.Media, from dialog.Side) error {
 		switch {
 		case !a.IsValid() || !a.Is4():
 			return fmt.Errorf("%w: %q is no IPv4 address", errUnusable, ml.ConnectionHost)
-		case a.IsLoopback() || a.IsMulticast() || a.IsUnspecified() || a.As4()[0] == 0 || a.As4()[0] >= 224:
+		case a.IsLoopback() || a.IsLinkLocalUnicast() || a.As4()[0] == 0 || a.As4()[0] >= 224:
 			return fmt.Errorf("%w: media address %s", errUnusable, a)
 		case a == m.addr[0] || a == m.addr[1]:
 			return fmt.Errorf("%w: media address %s is the appliance's own", errUnusable, a)

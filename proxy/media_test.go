@@ -122,6 +122,11 @@ func TestAnswerFromInsideTakesTheFirstUsableSuite(t *testing.T) {
 	}
 }
 
+// nobodysAddresses are no host's on the Internet (RFC 6890), or everybody's: c=0.0.0.0 alone is the old way to say hold.
+var nobodysAddresses = []string{
+	"0.0.0.1", "127.0.0.1", "127.255.255.254", "169.254.1.1", "224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255", testInside.String(), testOutside.String(), "192.168.10.30",
+}
+
 func TestUnusableDescriptions(t *testing.T) {
 	offers := map[string][]byte{
 		"no crypto":            body("198.51.100.7", "m=audio 6000 RTP/SAVP 0"),
@@ -152,6 +157,12 @@ func TestUnusableDescriptions(t *testing.T) {
 			}
 		})
 	}
+	for _, a := range nobodysAddresses {
+		offers["media to "+a] = body(a, "m=audio 6000 RTP/SAVP 0", key80)
+		offers["mapped media to "+a] = body("198.51.100.7", "m=audio 6000 RTP/SAVP 0", "c=IN IP6 ::ffff:"+a, key80)
+		offers["RTCP to "+a] = body("198.51.100.7", "m=audio 6000 RTP/SAVP 0", "a=rtcp:6001 IN IP4 "+a, key80)
+		offers["mapped RTCP to "+a] = body("198.51.100.7", "m=audio 6000 RTP/SAVP 0", "a=rtcp:6001 IN IP6 ::ffff:"+a, key80)
+	}
 	answers := map[string][]byte{
 		"plain RTP":         body("198.51.100.7", "m=audio 6000 RTP/AVP 0"),
 		"no crypto":         body("198.51.100.7", "m=audio 6000 RTP/SAVP 0"),
@@ -161,6 +172,10 @@ func TestUnusableDescriptions(t *testing.T) {
 		"loopback":          body("127.0.0.1", "m=audio 6000 RTP/SAVP 0", key80),
 		"another line more": body("198.51.100.7", "m=audio 6000 RTP/SAVP 0", key80, "m=video 1 RTP/SAVP 1"),
 		"another kind":      body("198.51.100.7", "m=video 6000 RTP/SAVP 0", key80),
+	}
+	for _, a := range nobodysAddresses {
+		answers["media to "+a] = body(a, "m=audio 6000 RTP/SAVP 0", key80)
+		answers["RTCP to "+a] = body("198.51.100.7", "m=audio 6000 RTP/SAVP 0", "a=rtcp:6001 IN IP4 "+a, key80)
 	}
 	for name, b := range answers {
 		t.Run("answer/"+name, func(t *testing.T) {

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -144,5 +145,35 @@ func TestIdleSessionEnds(t *testing.T) {
 	}
 	if w.sweep(w.heard().Add(sessionIdle + 1)) {
 		t.Error("stands after half an hour without a message")
+	}
+}
+
+// OPTIONS that waited for a look at a call agent which does not answer need none of their own, or each would hold up those behind it, and calls.
+func TestOneLookServesWhoWaited(t *testing.T) {
+	w := newReachWorld(t)
+	g := w.s.agent
+	g.health = &agentHealth{}
+	looks, dead := 0, errors.New("no answer")
+	look := func() bool {
+		return w.a.look(g, func(ctx context.Context) error {
+			if _, ok := ctx.Deadline(); !ok {
+				t.Error("the look has no end")
+			}
+			looks++
+			w.now = w.now.Add(openTimeout) // the others come to wait meanwhile
+			return dead
+		})
+	}
+	for range 10 {
+		if look() {
+			t.Fatal("a call agent that does not answer is reachable")
+		}
+	}
+	if looks != 1 {
+		t.Errorf("%d looks for ten that waited", looks)
+	}
+	w.now = w.now.Add(time.Second)
+	if dead = nil; !look() || looks != 2 {
+		t.Error("a second later nobody looks again")
 	}
 }

@@ -172,6 +172,10 @@ func (s *session) openingRequest(m *sipalg.Message, from dialog.Side) bool {
 		if domain, ticketID, ok, stay = s.admit(m); !ok {
 			return stay
 		}
+		if s.foreign(m) {
+			s.refuse(m, from, 404, "Not Found", causeTarget)
+			return true
+		}
 	} else if domain = requestDomain(m); domain == "" {
 		s.refuse(m, from, 503, "Service Unavailable", "wrong_domain", reason(503, "the Request-URI names no domain"))
 		return true
@@ -245,6 +249,7 @@ func (s *session) newCall(m *sipalg.Message, from dialog.Side, domain, ticketID 
 		CallID: c.d.ID, Direction: "outbound", From: strings.Clone(userOf(m.Get("From"))), To: strings.Clone(requestUser(m)),
 		LocalDomain: s.a.plan.Load().domain, PeerDomain: c.domain, Peer: s.remote.String(), Setup: now,
 	}
+	s.nameFirst(c, m, from)
 	c.rec.SessionID = strconv.FormatUint(s.id, 10)
 	if from == dialog.Outside {
 		c.rec.Direction, c.rec.Ticket, c.rec.TicketID = "inbound", "ok", ticketID
@@ -313,6 +318,12 @@ func (s *session) judge(c *call, m *sipalg.Message, from dialog.Side) {
 		s.refuse(m, from, 403, "Forbidden", "fallback_ordered")
 		return
 	}
+	if from == dialog.Outside && (m.ToTag() != "" || m.Method == "CANCEL" || m.Method == "ACK") {
+		if why := s.misled(c, m); why != "" {
+			s.turnAway(c, m, why)
+			return
+		}
+	}
 	if s.a.held.Load() > maxHeld && m.Size() >= dialog.LargeRequest && m.Method != "ACK" && m.Method != "CANCEL" && m.Method != "BYE" {
 		// Whoever may call one number could fill the memory with INVITEs that ring for minutes.
 		s.refuse(m, from, 503, "Service Unavailable", string(dialog.CauseTooManyRequests), sipalg.Header{Name: "Retry-After", Value: "10"})
@@ -346,6 +357,7 @@ func (s *session) forwardRequest(c *call, m *sipalg.Message, from dialog.Side, a
 		out.Add("Max-Forwards", "70") // RFC 3261 16.6 item 3
 	}
 	if from == dialog.Inside {
+		c.name(m)
 		c.sensitivity(m)
 	}
 	if err := c.offerAnswer(out, from, act); err != nil {

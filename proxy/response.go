@@ -51,6 +51,7 @@ func (s *session) forwardResponse(c *call, m *sipalg.Message, from dialog.Side, 
 	out := m.Clone()
 	tx := act.Tx
 	if from == dialog.Inside {
+		c.name(m)
 		c.sensitivity(m)
 	}
 	if err := c.offerAnswer(out, from, act); err != nil {

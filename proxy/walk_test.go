@@ -158,6 +158,7 @@ func (w *walk) body(side dialog.Side) string {
 var (
 	walkMethods  = []string{"INVITE", "UPDATE", "PRACK", "ACK", "BYE", "CANCEL", "INFO", "REFER", "NOTIFY", "SUBSCRIBE", "OPTIONS", "MESSAGE"}
 	walkStatuses = []int{200, 183, 100, 180, 491, 486, 302, 407, 481, 408, 202}
+	walkTargets  = [2]string{"sip:t@b.example", "sip:x@192.168.10.30"}
 	walkTags     = []string{"b", "b2", ""}
 )
 
@@ -212,7 +213,7 @@ func (w *walk) request(side dialog.Side, r walkRequest) {
 		extra += strings.Repeat("X-Large: "+strings.Repeat("x", 3000)+"\r\n", 3)
 	}
 	w.sent = append(w.sent, r)
-	w.say(side, r.method+" sip:t@b.example SIP/2.0", r, extra)
+	w.say(side, r.method+" "+walkTargets[side]+" SIP/2.0", r, extra)
 }
 
 // FuzzCall lets both ends of a call say anything in any order. Nothing may fail, and nothing may be left when they have fallen silent.

@@ -17,7 +17,8 @@ func TestAttacks(t *testing.T) {
 		{"token in the Request-URI", attackToken},
 		{"another number in a Route", attackRoute},
 		{"other readers' session descriptions", attackDescriptions},
-		{"inside host as maddr", attackMaddr},
+		{"host elsewhere", attackMaddr},
+		{"target elsewhere", attackTarget},
 		{"forged notification", attackNotification},
 		{"BYE asked for credentials", byeWithCredentials},
 		{"second fork unusable", unusableFork},
@@ -104,13 +105,43 @@ func attackDescriptions(t *testing.T, s *StubLab) {
 func attackMaddr(t *testing.T, s *StubLab) {
 	c := s.FarDial(t)
 	defer c.Close()
-	for _, param := range []string{"maddr=" + s.A.PhoneIP.String(), "MADDR=127.0.0.1"} {
+	for _, place := range []string{s.A.Domain + ";maddr=" + s.A.PhoneIP.String(), s.A.Domain + ";MADDR=127.0.0.1", s.A.Domain + ";maddr=" + s.B.MediaOut.String(), s.B.Domain, s.B.Mapped.String()} {
 		l := s.Inbound(c)
-		l.Target = fmt.Sprintf("sip:%s@%s;%s", s.A.Number, s.A.Domain, param)
+		l.Target = fmt.Sprintf("sip:%s@%s", s.A.Number, place)
 		l.AwaitStatus(t, l.Request(t, "INVITE", s.WithTicket, sdp(secureOffer(s.B.MediaOut.String(), 20000))), 404)
 	}
 	s.syncInside(t, c)
 	nothingCame(t, s.Agent)
+}
+
+// Within a call the other side reaches whom it talks to, wherever that moves, and nobody else.
+func attackTarget(t *testing.T, s *StubLab) {
+	far, agent := s.CallIn(t)
+	before := s.counters(t)
+	right := far.Target
+	for _, target := range []string{"sip:+19005550100@" + s.A.Domain, "sip:operator@" + s.A.Mapped.String(), "sip:" + s.A.Number + "@" + s.B.Domain} {
+		far.Target = target
+		for _, method := range []string{"INFO", "INVITE", "REFER", "BYE"} {
+			far.AwaitStatus(t, far.Request(t, method, func(m *StubMessage) { m.Add("Refer-To", "<sip:x@y>") }), 404)
+		}
+	}
+	if grown := s.counters(t).since(before); len(grown) != 1 || grown["target_elsewhere"] != 12 {
+		t.Errorf("counters grew by %v, want target_elsewhere by 12", grown)
+	}
+	far.Target = right
+	far.Transact(t, agent, "INFO", 200)
+	agent.Contact = fmt.Sprintf("<sip:moved@%s;transport=tcp>", s.A.PhoneIP)
+	seen, _ := agent.Transact(t, far, "UPDATE", 200)
+	far.Target, _, _ = strings.Cut(strings.TrimPrefix(seen.Get("Contact"), "<"), ">")
+	if far.Target == right {
+		t.Fatal("the target is not refreshed")
+	}
+	got, _ := far.Transact(t, agent, "INFO", 200)
+	if want := fmt.Sprintf("INFO sip:moved@%s;transport=tcp SIP/2.0", s.A.PhoneIP); !strings.HasPrefix(got.Raw, want) {
+		t.Errorf("the call agent got\n%s\nwant %s", got.Raw, want)
+	}
+	far.Target = right // one that was on its way
+	far.Transact(t, agent, "BYE", 200)
 }
 
 // Only the proxy tells its call agent to dial over the PSTN.
