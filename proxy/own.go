@@ -40,7 +40,7 @@ func (s *session) ownVia(side dialog.Side) sipalg.Via {
 
 // inDialog builds a request within a dialog towards a side.
 func (a *Appliance) inDialog(c *call, d *dialog.Dialog, side dialog.Side, method string, cseq uint32, extra ...sipalg.Header) (*sipalg.Message, *conn) {
-	if d == nil || d.Ends[side].Target == "" {
+	if d == nil || d.Ends[side].Target == "" || d.Ends[side].Party == "" || d.Ends[side].Peer == "" {
 		return nil, nil
 	}
 	s, k := a.carrier(c, side)

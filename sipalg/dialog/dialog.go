@@ -97,7 +97,7 @@ func (c *Call) dialogFor(tag string, now time.Time) *Dialog {
 // needed to reach its sender. side says in which side's form the message is.
 func (c *Call) NoteRequest(m *sipalg.Message, side Side) {
 	if side == c.From {
-		c.nearTarget, c.nearRoutes = strings.Clone(contact(m)), clones(m.Values("Record-Route"))
+		c.nearTarget, c.nearRoutes = kept(contact(m)), clones(m.Values("Record-Route"))
 	} else {
 		c.farRoutes = len(m.Values("Record-Route"))
 	}
@@ -112,13 +112,13 @@ func (c *Call) NoteResponse(d *Dialog, m *sipalg.Message, side Side) {
 	e := &d.Ends[side]
 	if side == c.From {
 		// This side holds the caller: it is reached through the record-route of its own INVITE.
-		e.Party, e.Peer = strings.Clone(m.Get("From")), strings.Clone(m.Get("To"))
+		e.Party, e.Peer = kept(m.Get("From")), kept(m.Get("To"))
 		e.Target, e.Routes = c.nearTarget, c.nearRoutes
 		return
 	}
-	e.Party, e.Peer = strings.Clone(m.Get("To")), strings.Clone(m.Get("From"))
+	e.Party, e.Peer = kept(m.Get("To")), kept(m.Get("From"))
 	if t := contact(m); t != "" {
-		e.Target = strings.Clone(t)
+		e.Target = kept(t)
 	}
 	// The response repeats the routes of the request as it left us; what stands above them was added beyond us.
 	rr := m.Values("Record-Route")
@@ -133,14 +133,29 @@ func (c *Call) NoteResponse(d *Dialog, m *sipalg.Message, side Side) {
 // or their 2xx, in the form of the sender's own side.
 func (d *Dialog) NoteTarget(m *sipalg.Message, from Side) {
 	if t := contact(m); t != "" {
-		d.Ends[from].Target = strings.Clone(t)
+		d.Ends[from].Target = kept(t)
 	}
+}
+
+// maxKept bounds each text, and each route set, that is kept of an end for as long as a dialog stands, in bytes: one ticket and an answering
+// machine would do to fill the memory with long ones. An end that names itself at greater length gets no request of the appliance's own.
+const maxKept = 2 << 10
+
+func kept(s string) string {
+	if len(s) > maxKept {
+		return ""
+	}
+	return strings.Clone(s)
 }
 
 // clones copies a list with its texts.
 func clones(list []string) []string {
 	var out []string
+	n := 0
 	for _, s := range list {
+		if n += len(s); n > maxKept {
+			return nil
+		}
 		out = append(out, strings.Clone(s))
 	}
 	return out

@@ -472,3 +472,34 @@ func TestAddressURI(t *testing.T) {
 		}
 	}
 }
+
+// What is kept of an end while a dialog stands is bounded, whatever it is called and wherever it is.
+func TestLongNamesAreNotKept(t *testing.T) {
+	long := strings.Repeat("x", maxKept)
+	for name, value := range map[string]string{"Contact": "<sip:" + long + "@h>", "Record-Route": "<sip:p;lr>" + strings.Repeat(", <sip:"+long[:200]+";lr>", 12)} {
+		inv, side := message(t, "in INVITE cseq=1 to=-")
+		inv.Set(name, value)
+		c := Open(inv, side, start)
+		c.Request(inv, side, start)
+		c.NoteRequest(inv, side)
+		if c.nearTarget != "" && name == "Contact" || c.nearRoutes != nil {
+			t.Errorf("%s: %d bytes of a target and %d routes are kept", name, len(c.nearTarget), len(c.nearRoutes))
+		}
+		res, from := message(t, "out 200 of=INVITE")
+		res.Set(name, value)
+		act := c.Response(res, from, start)
+		c.NoteResponse(act.Dialog, res, from)
+		act.Dialog.NoteTarget(res, from)
+		if e := act.Dialog.Ends[from]; len(e.Target) > maxKept || len(e.Routes) > 0 {
+			t.Errorf("%s of the callee: %d bytes of a target and %d routes are kept", name, len(e.Target), len(e.Routes))
+		}
+	}
+	m, _ := message(t, "in INVITE cseq=1 to=-")
+	m.Set("From", "\""+long+"\" <sip:f@h>;tag=a")
+	c := Open(m, Inside, start)
+	d := &Dialog{}
+	c.NoteResponse(d, m, Inside)
+	if n := len(d.Ends[Inside].Party); n != 0 {
+		t.Errorf("%d bytes of a party are kept", n)
+	}
+}
