@@ -172,6 +172,11 @@ func (s *session) openingRequest(m *sipalg.Message, from dialog.Side) bool {
 		if domain, ticketID, ok, stay = s.admit(m); !ok {
 			return stay
 		}
+		if m.Method == "REGISTER" {
+			// A ticket lets call a number. Who registers for it, or for the one in To, would be called in its place.
+			s.refuse(m, from, 403, "Forbidden", "registration")
+			return true
+		}
 		if s.foreign(m) {
 			s.refuse(m, from, 404, "Not Found", causeTarget)
 			return true

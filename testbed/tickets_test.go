@@ -267,6 +267,17 @@ func ticketMethods(t *testing.T, s *StubLab) {
 		callStands(t, a, f)
 		a.Transact(t, f, "BYE", 200)
 	})
+	t.Run("registration", func(t *testing.T) {
+		c := s.FarDial(t)
+		before := s.counters(t)
+		l := s.Inbound(c)
+		l.AwaitStatus(t, l.Request(t, "REGISTER", prepare, s.WithTicket), 403)
+		if grown := s.counters(t).since(before); grown["registration"] != 1 {
+			t.Errorf("counters grew by %v, want registration by 1", grown)
+		}
+		s.syncInside(t, c)
+		nothingCame(t, s.Agent)
+	})
 	t.Run("outside a dialog that needs one", func(t *testing.T) {
 		// With a ticket, but without the dialog that these belong to.
 		c := s.FarDial(t)
