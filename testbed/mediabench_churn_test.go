@@ -13,6 +13,7 @@ const (
 	churnRate  = 2000 // streams that are set up or torn down, a second
 	churnLines = 32   // streams of a call: as many m= lines as the daemon takes
 	churnTime  = 5 * time.Second
+	churnMost  = 400_000 // packets/s that a load's socket could send at best
 )
 
 // mediaChurn is a run in which calls come and go beside the packets of those that stand.

@@ -104,20 +104,37 @@ func (b *frameSocket) payload(i int) []byte { return b.bufs[i][frameHead:] }
 // finish makes slot i a datagram of n bytes to a port.
 func (b *frameSocket) finish(i, n int, port uint16) {
 	frame := b.bufs[i][:frameHead+n]
-	copy(frame, b.head[:])
-	ip := frame[vnetLen+14:]
+	copy(frame, b.head[:vnetLen])
+	b.complete(frame[vnetLen:], port)
+	b.vecs[i].SetLen(len(frame))
+}
+
+// complete writes what stands before the payload of a frame, but for the checksum of UDP only what a card needs to make it.
+func (b *frameSocket) complete(frame []byte, port uint16) (udp []byte) {
+	copy(frame, b.head[vnetLen:])
+	ip := frame[14:]
 	b.id++
 	binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
 	binary.BigEndian.PutUint16(ip[4:], b.id)
 	binary.BigEndian.PutUint16(ip[10:], ^wordSum(0, ip[:20]))
-	udp := ip[20:]
+	udp = ip[20:]
 	binary.BigEndian.PutUint16(udp[2:], port)
 	binary.BigEndian.PutUint16(udp[4:], uint16(len(udp)))
 	binary.BigEndian.PutUint16(udp[6:], wordSum(unix.IPPROTO_UDP+uint32(len(udp)), ip[12:20]))
-	b.vecs[i].SetLen(len(frame))
+	return udp
 }
 
-// wordSum is the ones' complement sum of RFC 1071, of few bytes.
+// completeChecked is complete with the checksum of UDP, of an even number of bytes.
+func (b *frameSocket) completeChecked(frame []byte, port uint16) {
+	udp := b.complete(frame, port)
+	sum := ^wordSum(0, udp)
+	if sum == 0 {
+		sum = 0xffff // 0 would be none
+	}
+	binary.BigEndian.PutUint16(udp[6:], sum)
+}
+
+// wordSum is the ones' complement sum of RFC 1071, of an even number of bytes, a packet's at most.
 func wordSum(sum uint32, p []byte) uint16 {
 	for ; len(p) >= 2; p = p[2:] {
 		sum += uint32(p[0])<<8 | uint32(p[1])

@@ -102,6 +102,9 @@ type mediaLoad struct {
 	streams []*mediaStream
 	bySSRC  map[uint32]*mediaStream
 
+	made   []byte // packets for the ring of frames, in their order, where they are made beforehand
+	length int    // of each
+
 	sent     int
 	received int64        // as the far end counted
 	sampled  atomic.Int64 // at the socket
@@ -136,12 +139,7 @@ func nap(d time.Duration) {
 // run sends for a time and returns when nothing more comes.
 func (l *mediaLoad) run(t T, r mediaRun) {
 	t.Helper()
-	before := l.end.came(t)
-	l.sent, l.delays = 0, l.delays[:0]
-	l.sampled.Store(0)
-	l.wrong.Store(0)
-	stop, done := make(chan struct{}), make(chan struct{})
-	go l.count(stop, done)
+	settle := l.begin(t)
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
@@ -149,14 +147,29 @@ func (l *mediaLoad) run(t T, r mediaRun) {
 		l.send(r)
 	}()
 	<-sent
-	last := int64(-1)
-	for now := l.end.came(t); now != last; now = l.end.came(t) {
-		last = now
-		time.Sleep(60 * time.Millisecond)
+	settle()
+}
+
+// begin counts what comes, until the function is called that it returns and nothing more comes.
+func (l *mediaLoad) begin(t T) (settle func()) {
+	t.Helper()
+	before := l.end.came(t)
+	l.sent, l.delays = 0, l.delays[:0]
+	l.sampled.Store(0)
+	l.wrong.Store(0)
+	stop, done := make(chan struct{}), make(chan struct{})
+	go l.count(stop, done)
+	return func() {
+		t.Helper()
+		last := int64(-1)
+		for now := l.end.came(t); now != last; now = l.end.came(t) {
+			last = now
+			time.Sleep(60 * time.Millisecond)
+		}
+		l.received = last - before
+		close(stop)
+		<-done
 	}
-	l.received = last - before
-	close(stop)
-	<-done
 }
 
 // mostBehind is how far a load may be behind its pace and still make up for it.
@@ -198,12 +211,17 @@ func (l *mediaLoad) send(r mediaRun) {
 
 // packet puts the stream's next packet into a slot.
 func (s *mediaStream) packet(b *frameSocket, i int) {
-	p := b.payload(i)[:mediaHeader+mediaPayload]
+	s.sent[s.seq%latencySlots] = time.Now().UnixNano()
+	b.finish(i, s.write(b, b.payload(i)), s.to.Port())
+}
+
+// write puts it into p, which has room for a tag, and tells its length. b lends its memory.
+func (s *mediaStream) write(b *frameSocket, p []byte) int {
+	p = p[:mediaHeader+mediaPayload]
 	p[0], p[1] = 0x80, 0
 	binary.BigEndian.PutUint16(p[2:], s.seq)
 	binary.BigEndian.PutUint32(p[4:], uint32(s.seq)*160)
 	binary.BigEndian.PutUint32(p[8:], s.ssrc)
-	s.sent[s.seq%latencySlots] = time.Now().UnixNano()
 	s.seq++
 	if s.seal != nil {
 		out, err := s.seal.EncryptRTP(b.sealed[:0], p, nil)
@@ -211,7 +229,7 @@ func (s *mediaStream) packet(b *frameSocket, i int) {
 			p = append(p[:0], out...)
 		}
 	}
-	b.finish(i, len(p), s.to.Port())
+	return len(p)
 }
 
 // count takes what comes out of the relay.

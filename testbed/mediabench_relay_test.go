@@ -28,6 +28,7 @@ type mediaRelay struct {
 	parallel           int                    // calls that are set up at a time
 	mu                 sync.Mutex             // guards the streams of both while calls are set up
 	protect, unprotect *mediaLoad
+	ring               *frameRing // for both, whose wires are their numbers
 }
 
 // pinProcess keeps a program on core 1; the load works on core 0.
@@ -78,6 +79,21 @@ func (r *mediaRelay) newLoads(t T) {
 		end: newFarEnd(t, a.PhoneHost, "eth0", phone.Port()), bySSRC: make(map[uint32]*mediaStream),
 	}
 	r.sample(t, sampleCost)
+	r.ring = newFrameRing(t)
+	for wire, end := range r.senders() {
+		r.ring.wire(t, uint32(wire), end.host, end.link)
+	}
+}
+
+// benchEnd is an interface of the load.
+type benchEnd struct {
+	host *Host
+	link string
+}
+
+// senders are those that protect and unprotect send from.
+func (r *mediaRelay) senders() [2]benchEnd {
+	return [2]benchEnd{{r.lab.A.PhoneHost, "eth0"}, {r.lab.B.EdgeHost, "ea"}}
 }
 
 // sample lets one packet of so many through to the sockets of the two ends.
