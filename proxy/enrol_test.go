@@ -228,3 +228,46 @@ func TestRefusedCertificatesNameTheirLine(t *testing.T) {
 		t.Error("the request is gone although nothing answers it")
 	}
 }
+
+// TestCertificateOutOfDateStopsNoStart restarts with a certificate that was good when it was imported: past its last day, or with a clock that
+// lost its time. One that is not there stops a start.
+func TestCertificateOutOfDateStopsNoStart(t *testing.T) {
+	a, _ := enrolment(t)
+	now := time.Now()
+	var err error
+	if a.store, err = tlsproxy.OpenStoreWithClock(t.TempDir(), func() time.Time { return now }); err != nil {
+		t.Fatal(err)
+	}
+	ca := newTestAuthority(t)
+	p := testPlan(t, edgeConfig)
+	names := p.trustpoints()
+	if len(names) == 0 {
+		t.Fatal("the configuration has no trustpoint")
+	}
+	if err := a.checkTrustpoints(p); err == nil {
+		t.Fatal("a configuration without certificates may start")
+	}
+	for _, name := range names {
+		text := strings.ReplaceAll(enrolText, "crypto ca trustpoint a\n", "crypto ca trustpoint "+name+"\n")
+		text = strings.ReplaceAll(text, "crypto ca enroll a\n", "crypto ca enroll "+name+"\n")
+		if err := actions(t, a, text); err != nil {
+			t.Fatal(err)
+		}
+		request, err := os.ReadFile(a.store.Request(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := actions(t, a, text+"crypto ca import "+name+" certificate\n"+ca.answer(t, request, now.Add(-time.Hour))+"quit\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for what, at := range map[string]time.Time{"valid": now, "expired": now.AddDate(1, 0, 0), "not yet valid": now.AddDate(-1, 0, 0)} {
+		now = at
+		if err := a.checkTrustpoints(p); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		if _, err := a.store.Identity(names[0]); (err != nil) != (what != "valid") {
+			t.Errorf("%s: the certificate is presented, or not: %v", what, err)
+		}
+	}
+}

@@ -481,3 +481,30 @@ func renewalUnderLoad(t *testing.T, s *StubLab) {
 		c.a.Transact(t, c.b, "BYE", 200)
 	}
 }
+
+// TestRestartPastTheLastDay switches a proxy off and on after its certificate has ended: it serves ordinary traffic, makes no TLS connection, and
+// says what is wrong, until another certificate is imported.
+func TestRestartPastTheLastDay(t *testing.T) {
+	s := StartStubs(t)
+	spec := EdgeCert(s.A.Domain)
+	spec.NotAfter = time.Now().Add(5 * time.Second)
+	importIt := func(name string, spec CertSpec) {
+		t.Helper()
+		id := s.Issue(t, name, spec)
+		MustImeproxy(t, "crypto", "import", "--state-dir", s.Proxy.StateDir, "--trustpoint", "local_ent", "--pkcs12", id.P12File, "--passphrase", P12Pass)
+	}
+	importIt("short", spec)
+	s.Proxy.Stop(t)
+	Until(t, 2*wait, "the certificate has ended", func() bool { return time.Now().After(spec.NotAfter.Add(time.Second)) }) // X.509 counts in seconds
+	s.Proxy.Start(t)
+	if err := s.once(s.Trunk(), s.CA.TLSConfig(s.FarID, s.A.Domain)); err == nil {
+		t.Error("a TLS connection came about with a certificate that has ended")
+	}
+	Until(t, wait, "the health list has it", func() bool {
+		out, err := s.Proxy.Shell("show health")
+		return err == nil && strings.Contains(out, "certificate_unusable") && strings.Contains(out, "local_ent")
+	})
+	importIt("good", EdgeCert(s.A.Domain))
+	s.mustReload(t, s.Proxy.DefaultConfig(t))
+	s.CallIn(t)
+}
