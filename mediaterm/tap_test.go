@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -332,6 +333,31 @@ func TestTapOfVLAN(t *testing.T) {
 		p.release()
 		if _, ok := taps[i].read(); ok {
 			t.Errorf("tap %d has more", i)
+		}
+	}
+}
+
+// What has waited in a ring for longer than overload may delay is dropped and counted, and what came after it goes on at once.
+func TestWhatWaitedTooLongIsDropped(t *testing.T) {
+	ring := &tap{ring: make([]byte, tapBlock), count: tapFrames, fd: -1}
+	w := &worker{taps: []*tap{ring}, now: time.Now(), in: -1}
+	for i, age := range []time.Duration{time.Second / 2, longestInTap + time.Millisecond, longestInTap - time.Millisecond, 0} {
+		frame := ring.frame(i)
+		const at = 128
+		ip := frameWith(make(net.HardwareAddr, 6), netip.MustParseAddrPort("203.0.113.9:4000"), netip.MustParseAddrPort("10.9.0.1:20000"), []byte{byte(i)}, nil)[14:]
+		copy(frame[at:], ip)
+		came := w.now.Add(-age)
+		h := (*unix.Tpacket2Hdr)(unsafe.Pointer(&frame[0]))
+		h.Net, h.Snaplen, h.Sec, h.Nsec = at, uint32(len(ip)), uint32(came.Unix()), uint32(came.Nanosecond())
+		h.Status = unix.TP_STATUS_USER
+	}
+	n := w.fromTaps(0)
+	if n != 2 || w.slots[0].pkt[0] != 2 || w.slots[1].pkt[0] != 3 || w.count.KernelDrops != 2 || w.count.Malformed != 0 {
+		t.Errorf("%d packets, %+v", n, w.count)
+	}
+	for i, want := range []uint32{unix.TP_STATUS_KERNEL, unix.TP_STATUS_KERNEL, unix.TP_STATUS_USER} {
+		if got := (*unix.Tpacket2Hdr)(unsafe.Pointer(&ring.frame(i)[0])).Status; got != want {
+			t.Errorf("frame %d has status %d, want %d", i, got, want)
 		}
 	}
 }

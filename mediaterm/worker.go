@@ -456,11 +456,15 @@ func (w *worker) fromSocket(s *slot, m *mmsghdr) {
 	m.hdr.SetControllen(controlLen)
 	s.pkt = s.rx[headroom : headroom+int(m.n)]
 	s.src = netip.AddrPortFrom(netip.AddrFrom4(s.from.Addr), networkOrder(s.from.Port))
-	s.at, s.class, s.end = w.monotonic(c.at), c.class, nil
+	s.at, s.class, s.end = w.now.Add(-w.age(c.at)), c.class, nil
 	if c.addressed {
 		s.end = w.table.at(c.addr, c.port)
 	}
 }
+
+// longestInTap is how long a packet may wait in a ring: what a core that is too slow for all that comes would relay later than that helps nobody, and
+// keeps what has just come from being in time.
+const longestInTap = 20 * time.Millisecond
 
 // fromTaps fills the slots from n on with packets of the taps, some of each in turn, and returns how many slots are full.
 func (w *worker) fromTaps(n int) int {
@@ -474,6 +478,12 @@ func (w *worker) fromTaps(n int) int {
 					break
 				}
 				came = true
+				age := w.age(p.at)
+				if age > longestInTap {
+					w.count.KernelDrops++
+					p.release()
+					continue
+				}
 				s := &w.slots[n]
 				src, dst, payload, ok := tappedDatagram(p.ip, p.checked)
 				if !ok {
@@ -481,7 +491,7 @@ func (w *worker) fromTaps(n int) int {
 					p.release()
 					continue
 				}
-				s.src, s.pkt, s.at, s.class, s.tapped = src, payload, w.monotonic(p.at), p.ip[1], p
+				s.src, s.pkt, s.at, s.class, s.tapped = src, payload, w.now.Add(-age), p.ip[1], p
 				s.end = w.table.at(dst.Addr().As4(), dst.Port())
 				n++
 			}
@@ -490,14 +500,14 @@ func (w *worker) fromTaps(n int) int {
 	return n
 }
 
-// monotonic gives a packet's time, which the kernel told by the wall clock, the reading of the monotonic clock as well: a step of the wall
-// clock must not look like a fault of the network.
-func (w *worker) monotonic(at time.Time) time.Time {
+// age is how long ago a packet came, whose time the kernel told by the wall clock; taken off the reading of the monotonic clock it gives the packet's
+// time by that, so that a step of the wall clock does not look like a fault of the network.
+func (w *worker) age(at time.Time) time.Duration {
 	age := w.now.Sub(at)
 	if age < 0 || age > time.Second {
-		age = 0
+		return 0
 	}
-	return w.now.Add(-age)
+	return age
 }
 
 // flooded tells whether a port has had more packets in this slice of time than a stream sends. The source that the stream has its packets from
