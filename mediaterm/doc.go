@@ -96,8 +96,8 @@
 // the kernel does not take waits some milliseconds at most, and goes before what comes after it.
 //
 // Overload drops the newest packets where they arrive, in the ring or the socket; both are
-// of a size that fills within some 20 ms, on a slow core the ring later: there what has waited for
-// longer is dropped when its turn comes. A port that gets more than 200 packets in 20 ms
+// of a size that fills within some 20 ms, on a slow core the ring later: of one that is more than half
+// full what has waited for longer is dropped when its turn comes. A port that gets more than 200 packets in 20 ms
 // is flooded and gives the rest up, so that the others do not suffer; the source that a stream hears has a share
 // of its own.
 //

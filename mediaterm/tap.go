@@ -133,6 +133,11 @@ func (t *tap) ready() bool {
 	return atomic.LoadUint32(&(*unix.Tpacket2Hdr)(unsafe.Pointer(&t.frame(t.next)[0])).Status)&unix.TP_STATUS_USER != 0
 }
 
+// full tells whether more than half of the ring waits behind the packet that was read last.
+func (t *tap) full() bool {
+	return atomic.LoadUint32(&(*unix.Tpacket2Hdr)(unsafe.Pointer(&t.frame(t.after(t.next, t.count/2))[0])).Status)&unix.TP_STATUS_USER != 0
+}
+
 // frame is the nth of the ring.
 func (t *tap) frame(n int) []byte {
 	return t.ring[n/tapFrames*tapBlock+n%tapFrames*tapFrame:][:tapFrame]

@@ -337,27 +337,44 @@ func TestTapOfVLAN(t *testing.T) {
 	}
 }
 
-// What has waited in a ring for longer than overload may delay is dropped and counted, and what came after it goes on at once.
+// What has waited for longer than overload may delay is dropped and counted while more than half of the ring waits behind it, and what came after it goes on at
+// once. A ring with less than that has had a worker without a core, and all of it goes on.
 func TestWhatWaitedTooLongIsDropped(t *testing.T) {
-	ring := &tap{ring: make([]byte, tapBlock), count: tapFrames, fd: -1}
-	w := &worker{taps: []*tap{ring}, now: time.Now(), in: -1}
-	for i, age := range []time.Duration{time.Second / 2, longestInTap + time.Millisecond, longestInTap - time.Millisecond, 0} {
-		frame := ring.frame(i)
-		const at = 128
-		ip := frameWith(make(net.HardwareAddr, 6), netip.MustParseAddrPort("203.0.113.9:4000"), netip.MustParseAddrPort("10.9.0.1:20000"), []byte{byte(i)}, nil)[14:]
-		copy(frame[at:], ip)
-		came := w.now.Add(-age)
-		h := (*unix.Tpacket2Hdr)(unsafe.Pointer(&frame[0]))
-		h.Net, h.Snaplen, h.Sec, h.Nsec = at, uint32(len(ip)), uint32(came.Unix()), uint32(came.Nanosecond())
-		h.Status = unix.TP_STATUS_USER
-	}
-	n := w.fromTaps(0)
-	if n != 2 || w.slots[0].pkt[0] != 2 || w.slots[1].pkt[0] != 3 || w.count.KernelDrops != 2 || w.count.Malformed != 0 {
-		t.Errorf("%d packets, %+v", n, w.count)
-	}
-	for i, want := range []uint32{unix.TP_STATUS_KERNEL, unix.TP_STATUS_KERNEL, unix.TP_STATUS_USER} {
-		if got := (*unix.Tpacket2Hdr)(unsafe.Pointer(&ring.frame(i)[0])).Status; got != want {
-			t.Errorf("frame %d has status %d, want %d", i, got, want)
+	const half, old = tapFrames / 2, 5
+	for waiting, want := range map[int]struct{ relayed, dropped int }{
+		half:           {half, 0},
+		half + 3:       {half + 1, 2},          // behind the third no more than half of the ring waits
+		tapFrames:      {tapFrames - old, old}, // the others are young enough
+		half + old + 1: {half + 1, old},
+	} {
+		ring := &tap{ring: make([]byte, tapBlock), count: tapFrames, fd: -1}
+		w := &worker{taps: []*tap{ring}, now: time.Now(), in: -1}
+		for i := range waiting {
+			came := w.now.Add(-longestInTap + time.Millisecond)
+			if i < old {
+				came = w.now.Add(-longestInTap - time.Millisecond)
+			}
+			frame := ring.frame(i)
+			const at = 128
+			ip := frameWith(make(net.HardwareAddr, 6), netip.MustParseAddrPort("203.0.113.9:4000"), netip.MustParseAddrPort("10.9.0.1:20000"), []byte{byte(i)}, nil)[etherLen:]
+			copy(frame[at:], ip)
+			h := (*unix.Tpacket2Hdr)(unsafe.Pointer(&frame[0]))
+			h.Net, h.Snaplen, h.Sec, h.Nsec = at, uint32(len(ip)), uint32(came.Unix()), uint32(came.Nanosecond())
+			h.Status = unix.TP_STATUS_USER
+		}
+		n := w.fromTaps(0)
+		if n != want.relayed || w.count.KernelDrops != uint64(want.dropped) || w.count.Malformed != 0 {
+			t.Fatalf("%d wait: %d packets, %+v", waiting, n, w.count)
+		}
+		for i := range n {
+			if got := int(w.slots[i].pkt[0]); got != want.dropped+i {
+				t.Errorf("%d wait: the packet in place %d is %d", waiting, i, got)
+			}
+		}
+		for i := range want.dropped {
+			if got := (*unix.Tpacket2Hdr)(unsafe.Pointer(&ring.frame(i)[0])).Status; got != unix.TP_STATUS_KERNEL {
+				t.Errorf("%d wait: frame %d is not the kernel's again", waiting, i)
+			}
 		}
 	}
 }

@@ -256,7 +256,7 @@ type EngineCounters struct {
 	WaitUS      int64  `json:"wait_us"`
 	Packets     uint64 `json:"packets"`      // received
 	Batches     uint64 `json:"batches"`      // in so many system calls
-	KernelDrops uint64 `json:"kernel_drops"` // overload: the newest packets, when the receive buffer is full, and those that waited there for longer than 20 ms
+	KernelDrops uint64 `json:"kernel_drops"` // overload: the newest packets, when the receive buffer is full, and those that waited for longer than 20 ms in one that is half full
 	Taps        int    `json:"taps"`         // links that packets are read from, of each worker
 	NoStream    uint64 `json:"no_stream"`    // for ports that no stream has
 	Flooded     uint64 `json:"flooded"`      // for ports that get more than a stream sends
