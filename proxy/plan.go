@@ -118,7 +118,7 @@ func newPlan(cfg *config.Config, old *plan) (*plan, error) {
 func (p *plan) interfaces() []*config.Interface {
 	var out []*config.Interface
 	for _, i := range p.cfg.Interfaces {
-		if i.Nameif != "" && i.Address.IsValid() && !i.Shutdown {
+		if inUse(i) {
 			out = append(out, i)
 		}
 	}

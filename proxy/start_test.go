@@ -34,6 +34,23 @@ func TestStartNamesWhatIsMissing(t *testing.T) {
 	}
 }
 
+// TestInterfacesOutOfUseNeedNotExist takes the list of cards as an ASA has it: most of them shut down.
+func TestInterfacesOutOfUseNeedNotExist(t *testing.T) {
+	for text, missing := range map[string]bool{
+		"interface nosuch8\n shutdown\n no nameif\n no security-level\n no ip address\n":           false,
+		"interface nosuch8\n nameif dmz\n security-level 50\n":                                     false,
+		"interface nosuch9\n nameif dmz\n security-level 50\n ip address 10.9.9.1 255.255.255.0\n": true,
+	} {
+		cfg, found := config.Load("f", []byte(text))
+		if found.HasErrors() {
+			t.Fatal(found.Error())
+		}
+		if err := checkInterfaces(cfg); (err != nil) != missing {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
 // TestStartUndoesWhatWasOpened fails after the call records were opened: they are closed again, which the leak check of this package sees.
 func TestStartUndoesWhatWasOpened(t *testing.T) {
 	dir := t.TempDir()

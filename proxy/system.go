@@ -44,16 +44,23 @@ func (a *Appliance) Interfaces() observe.InterfaceStates {
 	return out
 }
 
-// checkInterfaces refuses a configuration of cards that this machine does not have, and says which it has.
+// checkInterfaces refuses a configuration that uses cards which this machine does not have, and says which it has. Those that are shut down, or
+// have no name or no address, are often listed on an ASA.
 func checkInterfaces(cfg *config.Config) error {
 	var errs []error
 	for _, i := range cfg.Interfaces {
+		if !inUse(i) {
+			continue
+		}
 		if _, err := net.InterfaceByName(i.Name); err != nil {
 			errs = append(errs, fmt.Errorf("interface %s: %w: this machine has %s", i.Name, err, machineInterfaces()))
 		}
 	}
 	return errors.Join(errs...)
 }
+
+// inUse tells whether anything is done with an interface.
+func inUse(i *config.Interface) bool { return i.Nameif != "" && i.Address.IsValid() && !i.Shutdown }
 
 // machineInterfaces lists the cards of the machine for a person.
 func machineInterfaces() string {
