@@ -462,9 +462,9 @@ func (w *worker) fromSocket(s *slot, m *mmsghdr) {
 	}
 }
 
-// longestInTap is how long a packet may wait while more than half of the ring does behind it: what a core that is too slow for all that comes would relay later
-// than that helps nobody, and keeps what has just come from being in time. A ring with less holds what came while the worker did not have its
-// core, which is as good as any.
+// longestInTap is how long a packet may wait while more than half of the ring does behind it: what a core that is too slow for all that comes would
+// relay later than that helps nobody, and keeps what has just come from being in time. A ring with less holds what came while the worker did not
+// have its core, which is as good as any.
 const longestInTap = 20 * time.Millisecond
 
 // fromTaps fills the slots from n on with packets of the taps, some of each in turn, and returns how many slots are full.

@@ -177,6 +177,10 @@ func (s *session) openingRequest(m *sipalg.Message, from dialog.Side) bool {
 			s.refuse(m, from, 403, "Forbidden", "registration")
 			return true
 		}
+		if len(m.URI) > maxTarget {
+			s.refuse(m, from, 414, "Request-URI Too Long", string(sipalg.CauseHeaderTooLong))
+			return true
+		}
 		if s.foreign(m) {
 			s.refuse(m, from, 404, "Not Found", causeTarget)
 			return true

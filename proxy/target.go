@@ -22,6 +22,10 @@ const causeTarget = "target_elsewhere"
 // maxNamed bounds the targets that are remembered of a call: a request may be on its way to one that has just been replaced, not to one long gone.
 const maxNamed = 8
 
+// maxTarget bounds the Request-URI, in bytes, with which a request from the Internet opens something: it is kept for as long as that stands, and one
+// ticket and an answering machine would do to fill the memory with long ones.
+const maxTarget = 2 << 10
+
 // name remembers what the inside end of a call says its place is, as it says it. The call is locked.
 func (c *call) name(m *sipalg.Message) {
 	if !m.IsRequest() && (m.Status <= 100 || m.Status >= 300) {

@@ -110,6 +110,9 @@ func attackMaddr(t *testing.T, s *StubLab) {
 		l.Target = fmt.Sprintf("sip:%s@%s", s.A.Number, place)
 		l.AwaitStatus(t, l.Request(t, "INVITE", s.WithTicket, sdp(secureOffer(s.B.MediaOut.String(), 20000))), 404)
 	}
+	l := s.Inbound(c) // it would be kept as long as the call stands
+	l.Target = fmt.Sprintf("sip:%s@%s;x=%s", s.A.Number, s.A.Domain, strings.Repeat("x", 2<<10))
+	l.AwaitStatus(t, l.Request(t, "INVITE", s.WithTicket, sdp(secureOffer(s.B.MediaOut.String(), 20000))), 414)
 	s.syncInside(t, c)
 	nothingCame(t, s.Agent)
 }
