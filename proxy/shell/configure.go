@@ -45,6 +45,7 @@ func (s *session) configure(ctx context.Context, raw, line string, w io.Writer) 
 		return s.command(ctx, privileged, w)
 	}
 	if before, ok := strings.CutSuffix(line, "?"); ok && !strings.Contains(line, "|") {
+		s.deed = Nothing
 		return put(w)(helpText(s.help(before)))
 	}
 	typed, mistakes := s.edit.Line(s.x.keeper.Running(), raw)
@@ -56,6 +57,7 @@ func (s *session) configure(ctx context.Context, raw, line string, w io.Writer) 
 		}
 		return s.command(ctx, line, w)
 	}
+	s.deed = Change
 	if typed.Body {
 		s.body, s.bodyAsks = []string{raw}, asks(ctx) && cryptoCA(line, "authenticate") != ""
 		_, err := io.WriteString(w, "Enter the base 64 encoded certificate.\nEnd with the word \"quit\" on a line by itself\n")

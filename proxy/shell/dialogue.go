@@ -25,12 +25,13 @@ type Dialogue interface {
 // Local is a dialogue with a session in the same process. Not safe for concurrent use.
 type Local struct {
 	session Session
+	who     Caller
 	log     *slog.Logger
 }
 
 // NewLocal begins a session; the log is told of each command. Close it.
 func NewLocal(x Executor, c Caller, log *slog.Logger) *Local {
-	return &Local{session: x.NewSession(c), log: log}
+	return &Local{session: x.NewSession(c), who: c, log: log}
 }
 
 // Greeting is what a terminal shows before the first prompt.
@@ -44,7 +45,7 @@ func (l *Local) Secret() bool { return l.session.Secret() }
 
 // Run carries one line out.
 func (l *Local) Run(ctx context.Context, line string, w io.Writer) (Result, error) {
-	end := perform(ctx, l.session, line, w, func() error { return nil }, l.log)
+	end := perform(ctx, l.session, l.who, line, w, func() error { return nil }, l.log)
 	return Result{Exit: end.Exit, Error: end.Error, Closed: end.Close}, nil
 }
 

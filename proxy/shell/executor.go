@@ -47,9 +47,8 @@ type Session interface {
 	Secret() bool
 	// Run carries one line out and writes its output. Ending ctx interrupts a command that goes on. A *CommandError is a line that is wrong; ErrExit ends the session.
 	Run(ctx context.Context, line string, w io.Writer) error
-	// Answers says that a line would be no command: a line of a certificate, which may be a key that was pasted by mistake, or an answer, which may be
-	// a password. It does not belong into a log.
-	Answers(line string) bool
+	// Deed is what the line did that was run last.
+	Deed() Deed
 	// Complete extends a line that is being typed as far as it is certain (Tab), and lists what may stand at its end.
 	Complete(line string) (string, []keyword.Candidate)
 	// Close ends the session: what it has not confirmed is taken back.
@@ -152,6 +151,7 @@ type session struct {
 	bodyAsks bool           // whether the certificate is the right one is asked
 	ask      *ask           // nil: nothing was asked
 	body     []string       // a command and the lines of its certificate, up to quit; empty: none is read
+	deed     Deed           // of the line that was run last
 }
 
 func (s *session) Greeting() string {
@@ -188,6 +188,7 @@ func (s *session) Prompt() string {
 }
 
 func (s *session) Run(ctx context.Context, line string, w io.Writer) error {
+	s.deed = Nothing
 	if len(line) > MaxLine {
 		return &CommandError{Text: fmt.Sprintf("%% Line is longer than %d bytes", MaxLine)}
 	}
@@ -210,6 +211,7 @@ func (s *session) Run(ctx context.Context, line string, w io.Writer) error {
 	if t := strings.TrimLeft(line, " "); t == "" || t[0] == '!' {
 		return nil
 	}
+	s.deed = guess(line)
 	if s.edit != nil {
 		return s.configure(ctx, raw, line, w)
 	}
@@ -221,6 +223,7 @@ func (s *session) command(ctx context.Context, line string, w io.Writer) error {
 	x := s.x
 	text, rest, filtered := splitFilter(line)
 	if before, ok := strings.CutSuffix(line, "?"); ok && len(strings.Fields(rest)) < 2 { // in an expression "?" has its own meaning
+		s.deed = Nothing
 		return put(w)(x.question(before))
 	}
 	c, args, e := x.tree.MatchLine(text)
@@ -236,6 +239,9 @@ func (s *session) command(ctx context.Context, line string, w io.Writer) error {
 		if f, err = parseFilter(line, rest); err != nil {
 			return err
 		}
+	}
+	if s.deed = Act; args[0].Text == "show" {
+		s.deed = Look
 	}
 	if c.live != nil {
 		if f.kind == filterJSON || f.kind == filterCount || f.kind == filterBegin {
@@ -260,11 +266,8 @@ func put(w io.Writer) func(string, error) error {
 	}
 }
 
-// Answers says that a line belongs to the certificate that is read, or that a question waits for it. A command that follows a certificate at once
-// is one, and belongs into the log.
-func (s *session) Answers(line string) bool {
-	return s.ask != nil || s.wizard != nil || (len(s.body) > 0 && (endOfBody(line) || s.certificateLine(strings.TrimSpace(line))))
-}
+// Deed is what the line did that was run last. A command that follows a certificate at once is one, and belongs into the log.
+func (s *session) Deed() Deed { return s.deed }
 
 // forUsers says whether a command needs no privilege: it shows nothing of the calls and changes nothing.
 func forUsers(args keyword.Args) bool {

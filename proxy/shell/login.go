@@ -49,16 +49,16 @@ func hasUsers(x Executor) bool {
 }
 
 // logIn begins the session of a user, or gives nil.
-func logIn(x Executor, l login) Session {
+func logIn(x Executor, l login) (Session, Caller) {
 	a, ok := x.(Authenticator)
 	if !ok {
-		return nil
+		return nil, Caller{}
 	}
 	c, ok := a.LogIn(l.Name, l.Password)
 	if !ok {
-		return nil
+		return nil, Caller{}
 	}
-	return x.NewSession(c)
+	return x.NewSession(c), c
 }
 
 // Users says whether a person at the console must log in.

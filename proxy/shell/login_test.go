@@ -82,7 +82,7 @@ func TestConsoleLogin(t *testing.T) {
 		t.Error("a user below privilege 15 has ended calls")
 	}
 	text := out.String()
-	for _, want := range []string{"console login failed", "console session begins", "user=admin", `from="the console"`, `line="show clock"`} {
+	for _, want := range []string{"console login failed", "console session begins", "user=admin", `from="the console"`, "User 'admin' executed cmd: show clock"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the log lacks %q:\n%s", want, text)
 		}

@@ -13,9 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"imeproxy/proxy/config"
 	"imeproxy/proxy/observe"
-	"imeproxy/proxy/remote"
 )
 
 // Limits of the control socket.
@@ -198,9 +196,9 @@ func (s *Server) connection(ctx context.Context, c *net.UnixConn) {
 		if q.Login != nil {
 			q.cancel()
 			end := answer{Done: true, Exit: 1, Error: errDenied.Text}
-			if next := logIn(s.Executor, *q.Login); next != nil {
+			if next, as := logIn(s.Executor, *q.Login); next != nil {
 				session.Close()
-				session, log = next, s.Log.With("user", q.Login.Name, "from", atConsole)
+				session, who, log = next, as, s.Log.With("user", q.Login.Name, "from", atConsole)
 				log.Info("console session begins")
 				defer log.Info("console session ends")
 				end = answer{Done: true, Prompt: session.Prompt()}
@@ -215,7 +213,7 @@ func (s *Server) connection(ctx context.Context, c *net.UnixConn) {
 		if q.Asks {
 			q.ctx = WithQuestions(q.ctx)
 		}
-		end := s.carryOut(q.ctx, c, session, q.request, log)
+		end := s.carryOut(q.ctx, c, session, who, q.request, log)
 		q.cancel()
 		if err := s.send(c, end); err != nil || end.Close {
 			return
@@ -236,25 +234,20 @@ func (s *Server) receive(c *net.UnixConn) (request, error) {
 }
 
 // carryOut runs one command of a session at the socket.
-func (s *Server) carryOut(ctx context.Context, c net.Conn, session Session, q request, log *slog.Logger) answer {
+func (s *Server) carryOut(ctx context.Context, c net.Conn, session Session, who Caller, q request, log *slog.Logger) answer {
 	out := &output{send: func(a answer) error { return s.send(c, a) }}
-	return perform(ctx, session, q.Command, out, out.Flush, log)
+	return perform(ctx, session, who, q.Command, out, out.Flush, log)
 }
 
 // perform runs one command and tells the log of it. A fault in one command must not take the calls of the daemon with it, so a panic ends as
 // its error.
-func perform(ctx context.Context, session Session, line string, out io.Writer, flush func() error, log *slog.Logger) (end answer) {
-	answers := session.Answers(line) // before the line changes it
+func perform(ctx context.Context, session Session, who Caller, line string, out io.Writer, flush func() error, log *slog.Logger) (end answer) {
 	defer func() {
 		if p := recover(); p != nil {
 			log.Error("command failed inside", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			end = answer{Done: true, Exit: 1, Error: "ERROR: % Internal error, see the log"}
 		}
-		line := strings.TrimSpace(line)
-		question := strings.HasSuffix(line, "?") && !strings.Contains(line, "|") // behind "|" it may be part of an expression, and the command acts
-		if line != "" && line[0] != '!' && !answers && !question {               // nothing was done: nothing to tell
-			log.Info("command", "line", auditLine(line), "exit", end.Exit)
-		}
+		audit(log, who, session.Deed(), strings.TrimSpace(line), end.Exit)
 	}()
 	err := session.Run(ctx, line, out)
 	if err == nil {
@@ -292,17 +285,6 @@ func cleanLines(text string) string {
 		out = append(out, observe.Clean(line))
 	}
 	return strings.Join(out, "\n")
-}
-
-// maxAudit bounds a command in the log.
-const maxAudit = 256
-
-func auditLine(line string) string {
-	line = remote.Masked(config.Masked(observe.Clean(line)))
-	if len(line) > maxAudit {
-		line = line[:maxAudit] + "..."
-	}
-	return line
 }
 
 // output cuts a command's output into frames.

@@ -28,7 +28,7 @@ func (slowSession) Greeting() string               { return "" }
 func (slowSession) Prompt() string                 { return "asa-a# " }
 func (slowSession) Close()                         {}
 func (slowSession) Secret() bool                   { return false }
-func (slowSession) Answers(string) bool            { return false }
+func (slowSession) Deed() shell.Deed               { return shell.Act }
 
 func (slowSession) Complete(line string) (string, []keyword.Candidate) { return line, nil }
 

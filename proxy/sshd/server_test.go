@@ -41,7 +41,7 @@ func (echoSession) Greeting() string                 { return "Keep out\n" }
 func (echoSession) Prompt() string                   { return "asa-a# " }
 func (echoSession) Close()                           {}
 func (echoSession) Secret() bool                     { return false }
-func (echoSession) Answers(string) bool              { return false }
+func (echoSession) Deed() shell.Deed                 { return shell.Act }
 
 func (echoSession) Complete(line string) (string, []keyword.Candidate) { return line + "done", nil }
 
@@ -230,7 +230,7 @@ func TestOpenSSH(t *testing.T) {
 	if out, code := run("admin", "-s", "netconf"); code == 0 {
 		t.Errorf("a subsystem: %q, exit %d", out, code)
 	}
-	if !strings.Contains(log.String(), `line="show clock" exit=0`) || !strings.Contains(log.String(), "user=admin from=127.0.0.1:") {
+	if !strings.Contains(log.String(), "User 'admin' executed the 'show clock' command.") || !strings.Contains(log.String(), "user=admin from=127.0.0.1:") {
 		t.Errorf("no audit line:\n%s", log.String())
 	}
 	s.Close()
