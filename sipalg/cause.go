@@ -57,6 +57,9 @@ const (
 	CauseTo Cause = "bad_to"
 	// CauseCallID: Call-ID is empty or not one word.
 	CauseCallID Cause = "bad_call_id"
+	// CauseIdentifier: what tells a dialog or a transaction from others exceeds
+	// MaxIdentifier or MaxEvent.
+	CauseIdentifier Cause = "identifier_too_long"
 	// CauseContact: a Contact is malformed, or there is more than one in a
 	// request that may have one only.
 	CauseContact Cause = "bad_contact"
@@ -92,7 +95,7 @@ var causes = []Cause{
 	CauseNotSIP, CauseTruncated, CauseFrameTooLarge, CauseNoContentLength, CauseBadContentLength,
 	CauseStartLine, CauseVersion, CauseLineEnd, CauseNUL, CauseNoColon, CauseHeaderName, CauseStrayFold,
 	CauseHeaderTooLong, CauseTooManyHeaders, CauseMissingHeader, CauseDuplicateHeader, CauseRequestURI,
-	CauseURIControl, CauseVia, CauseFrom, CauseNoFromTag, CauseTo, CauseCallID, CauseContact, CauseNoContact,
+	CauseURIControl, CauseVia, CauseFrom, CauseNoFromTag, CauseTo, CauseCallID, CauseIdentifier, CauseContact, CauseNoContact,
 	CauseRoute, CauseReferTo, CauseIdentity, CauseMaxForwards, CauseTooManyHops, CauseCSeq, CauseCSeqMethod,
 	CauseNoContentType, CauseContentType, CauseBody, CauseContentEncoding,
 }

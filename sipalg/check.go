@@ -20,6 +20,15 @@ func Check(m *Message) *Violation {
 	return nil
 }
 
+// Caps, in bytes, on what is kept of a message while a call stands: one ticket and an answering machine would do to fill the memory with long
+// ones. RFC 3261 sets no limit; the longest of RFC 4475 have some 200.
+const (
+	// MaxIdentifier bounds a Call-ID, a tag and a branch.
+	MaxIdentifier = 1 << 10
+	// MaxEvent bounds the name of an event package; a dialog may hold many subscriptions.
+	MaxEvent = 1 << 8
+)
+
 // headerCheck is how a header is checked.
 type headerCheck struct {
 	name    string
@@ -76,6 +85,11 @@ func checkKeys(m *Message) *Violation {
 	}
 	if id := m.CallID(); id == "" || notInCallID.index(id) >= 0 || hasControl(id) {
 		return refuse(m, CauseCallID, 400, "Bad Call-ID")
+	} else if len(id) > MaxIdentifier {
+		return refuse(m, CauseIdentifier, 400, "Call-ID Too Long")
+	}
+	if name, _, _ := strings.Cut(m.Get("Event"), ";"); len(name) > MaxEvent {
+		return refuse(m, CauseIdentifier, 400, "Event Too Long")
 	}
 	from, ok := splitAddress(m.Get("From"))
 	if !ok {
@@ -94,7 +108,20 @@ func checkKeys(m *Message) *Violation {
 	if !ok || !tagsOK(to.params()) {
 		return refuse(m, CauseTo, 400, "Bad To")
 	}
+	if v := checkTagSize(m, from, "From"); v != nil {
+		return v
+	}
+	if v := checkTagSize(m, to, "To"); v != nil {
+		return v
+	}
 	return checkURI(m, to.uri, CauseTo, "To")
+}
+
+func checkTagSize(m *Message, a address, name string) *Violation {
+	if tag, _ := findParam(a.params(), "tag"); len(tag) > MaxIdentifier {
+		return refuse(m, CauseIdentifier, 400, name+" Tag Too Long")
+	}
+	return nil
 }
 
 // tagsOK wants at most one tag, and that a token: two readers must not see two
@@ -118,6 +145,9 @@ func tagsOK(params string) bool {
 
 // checkRouting checks Request-URI, Max-Forwards and every Via.
 func checkRouting(m *Message) *Violation {
+	if len(m.Branch()) > MaxIdentifier {
+		return refuse(m, CauseIdentifier, 400, "Via Branch Too Long")
+	}
 	for i := range m.Headers {
 		if !m.Headers[i].Is("Via") {
 			continue
