@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"imeproxy/mediaterm"
 	"imeproxy/sipalg/dialog"
@@ -147,7 +146,7 @@ func (m *media) apply(x *exchange, ans *sdp.Session, results []lineResult) error
 			continue
 		}
 		l.codec, l.pt = codec(ans.Media[i])
-		l.codec, l.pt = strings.Clone(l.codec), strings.Clone(l.pt) // not the whole description with them
+		l.codec, l.pt = word(l.codec, maxWord), word(l.pt, maxWord)
 		for _, side := range []dialog.Side{dialog.Inside, dialog.Outside} {
 			if err := l.stream.SetCrypto(mediaSide(side), r.local[side], r.peer[side]); err != nil {
 				return fmt.Errorf("%w: %w", errUnusable, err)

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"log/slog"
+	"strings"
 	"time"
 
 	"imeproxy/proxy/config"
@@ -21,6 +22,10 @@ const (
 	maxCallsPerSession = 20000
 	// maxHeld bounds the bytes of large requests (dialog.LargeRequest) that are kept until they have their answer: beyond it large ones get 503.
 	maxHeld = 64 << 20
+	// maxUser and maxWord bound, in bytes, what is kept of a name as long as a call stands, for its record and the show commands: a user part; a
+	// codec or the kind of a medium. Longer ones are cut.
+	maxUser = 256
+	maxWord = 64
 	// maxWaiting is how many bytes may wait for a slow connection before it is closed, beside what its socket holds; keptBuffer is how much
 	// memory a connection keeps when nothing waits.
 	maxWaiting = 1 << 20
@@ -30,6 +35,9 @@ const (
 	// ticketFailures within ticketWindow close the connection (ticket.md).
 	ticketFailures = 20
 )
+
+// word copies at most n bytes of a text that is a part of a message: as long as it is kept, the whole message would be.
+func word(s string, n int) string { return strings.Clone(s[:min(n, len(s))]) }
 
 // Times of the signaling path.
 const (

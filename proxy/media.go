@@ -190,6 +190,7 @@ func (m *media) note(what string, from dialog.Side, s *sdp.Session, results []li
 
 // newStream gives a line its stream, and an audio line of a call that is watched a judge of its quality.
 func (m *media) newStream(l *mediaLine, kind string) error {
+	kind = word(kind, maxWord)
 	p := mediaterm.StreamParams{Inside: m.addr[dialog.Inside], Outside: m.addr[dialog.Outside], CallID: m.callID, Media: kind, Marking: m.marking[kind]}
 	l.quality = nil
 	if m.watched != nil && kind == "audio" {
@@ -372,6 +373,6 @@ func mediaSide(s dialog.Side) mediaterm.Side {
 // mediaKey turns an a=crypto line into the key of a stream.
 func mediaKey(c sdp.Crypto) mediaterm.Key {
 	return mediaterm.Key{
-		Suite: mediaterm.Suite(sdp.CanonicalSuite(c.Suite)), Master: c.Master, Salt: c.Salt, MKI: c.MKI, Lifetime: c.Lifetime,
+		Suite: mediaterm.Suite(word(sdp.CanonicalSuite(c.Suite), maxWord)), Master: c.Master, Salt: c.Salt, MKI: c.MKI, Lifetime: c.Lifetime,
 	}
 }

@@ -255,7 +255,7 @@ func (s *session) newCall(m *sipalg.Message, from dialog.Side, domain, ticketID 
 	}
 	c.d.Held = &s.a.held
 	c.rec = observe.CallRecord{
-		CallID: c.d.ID, Direction: "outbound", From: strings.Clone(userOf(m.Get("From"))), To: strings.Clone(requestUser(m)),
+		CallID: c.d.ID, Direction: "outbound", From: word(userOf(m.Get("From")), maxUser), To: word(requestUser(m), maxUser),
 		LocalDomain: s.a.plan.Load().domain, PeerDomain: c.domain, Peer: s.remote.String(), Setup: now,
 	}
 	s.nameFirst(c, m, from)

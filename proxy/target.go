@@ -32,7 +32,7 @@ func (c *call) name(m *sipalg.Message) {
 		return // where a redirection leads is another call's business
 	}
 	uri := dialog.AddressURI(m.Get("Contact"))
-	if uri == "" || slices.Contains(c.named, uri) {
+	if uri == "" || len(uri) > maxTarget || slices.Contains(c.named, uri) {
 		return
 	}
 	if len(c.named) >= maxNamed {
@@ -48,7 +48,9 @@ func (s *session) nameFirst(c *call, m *sipalg.Message, from dialog.Side) {
 		c.named = append(c.named, strings.Clone(s.rw.RequestURI(m.URI)))
 		return
 	}
-	c.named = append(c.named, strings.Clone(dialog.AddressURI(m.Get("From"))))
+	if uri := dialog.AddressURI(m.Get("From")); len(uri) <= maxTarget {
+		c.named = append(c.named, strings.Clone(uri))
+	}
 	c.name(m)
 }
 
