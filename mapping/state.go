@@ -92,6 +92,26 @@ func (d *stateDir) close() {
 	}
 }
 
+// CheckRunning gives ErrRunning while an appliance holds the state directory or the network namespace. It changes nothing, needs no rights, and says
+// nothing of what keeps an appliance from running otherwise.
+func CheckRunning(path string) error {
+	if f, err := os.Open(filepath.Join(path, lockFile)); err == nil {
+		defer f.Close()
+		err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return fmt.Errorf("state directory %s: %w", path, ErrRunning)
+		} else if err == nil {
+			_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
+		}
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(fd)
+	return hostHolder(fd, &unix.SockaddrUnix{Name: hostLock})
+}
+
 // lockHost takes the network namespace, so that an appliance with another state directory does not remove the rules of the one
 // that runs. A name that a user without our rights has taken is no lock: nobody may keep the appliance from its start. Nor is one
 // where nobody listens: an appliance that runs does.
@@ -110,20 +130,25 @@ func lockHost() (fd int, err error) {
 	if !errors.Is(err, unix.EADDRINUSE) {
 		return -1, fmt.Errorf("lock network namespace: %w", err)
 	}
+	return -1, hostHolder(fd, name)
+}
+
+// hostHolder gives ErrRunning when an appliance answers on the name. fd is a socket for the question.
+func hostHolder(fd int, name *unix.SockaddrUnix) error {
 	running := fmt.Errorf("this network namespace: %w", ErrRunning)
 	if err := unix.Connect(fd, name); errors.Is(err, unix.ECONNREFUSED) {
-		return -1, nil
+		return nil
 	} else if err != nil {
-		return -1, running
+		return running
 	}
 	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	switch {
 	case err != nil:
-		return -1, running
+		return running
 	case cred.Uid != 0 && int(cred.Uid) != os.Geteuid():
-		return -1, nil
+		return nil
 	}
-	return -1, fmt.Errorf("this network namespace, process %d: %w", cred.Pid, ErrRunning)
+	return fmt.Errorf("this network namespace, process %d: %w", cred.Pid, ErrRunning)
 }
 
 // read returns the record of this boot and network namespace; found is false when there is none.

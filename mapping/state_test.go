@@ -2,6 +2,9 @@ package mapping
 
 import (
 	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -53,6 +56,9 @@ func TestNameOfTheLockWithoutAnAppliance(t *testing.T) {
 		if _, err := openState(l.state); !errors.Is(err, ErrRunning) {
 			t.Errorf("with root listening: %v", err)
 		}
+		if err := CheckRunning(l.state); !errors.Is(err, ErrRunning) {
+			t.Errorf("asked with root listening: %v", err)
+		}
 		// What the failure took must be free again.
 		if err := unix.Shutdown(fd, unix.SHUT_RDWR); err != nil {
 			return err
@@ -62,4 +68,37 @@ func TestNameOfTheLockWithoutAnAppliance(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// Asking changes nothing: the directory is not made, and an appliance that holds it is told as one.
+func TestCheckRunning(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	if err := CheckRunning(dir); err != nil {
+		t.Errorf("nobody was ever there: %v", err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the directory was made: %v", err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(dir, lockFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckRunning(dir); !errors.Is(err, ErrRunning) {
+		t.Errorf("another one holds it: %v", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_UN); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // it keeps no lock
+		if err := CheckRunning(dir); err != nil {
+			t.Errorf("nobody holds it any more: %v", err)
+		}
+	}
 }

@@ -8,6 +8,9 @@ import (
 	"imeproxy/mapping"
 )
 
+// CheckRunning says that another daemon runs with this state directory, or in this network namespace. It changes nothing.
+func CheckRunning(stateDir string) error { return mapping.CheckRunning(stateDir) }
+
 // Cleanup takes back what a killed daemon with this state directory has left in the kernel. It needs CAP_NET_ADMIN, and fails
 // while a daemon runs with the directory or in this network namespace.
 func Cleanup(log *slog.Logger, stateDir string) error {

@@ -112,8 +112,21 @@ func goodConfig(file string, mistake func(config.Diagnostic), log *slog.Logger) 
 	return cfg, nil
 }
 
+// alone makes sure that no other daemon runs with this control socket or this state directory, before anything is read or told: what would be told of the
+// files that the other one holds hides the one thing that is wrong. made is the directory of the control socket, if it was missing.
+func alone(f runFlags) (made string, err error) {
+	if made, err = shell.CheckSocket(f.control); err == nil {
+		err = proxy.CheckRunning(f.stateDir)
+	}
+	return made, err
+}
+
 func runAppliance(ctx context.Context, f runFlags, stdout, stderr io.Writer) error {
 	level, err := observe.ParseLevel(f.logLevel)
+	if err != nil {
+		return err
+	}
+	made, err := alone(f)
 	if err != nil {
 		return err
 	}
@@ -128,11 +141,11 @@ func runAppliance(ctx context.Context, f runFlags, stdout, stderr io.Writer) err
 	sending, stop := context.WithCancel(ctx)
 	defer stop()
 	go syslog.Run(sending)
+	if made != "" {
+		log.Info("directory of the control socket made: nobody but root and this user may enter it", "directory", made, "mode", "0700")
+	}
 	cfg, err := goodConfig(f.config, func(d config.Diagnostic) { fmt.Fprintln(stderr, d.Error()) }, log) // as `imeproxy check` does
 	if err != nil {
-		return err
-	}
-	if err := shell.CheckSocket(f.control); err != nil {
 		return err
 	}
 	opt := proxy.Options{Config: cfg, File: f.config, StateDir: f.stateDir, Log: log, Version: version, Commit: commit, Recent: recent, Syslog: syslog, Metrics: f.metrics}

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"imeproxy/proxy/config"
@@ -52,5 +54,46 @@ func TestReloadTellsMistakesInTheLog(t *testing.T) {
 		if i >= len(got) || i >= len(want) || !strings.HasPrefix(got[i], want[i]) {
 			t.Fatalf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
+	}
+}
+
+// TestSecondDaemonSaysOneThing starts a daemon beside another one, with a configuration that deserves warnings: it tells the one thing that keeps it from
+// running, and nothing of what only follows from it.
+func TestSecondDaemonSaysOneThing(t *testing.T) {
+	for name, busy := range map[string]func(t *testing.T, f runFlags){
+		"the same socket": func(t *testing.T, f runFlags) {
+			l, err := net.Listen("unix", f.control)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { l.Close() })
+		},
+		"the same state directory": func(t *testing.T, f runFlags) {
+			lock, err := os.Create(filepath.Join(f.stateDir, "kernel.lock"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { lock.Close() })
+			if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			f := runFlags{config: filepath.Join(dir, "f.cfg"), stateDir: dir, control: filepath.Join(dir, "control.sock"), logLevel: "info"}
+			if err := os.WriteFile(f.config, []byte("media-termination m\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			busy(t, f)
+			var out, errs bytes.Buffer
+			err := runAppliance(t.Context(), f, &out, &errs)
+			if err == nil || !strings.Contains(err.Error(), "another imeproxy runs already") || out.Len()+errs.Len() > 0 {
+				t.Errorf("error %v, and told %q %q", err, out.String(), errs.String())
+			}
+			if _, err := os.Stat(filepath.Join(dir, "backlog")); err == nil {
+				t.Error("the files that the other one holds were opened")
+			}
+		})
 	}
 }

@@ -380,10 +380,13 @@ func TestOtherUserIsRefused(t *testing.T) {
 func TestSocketFile(t *testing.T) {
 	dir := t.TempDir()
 	serve := func(path string) (err error) {
-		checked := CheckSocket(path)
+		made, checked := CheckSocket(path)
 		defer func() {
 			if (checked == nil) != (err == nil) || (err != nil && checked.Error() != err.Error()) {
 				t.Errorf("CheckSocket said %v, Serve %v", checked, err)
+			}
+			if info, e := os.Stat(filepath.Dir(path)); made != "" && (e != nil || made != filepath.Dir(path) || info.Mode().Perm() != 0o700) {
+				t.Errorf("directory %s was made: %v, %v", made, info, e)
 			}
 		}()
 		ctx, cancel := context.WithCancel(context.Background())
@@ -439,6 +442,12 @@ func TestSocketFile(t *testing.T) {
 	}
 	if err := serve(filepath.Join(file, "s")); err == nil {
 		t.Error("a file as directory was taken")
+	}
+	if err := serve(filepath.Join(dir, "missing", "too", "s")); err != nil {
+		t.Errorf("a directory that is missing: %v", err)
+	}
+	if made, err := CheckSocket(filepath.Join(dir, "missing", "too", "s")); made != "" || err != nil {
+		t.Errorf("%q was made though it is there: %v", made, err)
 	}
 }
 

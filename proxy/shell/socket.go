@@ -24,10 +24,10 @@ type listener struct {
 	file os.FileInfo
 }
 
-// listen makes the socket with mode 0600, and its directory with mode 0750 where that is missing. A file left by a dead daemon is removed;
+// listen makes the socket with mode 0600, and its directory with mode 0700 where that is missing. A file left by a dead daemon is removed;
 // one that another process answers on is not, nor is a file that is no socket.
 func listen(path string) (*listener, error) {
-	unlock, err := prepare(path)
+	_, unlock, err := prepare(path)
 	if err != nil {
 		return nil, err
 	}
@@ -50,36 +50,43 @@ func listen(path string) (*listener, error) {
 }
 
 // CheckSocket says what would keep Serve from listening on a path: a daemon asks it before it touches anything else, so that a second one on the
-// same socket does not get as far as the kernel. A file that a dead daemon left is removed.
-func CheckSocket(path string) error {
-	unlock, err := prepare(path)
+// same socket does not get as far as the kernel. A file that a dead daemon left is removed, and a directory that is missing is made, as those above
+// it, with mode 0700. made is its name then, for the log.
+func CheckSocket(path string) (made string, err error) {
+	made, unlock, err := prepare(path)
 	if err != nil {
-		return err
+		return made, err
 	}
 	unlock()
-	return nil
+	return made, nil
 }
 
-// prepare makes the way free for a socket and keeps others of us out of its directory until unlock.
-func prepare(path string) (unlock func(), err error) {
+// socketDirectoryMode is that of a directory which is made for the socket: nobody but root and the daemon's own user may use the socket in it.
+const socketDirectoryMode = 0o700
+
+// prepare makes the way free for a socket and keeps others of us out of its directory, which is told when it was missing, until unlock.
+func prepare(path string) (made string, unlock func(), err error) {
 	if len(path) > maxSocketPath {
-		return nil, fmt.Errorf("control socket %s: path is longer than %d bytes", path, maxSocketPath)
+		return "", nil, fmt.Errorf("control socket %s: path is longer than %d bytes", path, maxSocketPath)
 	}
 	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return nil, fmt.Errorf("control socket: %w", err)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		made = dir
+	}
+	if err := os.MkdirAll(dir, socketDirectoryMode); err != nil {
+		return "", nil, fmt.Errorf("control socket: %w", err)
 	}
 	if err := checkDirectory(dir); err != nil {
-		return nil, err
+		return made, nil, err
 	}
 	if unlock, err = lockDirectory(dir); err != nil {
-		return nil, err
+		return made, nil, err
 	}
 	if err := removeStale(path); err != nil {
 		unlock()
-		return nil, err
+		return made, nil, err
 	}
-	return unlock, nil
+	return made, unlock, nil
 }
 
 // Close stops listening and removes the socket's file.
