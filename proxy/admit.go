@@ -58,6 +58,28 @@ func (s *session) admit(m *sipalg.Message) (domain, id string, ok, stay bool) {
 	return "", "", false, stay
 }
 
+// The methods that a ticket is not for; causeRegistration is told apart, since a call agent that took it would have lost a number.
+const (
+	causeRegistration = "registration"
+	causeMethod       = "method_outside_dialog"
+)
+
+// strangersMethods is the value of an Allow header for the Internet: what passes from there, in a dialog at least.
+const strangersMethods = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, MESSAGE, SUBSCRIBE, NOTIFY, REFER"
+
+// beyondTicket tells why a ticket is not enough for a request from the Internet outside a dialog, "" when it is. A ticket lets call a number:
+// who registers for it would be called in its place, a REFER would have its phone call any other number, a NOTIFY that nobody has subscribed to
+// restarts phones and a PUBLISH says who is there. What needs a dialog is refused for having none.
+func beyondTicket(method string) (cause string) {
+	switch {
+	case method == "INVITE", method == "OPTIONS", method == "MESSAGE", method == "SUBSCRIBE", dialog.NeedsDialog(method):
+		return ""
+	case method == "REGISTER":
+		return causeRegistration
+	}
+	return causeMethod
+}
+
 // calledUser is the user part of a Request-URI from the Internet as the call agent will see it: a token in the URI brings back the user that
 // it was made for, and whoever was in a call may have been shown one.
 func (s *session) calledUser(m *sipalg.Message) string {
@@ -94,7 +116,7 @@ func (s *session) tooManyFailures() bool {
 // answerOptions answers an OPTIONS without ticket: 200, or 503 while no call agent is reachable. It is never forwarded.
 func (s *session) answerOptions(m *sipalg.Message) {
 	s.a.count("sip", "options_answered", "")
-	allow := sipalg.Header{Name: "Allow", Value: dialog.Methods}
+	allow := sipalg.Header{Name: "Allow", Value: strangersMethods}
 	accept := sipalg.Header{Name: "Accept", Value: "application/sdp"}
 	if s.a.stopping.Load() || !s.a.reachable(s) {
 		s.answer(m, dialog.Outside, 503, "Service Unavailable")

@@ -369,7 +369,7 @@ func newCounters() (*observe.Counters, error) {
 		causes = append(causes, string(c))
 	}
 	causes = append(causes, "outside_unreachable", "call_agent_unreachable", "session_limit", "wrong_domain", "stopping", "too_many_calls",
-		"unusable_offer", "unusable_answer", "no_media_port", "untranslatable", "connection_lost", "inside_address_named", causeTarget, "fallback_ordered", "registration")
+		"unusable_offer", "unusable_answer", "no_media_port", "untranslatable", "connection_lost", "inside_address_named", causeTarget, "fallback_ordered", causeRegistration, causeMethod)
 	for _, r := range ticket.Results() {
 		tickets = append(tickets, observe.Snake(string(r)))
 	}

@@ -260,3 +260,22 @@ func TestStrangersGiveWay(t *testing.T) {
 		}
 	}
 }
+
+// A ticket lets call a number. What it does not name here is refused, whatever methods come to be known.
+func TestTicketsAreForCalls(t *testing.T) {
+	want := map[string]string{
+		"INVITE": "", "OPTIONS": "", "MESSAGE": "", "SUBSCRIBE": "", "BYE": "", "PRACK": "", "UPDATE": "", // the last three have no dialog, which is told
+		"REGISTER": "registration", "PUBLISH": "method_outside_dialog", "REFER": "method_outside_dialog", "NOTIFY": "method_outside_dialog",
+		"INFO": "method_outside_dialog", "ANOTHER": "method_outside_dialog",
+	}
+	for method, cause := range want {
+		if got := beyondTicket(method); got != cause {
+			t.Errorf("%s is refused for %q, want %q", method, got, cause)
+		}
+	}
+	for method := range strings.SplitSeq(dialog.Methods, ", ") {
+		if _, ok := want[method]; !ok && method != "ACK" && method != "CANCEL" {
+			t.Errorf("nothing is said of %s", method)
+		}
+	}
+}

@@ -24,7 +24,11 @@ func (s *session) handle(m *sipalg.Message, from dialog.Side) bool {
 		return true
 	}
 	if !dialog.KnownMethod(m.Method) {
-		s.refuse(m, from, 501, "Not Implemented", string(dialog.CauseUnknownMethod), sipalg.Header{Name: "Allow", Value: dialog.Methods})
+		allow := dialog.Methods
+		if from == dialog.Outside {
+			allow = strangersMethods
+		}
+		s.refuse(m, from, 501, "Not Implemented", string(dialog.CauseUnknownMethod), sipalg.Header{Name: "Allow", Value: allow})
 		return true
 	}
 	if from == dialog.Outside && s.namesInside(m) {
@@ -172,9 +176,8 @@ func (s *session) openingRequest(m *sipalg.Message, from dialog.Side) bool {
 		if domain, ticketID, ok, stay = s.admit(m); !ok {
 			return stay
 		}
-		if m.Method == "REGISTER" {
-			// A ticket lets call a number. Who registers for it, or for the one in To, would be called in its place.
-			s.refuse(m, from, 403, "Forbidden", "registration")
+		if cause := beyondTicket(m.Method); cause != "" {
+			s.refuse(m, from, 403, "Forbidden", cause)
 			return true
 		}
 		if len(m.URI) > maxTarget {

@@ -278,6 +278,19 @@ func ticketMethods(t *testing.T, s *StubLab) {
 		s.syncInside(t, c)
 		nothingCame(t, s.Agent)
 	})
+	t.Run("what a ticket is not for", func(t *testing.T) {
+		c := s.FarDial(t)
+		each(t, []string{"REFER", "NOTIFY", "PUBLISH", "INFO"}, func(t *testing.T, method string) {
+			before := s.counters(t)
+			l := s.Inbound(c)
+			l.AwaitStatus(t, l.Request(t, method, prepare, s.WithTicket), 403)
+			if grown := s.counters(t).since(before); grown["method_outside_dialog"] != 1 {
+				t.Errorf("counters grew by %v, want method_outside_dialog by 1", grown)
+			}
+		})
+		s.syncInside(t, c)
+		nothingCame(t, s.Agent)
+	})
 	t.Run("outside a dialog that needs one", func(t *testing.T) {
 		// With a ticket, but without the dialog that these belong to.
 		c := s.FarDial(t)

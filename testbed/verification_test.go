@@ -117,6 +117,8 @@ var badMessages = []badMessage{
 	{"empty header name", before("From", ": z\r\n"), 400, "bad_header_name", false},
 	{"continuation of nothing", before("Via", " folded\r\n"), 400, "stray_continuation", false},
 	{"line of 8 KiB", before("From", "X-Long: "+strings.Repeat("x", 8<<10)+"\r\n"), 400, "header_too_long", false},
+	{"Call-ID over 1 KiB", swap("Call-ID: ", "Call-ID: "+strings.Repeat("x", 1<<10)), 400, "identifier_too_long", false},
+	{"tag over 1 KiB", swap(";tag=", ";tag="+strings.Repeat("x", 1<<10)), 400, "identifier_too_long", false},
 	{"folded line of 8 KiB", before("From", "X-Long: x\r\n"+strings.Repeat(" "+strings.Repeat("x", 100)+"\r\n", 85)), 400, "header_too_long", false},
 	{"300 headers", before("From", strings.Repeat("X: y\r\n", 300)), 400, "too_many_headers", false},
 	{"head of 64 KiB", before("From", strings.Repeat("X: "+strings.Repeat("y", 1000)+"\r\n", 66)), 513, "frame_too_large", true},
@@ -281,6 +283,8 @@ func outOfState(t *testing.T, s *StubLab) {
 			return from.Request(t, "NOTIFY", func(m *StubMessage) { m.Add("Event", "refer").Add("Subscription-State", "active") })
 		})
 		refused(d.name+"REGISTER", from, to, "dialog_state", 403, func() *StubMessage { return from.Request(t, "REGISTER") })
+		refused(d.name+"PUBLISH", from, to, "dialog_state", 403, func() *StubMessage { return from.Request(t, "PUBLISH") })
+		refused(d.name+"method that nobody knows", from, to, "unknown_method", 501, func() *StubMessage { return from.Request(t, "FROBNICATE") })
 		refused(d.name+"CANCEL of nothing", from, to, "no_dialog", 481, func() *StubMessage {
 			x := *from
 			return x.Request(t, "CANCEL")

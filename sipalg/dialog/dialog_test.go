@@ -207,6 +207,7 @@ func TestStates(t *testing.T) {
 		},
 		"unknown method":          after("in FROB cseq=2 -> 501"),
 		"REGISTER in a dialog":    after("in REGISTER cseq=2 -> 403"),
+		"PUBLISH in a dialog":     after("out PUBLISH cseq=2 -> 403"),
 		"NOTIFY without anything": after("out NOTIFY cseq=1 | Event: refer | Subscription-State: active -> 481"),
 		"REFER, NOTIFY, BYE, NOTIFY": after(
 			"in REFER cseq=2 | Refer-To: <sip:c@h> -> forward", "out 202 of=REFER cseq=2 -> forward",

@@ -133,13 +133,13 @@ func (c *Call) allowed(d *Dialog, m *sipalg.Message, from Side) Action {
 			return noDialog()
 		}
 		return pass
-	case "REGISTER", "PUBLISH":
-		return answer(403, "Forbidden", CauseDialogState)
+	case "INFO", "MESSAGE", "OPTIONS", "REFER":
+		if d.State == Terminated {
+			return noDialog()
+		}
+		return pass
 	}
-	if d.State == Terminated {
-		return noDialog()
-	}
-	return pass
+	return answer(403, "Forbidden", CauseDialogState) // REGISTER, PUBLISH, and whatever becomes known without a rule of its own
 }
 
 // reinvite: only in a confirmed dialog, one at a time (RFC 3261 14.1 and 14.2).
