@@ -153,9 +153,20 @@ func maddrOf(u sipalg.URI) (maddr string, ok bool) {
 	return maddr, true
 }
 
-// foreign tells whether the Request-URI of a request that opens something leads away from this enterprise.
+// foreign tells whether the Request-URI of a request that opens something, or a Route of it, leads away from this enterprise. The first Route may
+// name the call agent, which takes it off (RFC 3261 16.4): it would send the request to the next one whoever is in the Request-URI.
 func (s *session) foreign(m *sipalg.Message) bool {
-	u, err := sipalg.ParseURI(m.URI)
+	for _, r := range m.Values("Route") {
+		uri, _, _ := sipalg.AddressURI(r)
+		if s.away(uri) || s.away(s.rw.RequestURI(uri)) { // a token may bring back any host of the inside
+			return true
+		}
+	}
+	return s.away(m.URI)
+}
+
+func (s *session) away(uri string) bool {
+	u, err := sipalg.ParseURI(uri)
 	if err != nil || !u.IsSIP() {
 		return true // a ticket is for a number in a SIP URI
 	}

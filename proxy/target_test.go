@@ -53,6 +53,35 @@ func TestStrangersCallThisEnterpriseAlone(t *testing.T) {
 	}
 }
 
+// Neither is it to take a Route off that names it, and send the request to the next one.
+func TestStrangersRoutesStayInThisEnterprise(t *testing.T) {
+	s, _ := targetSession(t)
+	shown := sipMessage(t, "INVITE sip:+15550001@b.example SIP/2.0", "Record-Route: <sip:192.168.10.77;lr>")
+	if err := s.rw.Outbound(shown); err != nil {
+		t.Fatal(err)
+	}
+	for route, foreign := range map[string]bool{
+		"<sip:209.165.200.227:5070;transport=tls;lr>":                          false,
+		"\"x\" <sip:a.example;lr>, <sips:edge.A.example.:5061;lr>":             false,
+		"<sip:209.165.200.229:5571;lr>":                                        false, // of another call agent
+		"<sip:192.168.10.30;lr>":                                               false,
+		"<sip:+14085550100@a.example>":                                         false,
+		"<sip:a.example;lr>, <sip:edge.b.example;lr>":                          true,
+		"<sip:198.51.100.7;lr>":                                                true,
+		"<sip:192.168.10.77;lr>":                                               true,
+		"<sip:127.0.0.1;lr>":                                                   true,
+		"<sip:a.example;lr;maddr=198.51.100.7>":                                true,
+		"<sip:a.example;lr>,<sip:209.165.200.227;lr>, <sip:x@198.51.100.7;lr>": true,
+		"<tel:+14085550100>":                                                   true,
+		shown.Get("Record-Route"):                                              true, // a host of the inside that was shown once
+	} {
+		m := sipMessage(t, "INVITE sip:+14085550100@a.example SIP/2.0", "Route: "+route)
+		if got := s.foreign(m); got != foreign {
+			t.Errorf("Route: %s leads to another enterprise: %v, want %v", route, got, foreign)
+		}
+	}
+}
+
 // Within a call the other side reaches whom it talks to, where the call agent says: now, or a moment ago.
 func TestStrangersReachTheirDialogAlone(t *testing.T) {
 	s, c := targetSession(t)

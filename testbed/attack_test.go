@@ -67,6 +67,13 @@ func attackRoute(t *testing.T, s *StubLab) {
 	s.grew(t, before, "ticket_did_mismatch")
 	s.syncInside(t, c)
 	nothingCame(t, s.Agent)
+	before = s.counters(t)
+	l = s.Inbound(c)
+	l.Routes = []string{fmt.Sprintf("<sip:%s:%d;lr>", s.A.Mapped, TrunkPort), "<sip:" + s.B.Domain + ";lr>"}
+	l.AwaitStatus(t, l.Request(t, "INVITE", s.WithTicket, sdp(secureOffer(s.B.MediaOut.String(), 20000))), 404)
+	s.grew(t, before, "tickets_verified", "target_elsewhere")
+	s.syncInside(t, c)
+	nothingCame(t, s.Agent)
 	l = s.Inbound(c)
 	l.Routes = []string{fmt.Sprintf("<sip:%s:%d;lr>", s.A.Mapped, TrunkPort)}
 	l.Request(t, "INVITE", s.WithTicket, sdp(secureOffer(s.B.MediaOut.String(), 20000)))
