@@ -121,6 +121,13 @@ func TestCheck(t *testing.T) {
 	if stdout, stderr, status := imeproxy("", "check", filepath.Join(dir, "none.cfg")); status != 1 || stdout != "" || !strings.Contains(stderr, "none.cfg: no such file") {
 		t.Errorf("no file: status %d, %q %q", status, stdout, stderr)
 	}
+	// A mistake behind what may be read is not passed over by reading no further.
+	long := string(good) + strings.Repeat("!\n", 2<<20) + "frobnicate\n"
+	for _, from := range []string{file("long.cfg", long), "-", "/dev/zero"} {
+		if stdout, stderr, status := imeproxy(long, "check", from); status != 1 || stderr != "" || !strings.Contains(stdout, ":1:1: error: the text is too long\nat most 4 MiB are allowed\n") {
+			t.Errorf("a long text from %s: status %d, %q %q", from, status, stdout, stderr)
+		}
+	}
 	// Warnings are for who asks.
 	doubtful := file("doubtful.cfg", "media-termination m\n")
 	if stdout, stderr, status := imeproxy("", "check", doubtful); status != 0 || stdout+stderr != "" {

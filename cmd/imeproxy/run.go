@@ -72,17 +72,21 @@ func (f *runFlags) check() error {
 	return errors.Join(level, format, proxy.CheckMetricsAddress(f.metrics))
 }
 
-// loadConfig reads and checks a configuration file; "-" is the given reader.
+// loadConfig reads and checks a configuration file; "-" is the given reader. Of a text that is too long it reads as much as shows that: what is
+// cut off would not be checked, and a device or a pipe may have no end.
 func loadConfig(file string, stdin io.Reader) (*config.Config, config.Diagnostics, error) {
-	var text []byte
-	var err error
-	name := file
+	name, from := file, stdin
 	if file == "-" {
 		name = "standard-input"
-		text, err = io.ReadAll(io.LimitReader(stdin, 4<<20))
 	} else {
-		text, err = os.ReadFile(file)
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, nil, err
+		}
+		defer f.Close()
+		from = f
 	}
+	text, err := io.ReadAll(io.LimitReader(from, revision.MaxFile+1))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -373,8 +373,11 @@ func TestCaps(t *testing.T) {
 			t.Errorf("%s: %s", one, found.Error())
 		}
 	}
-	if _, found := Parse("f", make([]byte, maxText+1)); len(found) != 1 || !strings.Contains(found[0].Error(), "the text has 4194305 bytes") {
+	if _, found := Parse("f", make([]byte, maxText+1)); len(found) != 1 || !strings.Contains(found[0].Error(), "the text is too long") {
 		t.Errorf("a text too long: %s", found.Error())
+	}
+	if _, found := Parse("f", []byte("\xff\xfeh\x00o\x00s\x00t\x00\r\x00\n\x00x\x00")); found.Error() != "f:1:1: error: the text is UTF-16\nsave it as UTF-8" {
+		t.Errorf("a text from Windows: %s", found.Error())
 	}
 	if _, found := Parse("f", []byte(strings.Repeat("!\n", maxText/2))); len(found) > 0 {
 		t.Errorf("a text of the full length: %s", found.Error())

@@ -57,7 +57,11 @@ func parseAll(file, text string, watch func(*parser, *mode, command)) (*parser, 
 	c := &Config{file: file, Where: Places{}}
 	p := &parser{c: c, modes: []*mode{modes().global}, watch: watch}
 	if len(text) > maxText {
-		p.report(tooLong(file, text))
+		p.report(tooLong(file))
+		return p, p.found
+	}
+	if strings.HasPrefix(text, "\xff\xfe") || strings.HasPrefix(text, "\xfe\xff") { // as Windows writes it: one mistake, not one a line
+		p.report(Diagnostic{Line: 1, Col: 1, Message: "the text is UTF-16", Hint: "save it as UTF-8"})
 		return p, p.found
 	}
 	p.lines = strings.Split(strings.TrimPrefix(text, "\ufeff"), "\n")
@@ -107,14 +111,14 @@ type printed struct {
 func (c *Config) keepText() Diagnostics {
 	text := c.Startup()
 	if len(text) > maxText {
-		return Diagnostics{tooLong(c.file, text)}
+		return Diagnostics{tooLong(c.file)}
 	}
 	c.kept = printed{c, text}
 	return nil
 }
 
-func tooLong(file, text string) Diagnostic {
-	return Diagnostic{File: file, Line: 1, Col: 1, Severity: Error, Message: fmt.Sprintf("the text has %d bytes", len(text)), Hint: "at most 4 MiB are allowed"}
+func tooLong(file string) Diagnostic {
+	return Diagnostic{File: file, Line: 1, Col: 1, Severity: Error, Message: "the text is too long", Hint: "at most 4 MiB are allowed"}
 }
 
 type parser struct {
