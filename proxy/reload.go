@@ -44,6 +44,7 @@ func (a *Appliance) Reload(cfg *config.Config) error {
 		former = append(slices.Clone(former), old.former(t))
 	}
 	if err := a.kernel.Update(a.spec(p, listen, former)); err != nil {
+		a.engineBack(old)
 		closeFresh(listen)
 		return err
 	}
@@ -80,6 +81,15 @@ func (a *Appliance) Reload(cfg *config.Config) error {
 	a.limiter.SetMax(p.maxSessions())
 	a.serveListeners(listen, a.listen)
 	return nil
+}
+
+// engineBack readies the media engine again for the plan that stays: it has been readied for one that the kernel then refused, and packets of
+// standing calls would come to interfaces where nobody takes them.
+func (a *Appliance) engineBack(stays *plan) {
+	if stays.proxying() {
+		_ = a.engine.open(stays.Media, a.log) // it is open: this sets what can be changed
+	}
+	a.engine.steering(withFormer(stays.spec(a.listen), a.former), a.log)
 }
 
 func sameMedia(old, p *plan) bool {

@@ -17,6 +17,7 @@ func TestReload(t *testing.T) {
 		test func(*testing.T, *StubLab)
 	}{
 		{"mistakes", reloadWithMistakes},
+		{"refused by the system", reloadRefused},
 		{"media addresses and ports", reloadMedia},
 		{"ticket password", reloadPassword},
 		{"access lists", reloadAccessLists},
@@ -125,6 +126,28 @@ func reloadWithMistakes(t *testing.T, s *StubLab) {
 		sameState(t, "after a reload of the same", before, now)
 	}
 	f.Transact(t, a, "BYE", 200)
+}
+
+// A configuration that would move the calls to another card, and that the system refuses, leaves the media of standing calls and of new ones alone.
+func reloadRefused(t *testing.T, s *StubLab) {
+	const suite = "AES_CM_128_HMAC_SHA1_80"
+	host := s.A.EdgeHost
+	if err := host.ip("link add spare type bridge", "link set spare up", "route add 203.0.113.0/24 dev ein"); err != nil {
+		t.Fatal(err)
+	}
+	defer host.ip("link del spare", "route del 203.0.113.0/24 dev ein")
+	k := s.talk(t, true, suite)
+	k.bothWays(t, 3)
+	text := s.edit(t, "interface eout\n", "interface spare\n")
+	text = strings.Replace(text, "route outside", "route outside 203.0.113.0 255.255.255.0 "+s.A.Gateway.String()+"\nroute outside", 1)
+	if said := s.reload(t, text); !strings.Contains(said, "another one already") {
+		t.Fatalf("the daemon says\n%s", said)
+	}
+	k.bothWays(t, 3)
+	fresh := s.talk(t, false, suite)
+	fresh.bothWays(t, 3)
+	fresh.end(t)
+	k.end(t)
 }
 
 // Standing calls keep their media addresses and ports, which stay open for them and go with the last one; new calls get the new.
