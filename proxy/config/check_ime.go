@@ -54,7 +54,7 @@ func (k *checker) callAgents() {
 	}
 	for _, i := range []*Interface{k.r.Inside, k.r.Outside} {
 		if i != nil && i.Shutdown {
-			k.warn(i.Pos, i.Name, fmt.Sprintf("interface %s carries calls and is shut down", i.Name), "add no shutdown to it")
+			k.fail(i.Pos, i.Name, fmt.Sprintf("interface %s carries calls and is shut down", i.Name), "add no shutdown to it")
 		}
 	}
 	for i := range k.r.UCMs {
