@@ -102,7 +102,7 @@ func (k *Kernel) change(spec Spec) error {
 	}
 	settings := append(wantedSysctls(spec), sideSysctls(spec)...)
 	merged := merge(k.rec, add, previous(settings))
-	if err := k.state.write(merged); err != nil {
+	if err := k.record(merged); err != nil {
 		return err
 	}
 	// Rules come first: no address is reachable and nothing is forwarded before they are in force.
@@ -126,6 +126,17 @@ func (k *Kernel) change(spec Spec) error {
 	return nil
 }
 
+// record brings what will be in the kernel to the disk. A full disk is no reason to refuse: calls are worth more than the addresses that only a
+// killed daemon would leave behind.
+func (k *Kernel) record(r record) error {
+	err := k.state.write(r)
+	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+		return err
+	}
+	k.log.Error("no room to record what is added to the kernel: a daemon that is killed leaves it there; free some", "error", err)
+	return nil
+}
+
 // rollback returns to k.spec and k.rec after a change that failed half way.
 func (k *Kernel) rollback(merged, add record) error {
 	var errs []error
@@ -136,7 +147,7 @@ func (k *Kernel) rollback(merged, add record) error {
 	}
 	// A replaced route and a replaced table come back.
 	_, err := k.install(*k.spec)
-	return errors.Join(append(errs, perform(k.rec), err, k.state.write(k.rec))...)
+	return errors.Join(append(errs, perform(k.rec), err, k.record(k.rec))...)
 }
 
 // retire removes what the former spec had added and the new one does not want. What cannot be removed is logged and stays on

@@ -284,6 +284,36 @@ func TestCleanupWithoutRecord(t *testing.T) {
 	}
 }
 
+// A full disk keeps nobody from taking calls: what cannot be recorded is told, and taken back when the daemon stops in order.
+func TestFullDisk(t *testing.T) {
+	l := newLab(t)
+	if err := unix.Mount("tmpfs", l.state, "tmpfs", 0, "size=64k"); err != nil {
+		t.Skipf("a small file system cannot be mounted: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(l.state, unix.MNT_DETACH) })
+	fill := filepath.Join(l.state, "fill")
+	if err := os.WriteFile(fill, make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("the disk is not full: %v", err)
+	}
+	before := l.snapshot()
+	k := l.apply(labSpec())
+	if !strings.Contains(l.log.String(), "no room to record what is added to the kernel") {
+		t.Errorf("the log says %s", l.log.String())
+	}
+	changed := labSpec()
+	changed.Addresses = append(changed.Addresses, Address{linkOut, addr("209.165.200.233")})
+	l.in(l.box, func() error { return k.Update(changed) })
+	if err := os.Remove(fill); err != nil {
+		t.Fatal(err)
+	}
+	l.in(l.box, func() error { return k.Update(labSpec()) })
+	if data, err := os.ReadFile(filepath.Join(l.state, stateFile)); err != nil || !strings.Contains(string(data), caMapped) {
+		t.Errorf("with room again the record is %q, %v", data, err)
+	}
+	l.in(l.box, k.Remove)
+	l.same("Remove", before)
+}
+
 func TestOneApplianceForAStateDirectory(t *testing.T) {
 	l := newLab(t)
 	k := l.apply(labSpec())

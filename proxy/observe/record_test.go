@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) {
@@ -206,6 +207,45 @@ func TestRecordsDiskFails(t *testing.T) {
 	}
 	if w.Written() != 1 || w.Dropped() != 2 || strings.Count(out.String(), "call record not written") != 1 {
 		t.Errorf("written %d, dropped %d, log:\n%s", w.Written(), w.Dropped(), out.String())
+	}
+}
+
+// A daemon whose disk is full starts and counts what it loses; once there is room its records are whole lines again.
+func TestRecordsBeginOnAFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Skipf("a small file system cannot be mounted: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	file, fill := filepath.Join(dir, "calls.json"), filepath.Join(dir, "fill")
+	page := os.Getpagesize() // its end is that of the room that the file has: a line end needs a page of its own
+	if err := os.WriteFile(file, []byte(strings.Repeat("x", page)), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(fill, make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("the disk is not full: %v", err)
+	}
+	var out bytes.Buffer
+	w, err := NewRecordWriter(RecordConfig{File: file, Log: slog.New(slog.NewTextHandler(&out, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Write(CallRecord{CallID: "lost"})
+	for w.Dropped() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if err := os.Remove(fill); err != nil {
+		t.Fatal(err)
+	}
+	w.Write(CallRecord{CallID: "kept"})
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if ids := readRecords(t, file); len(ids) != 2 || ids[0] != "broken" || ids[1] != "kept" || w.Dropped() != 1 {
+		t.Errorf("records %q, %d dropped", ids, w.Dropped())
+	}
+	if strings.Count(out.String(), "level=ERROR") != 1 || !strings.Contains(out.String(), "call records cannot be written until there is room") {
+		t.Errorf("the log says\n%s", out.String())
 	}
 }
 

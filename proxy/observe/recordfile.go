@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"syscall"
 
 	"imeproxy/proxy/backlog"
 )
@@ -100,7 +101,7 @@ func (w *RecordWriter) resume() error {
 			there := w.reached(rest, at, begun)
 			whole = bytes.Count(rest[:there.bytes], []byte{'\n'})
 			from += w.complete(rest, there)
-			if failed = w.mend(); failed == nil {
+			if failed = w.mendOrTell(); failed == nil {
 				b.Writing(from, w.size)
 			}
 		}); err != nil {
@@ -110,13 +111,26 @@ func (w *RecordWriter) resume() error {
 		if failed != nil {
 			return failed // they stay for the next start
 		}
+		before := w.dropped.Load()
 		w.put(b, uint64(records-whole))
-		w.cfg.Log.Warn("the run before ended without writing its last call records", slog.Int("written_now", records-whole), slog.Int("written_before", whole))
+		lost := int(w.dropped.Load() - before)
+		w.cfg.Log.Warn("the run before ended without writing its last call records", slog.Int("written_now", records-whole-lost), slog.Int("written_before", whole))
 	}
 	if w.file == nil {
 		return nil
 	}
-	return w.mend()
+	return w.mendOrTell()
+}
+
+// mendOrTell is mend at the start, which a full disk must not prevent: the daemon would take no call because it cannot note that it has ended.
+func (w *RecordWriter) mendOrTell() error {
+	err := w.mend()
+	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+		return err
+	}
+	w.failed = true
+	w.cfg.Log.Error("call records cannot be written until there is room", "error", err)
+	return nil
 }
 
 // reached is what had reached a file when the process crashed.
