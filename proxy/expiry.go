@@ -30,21 +30,31 @@ func (a *Appliance) sweepCertificates(now time.Time) {
 	e.next = now.Add(expiryEvery)
 	before := e.raised
 	e.raised = make(map[[2]string]bool)
+	raise := func(p observe.Problem) {
+		a.health.Raise(p)
+		e.raised[[2]string{p.Code, p.Object}] = true
+	}
 	if e.logged == nil {
 		e.logged = make(map[string]int)
 	}
+	p, list := a.plan.Load(), a.store.Certificates()
 	used := make(map[string]bool)
-	for _, name := range a.plan.Load().trustpoints() {
+	for _, name := range p.trustpoints() {
 		used[name] = true
 	}
-	for _, c := range a.store.Certificates() {
+	for _, c := range list {
 		if c.Kind == "identity" && !used[c.Trustpoint] {
 			continue // nothing is presented with it
 		}
 		if p, ok := certificateProblem(c, now); ok {
-			a.health.Raise(p)
-			e.raised[[2]string{p.Code, p.Object}] = true
+			raise(p)
 			a.logExpiry(c, now)
+		}
+	}
+	for _, missing := range trustProblems(p, list, now) {
+		raise(missing)
+		if !before[[2]string{missing.Code, missing.Object}] {
+			a.log.Warn("nobody is trusted by a trustpoint", "problem", missing.Code, "trustpoint", missing.Object, "impact", missing.Impact, "what_to_do", missing.WhatToDo)
 		}
 	}
 	for k := range before {
@@ -52,6 +62,33 @@ func (a *Appliance) sweepCertificates(now time.Time) {
 			a.health.Clear(k[0], k[1])
 		}
 	}
+}
+
+// trustProblems tells which trustpoints of the configuration hold nothing, and whether no other enterprise is trusted at all: the daemon starts
+// without, as an authority's certificate may be brought later, but the operator should not have to find it out by refused calls.
+func trustProblems(p *plan, list []tlsproxy.CertificateInfo, now time.Time) (out []observe.Problem) {
+	const remedy = "bring the authority's certificate: `imeproxy crypto authenticate --trustpoint %s --pem FILE`"
+	holds := make(map[string]bool)
+	trusted := false
+	for _, c := range list {
+		holds[c.Trustpoint] = true
+		trusted = trusted || c.Kind != "identity" && c.Kind != "intermediate" && c.Status == "available"
+	}
+	if p.proxying() && !trusted {
+		out = append(out, observe.Problem{
+			Code: "no_authority", Severity: observe.Critical, Since: now, Impact: "every call to and from other enterprises is refused: no authority is trusted, so that no certificate is good",
+			WhatToDo: fmt.Sprintf(remedy, "NAME"),
+		})
+	}
+	for _, t := range p.cfg.Trustpoints {
+		if !holds[t.Name] {
+			out = append(out, observe.Problem{
+				Code: "trustpoint_empty", Object: t.Name, Severity: observe.Warning, Since: now, Impact: "it holds no certificate: peers with certificates of its authority are refused",
+				WhatToDo: fmt.Sprintf(remedy, t.Name) + ", or remove the trustpoint",
+			})
+		}
+	}
+	return out
 }
 
 // certificateProblem tells what is wrong with a certificate now, or will be within 30 days.

@@ -1,12 +1,67 @@
 package proxy
 
 import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
 	"imeproxy/proxy/observe"
 	"imeproxy/tlsproxy"
 )
+
+// An appliance that trusts nobody, or that was told of an authority whose certificate nobody has brought, says so.
+func TestTrustProblems(t *testing.T) {
+	p := testPlan(t, edgeConfig+"crypto ca trustpoint remote_ca\n enrollment terminal\n")
+	own := tlsproxy.CertificateInfo{Trustpoint: "local_ent", Kind: "identity", Status: "available"}
+	theirs := tlsproxy.CertificateInfo{Trustpoint: "remote_ca", Kind: "ca", Status: "available"}
+	damaged := tlsproxy.CertificateInfo{Trustpoint: "remote_ca", Kind: "ca", Status: "malformed"}
+	for _, tt := range []struct {
+		name string
+		list []tlsproxy.CertificateInfo
+		want string
+	}{
+		{"all there", []tlsproxy.CertificateInfo{own, theirs}, ""},
+		{"their authority was never brought", []tlsproxy.CertificateInfo{own}, "no_authority;trustpoint_empty remote_ca;"},
+		{"it is damaged", []tlsproxy.CertificateInfo{own, damaged}, "no_authority;"}, // the damage itself is certificate_unusable
+		{"one of two was brought", []tlsproxy.CertificateInfo{own, {Trustpoint: "local_ent", Kind: "ca", Status: "available"}}, "trustpoint_empty remote_ca;"},
+	} {
+		got := ""
+		for _, x := range trustProblems(p, tt.list, time.Now()) {
+			got += strings.TrimSpace(x.Code+" "+x.Object) + ";"
+		}
+		if got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+// The operator's page explains every health problem.
+func TestOperationNamesEveryHealthProblem(t *testing.T) {
+	text, err := os.ReadFile("../docs/operation.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, _ := filepath.Glob("*.go")
+	found := 0
+	for _, f := range files {
+		source, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`Code(?:, \w+\.Severity)?\s*(?:=|:)\s*"(\w+)"|peerNotRunning = "(\w+)"`).FindAllStringSubmatch(string(source), -1) {
+			found++
+			if code := m[1] + m[2]; !strings.Contains(string(text), "| `"+code+"` |") {
+				t.Errorf("docs/operation.md does not name the problem %s of %s", code, f)
+			}
+		}
+	}
+	if found < 7 {
+		t.Errorf("only %d problems are known", found)
+	}
+}
 
 func TestCertificateProblem(t *testing.T) {
 	now := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)

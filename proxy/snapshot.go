@@ -315,12 +315,19 @@ func (a *Appliance) Conns() observe.Conns {
 // Certificates lists what the trustpoints hold.
 func (a *Appliance) Certificates() observe.Certificates {
 	var out observe.Certificates
+	now := a.now()
 	for _, c := range a.store.Certificates() {
-		out.Certificates = append(out.Certificates, observe.Certificate{
+		x := observe.Certificate{
 			Trustpoint: c.Trustpoint, CA: c.Kind != "identity", Subject: c.Subject, Issuer: c.Issuer, SerialNumber: c.Serial, KeyType: c.KeyAlgorithm, KeyBits: c.KeyBits,
 			NotBefore: c.NotBefore, NotAfter: c.NotAfter, Names: c.Domains, Signature: c.Signature, Fingerprint: c.Fingerprint,
-			DaysLeft: int(c.NotAfter.Sub(a.now()).Hours() / 24),
-		})
+		}
+		if !c.NotAfter.IsZero() {
+			x.DaysLeft = int(c.NotAfter.Sub(now).Hours() / 24)
+		}
+		if c.Status != "available" && (c.NotAfter.IsZero() || now.Before(c.NotAfter)) {
+			x.Status = "Unusable: " + c.Status
+		}
+		out.Certificates = append(out.Certificates, x)
 	}
 	return out
 }

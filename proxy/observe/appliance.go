@@ -76,7 +76,7 @@ type Certificates struct {
 type Certificate struct {
 	Trustpoint   string       `json:"associated_trustpoints"`
 	CA           bool         `json:"ca"`     // a CA certificate; else the identity
-	Status       string       `json:"status"` // "Available", "Pending", "Expired"; "" is worked out from the dates
+	Status       string       `json:"status"` // "Available", "Pending", "Expired", "Unusable: WHY"; "" is worked out from the dates
 	Subject      string       `json:"subject_name"`
 	Issuer       string       `json:"issuer_name"`
 	SerialNumber string       `json:"certificate_serial_number"` // hexadecimal
@@ -85,7 +85,7 @@ type Certificate struct {
 	KeyBits      int          `json:"public_key_bits"`
 	Signature    string       `json:"signature_algorithm"` // "SHA256-RSA"
 	NotBefore    time.Time    `json:"start_date"`
-	NotAfter     time.Time    `json:"end_date"`
+	NotAfter     time.Time    `json:"end_date"`           // zero: the certificate cannot be read
 	Names        List[string] `json:"names"`              // DNS names and SIP URIs
 	DaysLeft     int          `json:"days_left"`          // whole days rounded down: negative after the end
 	Fingerprint  string       `json:"sha256_fingerprint"` // hexadecimal; "" is not printed

@@ -205,6 +205,9 @@ func applianceLayouts() map[string]View {
 		"capture_empty":      CaptureContent{},
 		"certificates":       sampleCertificates(),
 		"certificates_empty": Certificates{},
+		"certificates_damaged": Certificates{Certificates: []Certificate{
+			{Trustpoint: "remote_ca", CA: true, Status: `Unusable: trustpoint "remote_ca": ca.pem: malformed input`},
+		}},
 		"version": Version{
 			Hostname: "asa-a", Version: "0.1.0", Commit: "c44fc2c", GoVersion: "go1.26.0", Kernel: "6.12.0", Started: noon, Up: 3723 * sec,
 			Config: "/etc/imeproxy/startup-config", Goroutines: 31,

@@ -154,6 +154,11 @@ func (x Certificate) print(p *page) {
 	}
 	p.line(0, "%s", title)
 	p.line(2, "Status: %s", x.status())
+	if x.NotAfter.IsZero() { // nothing could be read
+		p.line(2, "Associated Trustpoints: %s", Clean(x.Trustpoint))
+		p.line(0, "")
+		return
+	}
 	p.field(2, "Certificate Serial Number", x.SerialNumber)
 	p.line(2, "Certificate Usage: %s", orWord(x.Usage, "General Purpose"))
 	p.line(2, "Public Key Type: %s (%d bits)", Clean(x.KeyType), x.KeyBits)
