@@ -78,6 +78,7 @@ type Appliance struct {
 	held     atomic.Int64 // bytes of large requests that wait for their answer
 	reached  reached
 	expiry   expiry
+	reloaded atomic.Bool // since certificates were looked at last
 	stopping atomic.Bool
 	room     sync.Mutex // guards roomMade
 	roomMade time.Time  // when a session was last ended for another

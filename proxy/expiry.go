@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"imeproxy/proxy/observe"
@@ -19,12 +20,13 @@ type expiry struct {
 	next   time.Time
 	raised map[[2]string]bool // health problems of its own, by code and object
 	logged map[string]int     // the last step that was logged, by certificate
+	seen   map[string]bool    // the certificates that were there, by trustpoint, kind and fingerprint; nil: nobody has looked
 }
 
 // sweepCertificates puts certificates that end soon or cannot be used on the health list.
 func (a *Appliance) sweepCertificates(now time.Time) {
 	e := &a.expiry
-	if now.Before(e.next) {
+	if !a.reloaded.CompareAndSwap(true, false) && now.Before(e.next) {
 		return
 	}
 	e.next = now.Add(expiryEvery)
@@ -42,6 +44,7 @@ func (a *Appliance) sweepCertificates(now time.Time) {
 	for _, name := range p.trustpoints() {
 		used[name] = true
 	}
+	a.logReplaced(list)
 	for _, c := range list {
 		if c.Kind == "identity" && !used[c.Trustpoint] {
 			continue // nothing is presented with it
@@ -62,6 +65,25 @@ func (a *Appliance) sweepCertificates(now time.Time) {
 			a.health.Clear(k[0], k[1])
 		}
 	}
+}
+
+// logReplaced tells which certificates came and went since it looked last: handshakes use them without anybody having been asked.
+func (a *Appliance) logReplaced(list []tlsproxy.CertificateInfo) {
+	seen := make(map[string]bool)
+	for _, c := range list {
+		key := c.Trustpoint + " " + c.Kind + " " + c.Fingerprint
+		seen[key] = true
+		if a.expiry.seen != nil && !a.expiry.seen[key] {
+			a.log.Info("another certificate is in use", "trustpoint", c.Trustpoint, "kind", c.Kind, "subject", c.Subject, "not_after", c.NotAfter.Format(time.RFC3339), "status", c.Status)
+		}
+	}
+	for key := range a.expiry.seen {
+		if !seen[key] {
+			f := strings.Fields(key)
+			a.log.Info("a certificate is in use no more", "trustpoint", f[0], "kind", f[1], "sha256", strings.Join(f[2:], ""))
+		}
+	}
+	a.expiry.seen = seen
 }
 
 // trustProblems tells which trustpoints of the configuration hold nothing, and whether no other enterprise is trusted at all: the daemon starts

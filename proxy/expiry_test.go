@@ -38,6 +38,25 @@ func TestTrustProblems(t *testing.T) {
 	}
 }
 
+// A renewed certificate is used without anybody having been asked: the log says which.
+func TestRenewedCertificatesAreLogged(t *testing.T) {
+	a, log := enrolment(t)
+	old := tlsproxy.CertificateInfo{Trustpoint: "local_ent", Kind: "identity", Fingerprint: "aa", Status: "available"}
+	fresh := old
+	fresh.Fingerprint, fresh.Subject = "bb", "CN=a.example"
+	a.logReplaced([]tlsproxy.CertificateInfo{old})
+	a.logReplaced([]tlsproxy.CertificateInfo{old})
+	if log.Len() > 0 {
+		t.Errorf("nothing has changed: %s", log)
+	}
+	a.logReplaced([]tlsproxy.CertificateInfo{fresh})
+	for _, want := range []string{`"another certificate is in use" trustpoint=local_ent kind=identity subject="CN=a.example"`, `"a certificate is in use no more" trustpoint=local_ent kind=identity sha256=aa`} {
+		if strings.Count(log.String(), want) != 1 {
+			t.Errorf("no %s in %s", want, log)
+		}
+	}
+}
+
 // The operator's page explains every health problem.
 func TestOperationNamesEveryHealthProblem(t *testing.T) {
 	text, err := os.ReadFile("../docs/operation.md")

@@ -80,6 +80,7 @@ func (a *Appliance) Reload(cfg *config.Config) error {
 	a.quality.loadTable(p)
 	a.limiter.SetMax(p.maxSessions())
 	a.serveListeners(listen, a.listen)
+	a.reloaded.Store(true)
 	return nil
 }
 

@@ -337,6 +337,7 @@ func serve(ctx context.Context, f runFlags, a *proxy.Appliance, d desk, signals 
 // reload reads the file again; on any mistake the running configuration stays. Mistakes are records of the log, so that they come wherever it
 // goes: who asked for this may see no standard error.
 func reload(d desk, f runFlags, log *slog.Logger) {
+	before := d.keeper.Running()
 	err := d.keeper.Reloaded(func() (*config.Config, error) {
 		cfg, err := goodConfig(f.config, func(d config.Diagnostic) { logMistake(log, d) }, log)
 		if err == nil {
@@ -348,7 +349,25 @@ func reload(d desk, f runFlags, log *slog.Logger) {
 		log.Error("reload failed, the running configuration stays", "file", f.config, "err", err)
 		return
 	}
+	logChanges(log, config.Changes(before, d.keeper.Running()))
 	log.Info("configuration reloaded", "file", f.config)
+}
+
+// maxChanges bounds the lines about one reload.
+const maxChanges = 100
+
+// logChanges tells what a reload has changed, as nobody was asked line by line: what had been typed and not saved goes with it too.
+func logChanges(log *slog.Logger, changes []config.Change) {
+	if len(changes) == 0 {
+		log.Info("no line of the configuration has changed")
+	}
+	for i, c := range changes {
+		if i == maxChanges {
+			log.Info("changed in the configuration", "more", len(changes)-i)
+			return
+		}
+		log.Info("changed in the configuration", "change", c.Text, "in", c.Mode)
+	}
 }
 
 func logMistake(log *slog.Logger, d config.Diagnostic) {

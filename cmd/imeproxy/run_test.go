@@ -97,3 +97,45 @@ func TestSecondDaemonSaysOneThing(t *testing.T) {
 		})
 	}
 }
+
+// TestReloadTellsWhatItChanges reads a file again that differs from what is in force, part of which was typed and never saved: the log has each
+// line, with the mode that it stands in.
+func TestReloadTellsWhatItChanges(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "f.cfg")
+	if err := os.WriteFile(file, []byte("hostname x\nobject network o\n host 10.9.9.2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	running, found := config.Load("f", []byte("hostname typed\nobject network o\n host 10.9.9.1\n"))
+	if found.HasErrors() {
+		t.Fatal(found.Error())
+	}
+	var out bytes.Buffer
+	log, err := observe.NewLogger(&out, observe.LogConfig{Format: "json"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := desk{
+		keeper: revision.New(revision.Options{File: file, StateDir: t.TempDir(), Running: running, Log: log}),
+		apply:  func(string, *config.Config) error { return nil },
+	}
+	said := func() (got string) {
+		out.Reset()
+		reload(d, runFlags{config: file}, log)
+		for line := range strings.Lines(out.String()) {
+			var r struct{ Msg, Change, In string }
+			if err := json.Unmarshal([]byte(line), &r); err != nil {
+				t.Fatalf("not JSON: %s", line)
+			}
+			got += fmt.Sprintf("%s|%s|%s\n", r.Msg, r.Change, r.In)
+		}
+		return got
+	}
+	const in = "changed in the configuration|"
+	want := in + "- hostname typed|\n" + in + "+ hostname x|\n" + in + "- host 10.9.9.1|object network o\n" + in + "+ host 10.9.9.2|object network o\nconfiguration reloaded||\n"
+	if got := said(); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if got := said(); got != "no line of the configuration has changed||\nconfiguration reloaded||\n" {
+		t.Errorf("the same file again: %s", got)
+	}
+}

@@ -37,6 +37,37 @@ func Difference(from, to *Config) []string {
 	return out
 }
 
+// Change is a line that one configuration has and the other has not.
+type Change struct {
+	Text string // "+ " or "- " and the line, or a sentence about a secret
+	Mode string // the line of the mode that it stands in, "" in global mode
+}
+
+// Changes gives what Difference does, each line with the mode that it stands in.
+func Changes(from, to *Config) []Change {
+	var out []Change
+	mode := ""
+	told := Difference(from, to)
+	for i, line := range told {
+		text := strings.TrimSpace(line[2:])
+		switch {
+		case line[0] != ' ':
+			if line[2] != ' ' {
+				mode = ""
+			}
+			out = append(out, Change{line[:2] + text, mode})
+			if line[2] != ' ' {
+				mode = text
+			}
+		case i+1 < len(told) && told[i+1][0] != ' ': // what follows stands in it
+			mode = text
+		default:
+			out = append(out, Change{Text: text})
+		}
+	}
+	return out
+}
+
 // block is a line with the line of the mode that it stands in.
 type block struct{ text, parent string }
 

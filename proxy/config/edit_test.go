@@ -178,6 +178,40 @@ func TestDifference(t *testing.T) {
 	}
 }
 
+func TestChanges(t *testing.T) {
+	load := func(text string) *Config {
+		t.Helper()
+		c, mistakes := Parse("f", []byte(text))
+		if mistakes.HasErrors() {
+			t.Fatal(mistakes)
+		}
+		return c
+	}
+	const before = "hostname a\nuc-ime i\n ticket epoch 1 password password1234\n fallback hold-down timer 30\n"
+	for name, x := range map[string]struct {
+		after string
+		want  []Change
+	}{
+		"nothing": {before, nil},
+		"a line, one in a mode, a mode and a secret": {
+			strings.NewReplacer("hostname a", "hostname b", "timer 30", "timer 40", "password1234", "password5678").Replace(before) + "object network o\n host 10.9.9.9\n",
+			[]Change{
+				{"- hostname a", ""},
+				{"+ hostname b", ""},
+				{"+ object network o", ""},
+				{"+ host 10.9.9.9", "object network o"},
+				{"- fallback hold-down timer 30", "uc-ime i"},
+				{"+ fallback hold-down timer 40", "uc-ime i"},
+				{"the ticket password is another one", ""},
+			},
+		},
+	} {
+		if d := cmp.Diff(x.want, Changes(load(before), load(x.after))); d != "" {
+			t.Errorf("%s: %s", name, d)
+		}
+	}
+}
+
 func TestWithout(t *testing.T) {
 	c := working(t)
 	next, found := c.Without("service-policy")
