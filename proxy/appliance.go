@@ -285,7 +285,7 @@ func (a *Appliance) Stop(ctx context.Context, drain time.Duration) error {
 	a.stopping.Store(true)
 	a.log.Info("stopping: new calls are refused", "drain", drain, "calls", a.standing())
 	if drain > 0 {
-		a.await(ctx, drain, func() bool { return a.standing() == 0 })
+		a.drain(ctx, drain)
 	}
 	for _, c := range a.calls.snapshot() {
 		a.clearCall(c, "shutdown")
@@ -319,6 +319,37 @@ func (a *Appliance) Stop(ctx context.Context, drain time.Duration) error {
 		err = errors.Join(err, e)
 	}
 	return err
+}
+
+// drainToldEvery is how often the log says how many calls are left.
+const drainToldEvery = time.Minute
+
+// drain lets standing calls end by themselves. The list of health problems and the log tell how many are left and for how long.
+func (a *Appliance) drain(ctx context.Context, d time.Duration) {
+	begun := a.now()
+	end := begun.Add(d)
+	told := begun
+	a.await(ctx, d, func() bool {
+		now, left := a.now(), a.standing()
+		a.health.Raise(observe.Problem{
+			Code: "draining", Severity: observe.Critical, Since: begun,
+			Impact:   fmt.Sprintf("the daemon is stopping: new calls get 503; %d left, which get BYE at %s", left, end.UTC().Format("15:04:05 MST")),
+			WhatToDo: "wait, or end the waiting by another SIGTERM",
+		})
+		if now.Sub(told) >= drainToldEvery {
+			told = now
+			a.log.Info("draining", "calls", left, "until", end.UTC().Format(time.RFC3339))
+		}
+		return left == 0
+	})
+	why := "no call is left"
+	switch left := a.standing(); {
+	case left > 0 && ctx.Err() != nil:
+		why = "it was ended early: the rest gets BYE"
+	case left > 0:
+		why = "its time is over: the rest gets BYE"
+	}
+	a.log.Info("the drain is over", "calls", a.standing(), "why", why)
 }
 
 // await looks ten times a second whether something has come about, for at most d.

@@ -236,6 +236,11 @@ func stopAfterDrain(t *testing.T, s *StubLab) {
 	s.Proxy.Signal(syscall.SIGTERM)
 	Until(t, wait, "the daemon says that it stops", func() bool { return strings.Contains(s.Proxy.Log(), "drain=1m0s") })
 	s.refusesCalls(t, a1.Conn, f2.Conn)
+	if out, err := s.Proxy.Shell("show health"); err != nil || !strings.Contains(out, "critical: draining") || !strings.Contains(out, "new calls get 503; 2 left, which get BYE at ") {
+		t.Errorf("show health during the drain: %v\n%s", err, out)
+	}
+	s.Proxy.Signal(sigHUP)
+	s.Proxy.Says(t, "the configuration is not read again: the daemon is stopping")
 	callStands(t, a1, f1)
 	callStands(t, f2, a2)
 	f2.Conn.Close()
@@ -247,6 +252,7 @@ func stopAfterDrain(t *testing.T, s *StubLab) {
 	callStands(t, a1, f1)
 	a1.Transact(t, f1, "BYE", 200)
 	ends(t, s.Proxy, 3*time.Second)
+	s.Proxy.Says(t, `msg="the drain is over" calls=0 why="no call is left"`)
 	nothingCame(t, s.Agent)
 	nothingCame(t, s.Far)
 }
@@ -262,6 +268,7 @@ func stopBySecondSignal(t *testing.T, s *StubLab) {
 	a.Expect(t, "BYE")
 	f.Expect(t, "BYE")
 	ends(t, s.Proxy, 2*time.Second)
+	s.Proxy.Says(t, `msg="the drain is over" calls=1 why="it was ended early`)
 }
 
 // echo lets a host answer what it gets on a port of its own address.

@@ -309,10 +309,12 @@ func serve(ctx context.Context, f runFlags, a *proxy.Appliance, d desk, signals 
 			select {
 			case sig := <-signals:
 				if sig != syscall.SIGHUP {
+					log.Info("another signal: the waiting ends", "signal", sig.String())
 					terminated.Store(true)
 					hurry()
 					return
 				}
+				log.Warn("the configuration is not read again: the daemon is stopping")
 			case <-stopping.Done():
 				return
 			}
@@ -321,8 +323,8 @@ func serve(ctx context.Context, f runFlags, a *proxy.Appliance, d desk, signals 
 	if again == nil {
 		sup.stopping(f.drain)
 	}
-	d.close()
 	err := a.Stop(stopping, f.drain)
+	d.close() // until then operators may look at what is left
 	stopControl()
 	<-watched
 	if err := errors.Join(failed, err, <-served); err != nil {
@@ -366,7 +368,11 @@ func logChanges(log *slog.Logger, changes []config.Change) {
 			log.Info("changed in the configuration", "more", len(changes)-i)
 			return
 		}
-		log.Info("changed in the configuration", "change", c.Text, "in", c.Mode)
+		args := []any{"change", c.Text}
+		if c.Mode != "" {
+			args = append(args, "in", c.Mode)
+		}
+		log.Info("changed in the configuration", args...)
 	}
 }
 
