@@ -112,6 +112,7 @@ func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 	var undo []func()
 	defer func() {
 		if err != nil {
+			err = explainOwner(opt.StateDir, err)
 			for i := len(undo) - 1; i >= 0; i-- {
 				undo[i]()
 			}
