@@ -106,7 +106,7 @@ func (s *session) refuse(m *sipalg.Message, from dialog.Side, status int, phrase
 		s.a.count("sip", "unknown_dialog", "")
 	}
 	s.a.trace.Event(trace.Signaling, m.CallID(), s.remote.Addr().String(), "session %d: %s from %s refused with %d: %s", s.id, m.Method, from, status, cause)
-	observe.WithCall(s.a.log, m.CallID()).Warn("request refused", "method", m.Method, "from", from.String(), "cause", cause, "status", status, "session", s.id)
+	observe.WithCall(s.a.log, m.CallID()).Warn("request refused", "method", m.Method, "called", userOfURI(m.URI), "from", from.String(), "cause", cause, "status", status, "session", s.id)
 	s.answer(m, from, status, phrase, extra...)
 }
 
@@ -132,7 +132,7 @@ func (s *session) unreachable(m *sipalg.Message, from dialog.Side, err error) {
 	}
 	s.a.count("sip", "messages_refused", cause)
 	s.a.trace.Event(trace.Signaling, m.CallID(), s.remote.Addr().String(), "session %d: %s from %s cannot go on: %v", s.id, m.Method, from, err)
-	observe.WithCall(s.a.log, m.CallID()).Warn("other side cannot be opened", "method", m.Method, "from", from.String(), "remote", s.remote.String(), "cause", cause, "err", err)
+	observe.WithCall(s.a.log, m.CallID()).Warn("other side cannot be opened", "method", m.Method, "called", userOfURI(m.URI), "from", from.String(), "remote", s.remote.String(), "cause", cause, "err", err)
 	if from == dialog.Inside {
 		s.answer(m, from, 503, "Service Unavailable", reason(503, reasonText(err)))
 		if s.alias.IsValid() {

@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"errors"
+	"fmt"
 	"strings"
+	"time"
 
 	"imeproxy/proxy/observe"
 	"imeproxy/ucime/ticket"
@@ -19,6 +21,46 @@ var ticketMeanings = map[ticket.Result]string{
 	ticket.DIDMismatch:       "the called number is none of those that the ticket grants",
 	ticket.DomainFailed:      "the caller's certificate is not that of the domain which the ticket was granted to",
 	ticket.RouteDomainFailed: "the ticket was granted by another domain than those of this proxy's certificate",
+}
+
+// ticketRefusal tells an operator why a ticket was refused, with the figures of both sides that differ. What the ticket claims is the sender's word
+// up to the integrity check; t may be nil.
+func ticketRefusal(res ticket.Result, t *ticket.Ticket, epoch uint8, peers []string) string {
+	why := ticketMeanings[res]
+	if t == nil {
+		return why
+	}
+	moment := func(unix uint64) string {
+		if unix > 1<<37 { // beyond what a date has four digits for
+			return "never"
+		}
+		return time.Unix(int64(unix), 0).UTC().Format(time.RFC3339)
+	}
+	switch res {
+	case ticket.EpochMismatch:
+		return fmt.Sprintf("%s (its epoch %d, here %d)", why, t.Epoch, epoch)
+	case ticket.TimestampInvalid:
+		return fmt.Sprintf("%s (valid from %s to %s)", why, moment(t.NotBefore), moment(t.NotAfter))
+	case ticket.DIDMismatch:
+		return fmt.Sprintf("%s (%s)", why, several(t.Numbers))
+	case ticket.DomainFailed:
+		return fmt.Sprintf("%s (granted to %s, the certificate is of %s)", why, t.GrantedToDomain, several(peers))
+	case ticket.RouteDomainFailed:
+		return fmt.Sprintf("%s (granted by %s)", why, t.GrantingDomain)
+	}
+	return why
+}
+
+// several lists a few names for a log line.
+func several(names []string) string {
+	const most = 3
+	switch {
+	case len(names) == 0:
+		return "none"
+	case len(names) > most:
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], " "), len(names)-most)
+	}
+	return strings.Join(names, " ")
 }
 
 // TestTicket checks a ticket as a request with it would be. An empty called number or peer domain is taken from the ticket itself, and so is not
