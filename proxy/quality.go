@@ -79,7 +79,8 @@ type callQuality struct {
 	reported []reported
 	reportAt time.Duration // the next report to the far end; 0: none was planned
 	lane     int
-	_        [6]uint64
+	silence  time.Duration // the first sample that found nothing although something should come; 0: none, -1: it was told
+	_        [5]uint64
 }
 
 // qualitySeen is what the samples of a call have shown so far, for the show commands and the call record. Guarded by quality.mu.
@@ -131,6 +132,24 @@ func (s *qualitySeen) add(at time.Duration, r *fallback.Result) (whole bool) {
 		return true
 	}
 	return false
+}
+
+// silenceTold is how long nothing must come from the Internet since the answer for the log to say so.
+const silenceTold = 5 * time.Second
+
+// stillSilent tells, once, that no sample has found anything for silenceTold. The caller holds quality.mu.
+func (c *callQuality) stillSilent(at time.Duration) bool {
+	switch {
+	case c.silence < 0 || c.seen.measured() > 0:
+		return false
+	case c.silence == 0:
+		c.silence = at
+	}
+	if at-c.silence < silenceTold {
+		return false
+	}
+	c.silence = -1
+	return true
 }
 
 // compare takes what a sample may show that is not like the one before.
@@ -286,6 +305,9 @@ func (q *quality) sample(lane int, at time.Duration, rate int) []due {
 		if r.Bad && q.a.trace.Wants(trace.Fallback) {
 			q.a.trace.Event(trace.Fallback, c.call.d.ID, c.call.domain, "bad sample at level %s: %s", r.Level, r.Figures.Quality(r.Level))
 		}
+		if silent(&r) && c.stillSilent(at) {
+			q.tellSilence(c)
+		}
 		if c.told {
 			q.remind(c, at, r.Bad)
 		}
@@ -295,6 +317,12 @@ func (q *quality) sample(lane int, at time.Duration, rate int) []due {
 		}
 	}
 	return q.turn(at, rate)
+}
+
+// tellSilence says that a call is heard on one side at most: a firewall that lets SIP pass and no UDP is the usual reason, and nothing else shows it.
+func (q *quality) tellSilence(c *callQuality) {
+	observe.WithCall(q.a.log, c.call.d.ID).Warn(silenceMessage, "peer", c.call.domain, "direction", c.direction, "seconds", int(silenceTold/time.Second),
+		"what_to_do", "see show uc-ime media-sessions detail for its address and port, and that UDP gets there: a firewall on either side, or the far end sends nothing")
 }
 
 // remind sees whether a call that was told is to be told again. The caller holds mu.

@@ -1,12 +1,17 @@
 package proxy
 
 import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 	"unsafe"
 
 	"imeproxy/fallback"
 	"imeproxy/mediaterm"
+	"imeproxy/sipalg/dialog"
 )
 
 // Every interval of the configuration samples each lane once in it, whatever the ticks are.
@@ -135,6 +140,45 @@ func TestWaitingForATurn(t *testing.T) {
 	}
 	if s := c.q.statistics(); s.Queued != 0 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// A call to which nothing comes from the Internet is told of once, after 5 s, and stands first among those that sound bad; one that is heard is not.
+func TestSilentCalls(t *testing.T) {
+	c := newCrowd(t, 3)
+	var log bytes.Buffer
+	a := c.q.a
+	a.log = slog.New(slog.NewTextHandler(&log, nil))
+	for i, w := range c.calls {
+		w.call.d, w.call.media, w.direction = &dialog.Call{ID: fmt.Sprint("call-", i)}, &media{}, "inbound"
+	}
+	silent := c.in[1]
+	c.in = []watchedStream{c.in[0], c.in[2]} // packets come to these alone
+	good := func(int) bool { return false }
+	c.run(4*time.Second, 1, 50, good)
+	if log.Len() > 0 {
+		t.Errorf("too soon: %s", &log)
+	}
+	c.run(4*time.Second, 1, 50, good)
+	if n := strings.Count(log.String(), silenceMessage); n != 1 || !strings.Contains(log.String(), "call_id=call-1 ") {
+		t.Errorf("told %d times: %s", n, &log)
+	}
+	list := a.Quality().Calls
+	if len(list) != 3 || list[0].CallID != "call-1" || list[0].State != "silent" || list[1].State != "good" || list[2].State != "good" {
+		t.Errorf("the list is %+v", list)
+	}
+	c.in = append(c.in, silent)
+	c.run(time.Second, 1, 50, good)
+	for _, x := range a.Quality().Calls {
+		if x.State != "good" {
+			t.Errorf("%s is %s though it is heard", x.CallID, x.State)
+		}
+	}
+	log.Reset()
+	c.in = nil
+	c.run(time.Minute, 0, 50, good)
+	if strings.Contains(log.String(), silenceMessage) { // that is what the fallback is for
+		t.Errorf("calls that were heard are told of: %s", &log)
 	}
 }
 

@@ -27,6 +27,11 @@ func (a *Appliance) Quality() observe.Quality {
 	q.mu.Unlock()
 	slices.SortFunc(all, func(x, y sampled) int {
 		switch {
+		case silent(&x.r) != silent(&y.r): // nothing is worse to listen to
+			if silent(&x.r) {
+				return -1
+			}
+			return 1
 		case x.r.Worse(&y.r):
 			return -1
 		case y.r.Worse(&x.r):
@@ -42,9 +47,16 @@ func (a *Appliance) Quality() observe.Quality {
 	return out
 }
 
+// silent tells whether nothing has come from the Internet that could be judged, though it should: the streams are answered and not on hold. The
+// state of such a call is good by the protocol, as there is no sample to call bad.
+func silent(r *fallback.Result) bool { return r.Sampled && !r.Figures.Measured }
+
 // quality describes a call and its latest sample.
 func (c *call) quality(r fallback.Result) observe.QualityCall {
 	o := observe.QualityCall{State: r.State.String(), Level: r.Level.String(), Bad: r.Bad}
+	if silent(&r) {
+		o.State = "silent"
+	}
 	if f := &r.Figures; f.Measured {
 		o.Loss, o.BurstMS, o.PDVMS = rounded(f.Loss()), rounded(float64(f.Burst.Microseconds())/1000), rounded(float64(f.PDV.Microseconds())/1000)
 		o.Events, o.MOS = rounded(float64(f.Events)), rounded(f.MOS)

@@ -65,7 +65,7 @@ type QualityCall struct {
 	From       string   `json:"from"`
 	To         string   `json:"to"`
 	PeerDomain string   `json:"peer_domain"`
-	State      string   `json:"state"` // "good", "suspect", "notified"
+	State      string   `json:"state"` // "good", "suspect", "notified"; "silent": nothing has come from the Internet
 	Level      string   `json:"level"`
 	Bad        bool     `json:"bad"`
 	Loss       *float64 `json:"loss_percent,omitempty"`
