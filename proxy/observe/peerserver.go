@@ -164,14 +164,6 @@ func (d DHTSummary) Text() string {
 	}
 	r := d.Ring
 	fmt.Fprintf(&b, "DHT Health....................... = %s\n", Clean(r.Health))
-	if r.Reason != "" {
-		fmt.Fprintf(&b, "Reason........................... = %s\n", Clean(r.Reason))
-	}
-	fmt.Fprintf(&b, "Members (peer IDs)............... = %d (%d)\n", r.Members, r.NodeCount)
-	fmt.Fprintf(&b, "Numbers published (quota)........ = %d (%d), %d with all holders\n", r.QuotaUsed, r.Quota, r.Placed)
-	if r.MOTD != "" {
-		fmt.Fprintf(&b, "Message of the day............... = %s\n", Clean(r.MOTD))
-	}
 	for _, x := range r.Bootstraps {
 		contact := "never"
 		if x.LastContact >= 0 {
@@ -180,6 +172,15 @@ func (d DHTSummary) Text() string {
 		fmt.Fprintf(&b, "BootStrap: %s\nLast Contact (sec).................. = %s\nCurrent Sequence.................... = %d\n"+
 			"Num. Tokens Received................ = %d\nDelay from BootStrap................ = %d\nPeer Count Distance................. = %d\n",
 			Clean(x.ID), contact, x.Sequence, r.Tokens, int(x.Delay/time.Second), x.Distance)
+	}
+	// The guide prints no more than this.
+	if r.Reason != "" {
+		fmt.Fprintf(&b, "Reason........................... = %s\n", Clean(r.Reason))
+	}
+	fmt.Fprintf(&b, "Members (peer IDs)............... = %d (%d)\n", r.Members, r.NodeCount)
+	fmt.Fprintf(&b, "Numbers published (quota)........ = %d (%d), %d with all holders\n", r.QuotaUsed, r.Quota, r.Placed)
+	if r.MOTD != "" {
+		fmt.Fprintf(&b, "Message of the day............... = %s\n", Clean(r.MOTD))
 	}
 	return b.String()
 }
@@ -206,9 +207,13 @@ func (v VAPStatus) Text() string {
 			state = "Not registered"
 		}
 		up := int(c.Up / time.Second)
+		address, port := c.Address, ""
+		if i := strings.LastIndexByte(address, ':'); i >= 0 { // the guide has it compared with the call agent's address
+			address, port = address[:i], address[i+1:]
+		}
 		fmt.Fprintf(&b, "Registration Status ...... %s\nClient IP ADDR............ %s\nClient Handle ............ %d\nPackets Sent ............. %d\nPackets Rcvd ............. %d\n"+
-			"VAPServer Name ........... %s\nVAP User ................. %s\nMissed Keep Alive Count .. %d\nConnection Up Time ....... %d hours %d min %d sec\n",
-			state, Clean(c.Address), c.Handle, c.Sent, c.Received, Clean(c.Server), Clean(c.User), c.Missed, up/3600, up/60%60, up%60)
+			"VAPServer Name ........... %s\nMissed Keep Alive Count .. %d\nConnection Up Time ....... %d hours %d min %d sec\nClient Port .............. %s\nVAP User ................. %s\n",
+			state, Clean(address), c.Handle, c.Sent, c.Received, Clean(c.Server), c.Missed, up/3600, up/60%60, up%60, Clean(port), Clean(c.User))
 	}
 	return b.String()
 }
@@ -229,11 +234,11 @@ func (v VServiceDetails) Text() string {
 		if i > 0 {
 			b.WriteString("\n")
 		}
-		fmt.Fprintf(&b, "VServiceProfiles: %s\nVServiceId = %s\noverlay = %s\ndomain = %s\nDiDCount (max) = %d\nDiDCount = %d\n",
-			Clean(s.Name), Clean(s.ID), Clean(s.Overlay), Clean(s.Domain), s.MaxDIDs, s.Numbers)
+		fmt.Fprintf(&b, "VServiceProfiles: %s\nVServiceId = %s\noverlay = %s\ndomain = %s\nDiDCount (max) = %d\n", Clean(s.Name), Clean(s.ID), Clean(s.Overlay), Clean(s.Domain), s.MaxDIDs)
 		for _, u := range s.URIs {
 			fmt.Fprintf(&b, "SIPURI = %s\n", Clean(u))
 		}
+		fmt.Fprintf(&b, "DiDCount = %d\n", s.Numbers)
 	}
 	return b.String()
 }

@@ -87,10 +87,6 @@ func (d Dialog) print(p *page) {
 	p.field(12, "Call-ID", d.CallID)
 	p.line(12, "FB Sensitivity: %d", d.FBSensitivity)
 	p.field(12, "Session ID", d.SessionID)
-	p.field(12, "From", d.From)
-	p.field(12, "To", d.To)
-	p.field(12, "State", d.State)
-	p.field(12, "Domain", d.Domain)
 	p.field(16, "SIP Trunk URI", d.SIPTrunkURI)
 	for _, m := range d.Media {
 		kind := ""
@@ -102,6 +98,11 @@ func (d Dialog) print(p *page) {
 			p.line(12, "Payload type%s: %d", Clean(kind), m.PayloadType)
 		}
 	}
+	// The original prints no more than this.
+	p.field(12, "From", d.From)
+	p.field(12, "To", d.To)
+	p.field(12, "State", d.State)
+	p.field(12, "Domain", d.Domain)
 }
 
 func (m MediaLine) localConn() string { return slash(m.RemoteOutside) + " to " + slash(m.LocalOutside) }
