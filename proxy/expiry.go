@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,7 +58,7 @@ func (a *Appliance) sweepCertificates(now time.Time) {
 	for _, missing := range trustProblems(p, list, now) {
 		raise(missing)
 		if !before[[2]string{missing.Code, missing.Object}] {
-			a.log.Warn("nobody is trusted by a trustpoint", "problem", missing.Code, "trustpoint", missing.Object, "impact", missing.Impact, "what_to_do", missing.WhatToDo)
+			a.log.Warn("health problem", "problem", missing.Code, "object", missing.Object, "impact", missing.Impact, "what_to_do", missing.WhatToDo)
 		}
 	}
 	for k := range before {
@@ -86,8 +87,8 @@ func (a *Appliance) logReplaced(list []tlsproxy.CertificateInfo) {
 	a.expiry.seen = seen
 }
 
-// trustProblems tells which trustpoints of the configuration hold nothing, and whether no other enterprise is trusted at all: the daemon starts
-// without, as an authority's certificate may be brought later, but the operator should not have to find it out by refused calls.
+// trustProblems tells which trustpoints of the configuration hold nothing, whether no other enterprise is trusted at all, and whether calls come in
+// that nobody verifies: the daemon starts as an authority's certificate may be brought later, but the operator should not have to find it out by refused calls.
 func trustProblems(p *plan, list []tlsproxy.CertificateInfo, now time.Time) (out []observe.Problem) {
 	const remedy = "bring the authority's certificate: `imeproxy crypto authenticate --trustpoint %s --pem FILE`"
 	holds := make(map[string]bool)
@@ -100,6 +101,13 @@ func trustProblems(p *plan, list []tlsproxy.CertificateInfo, now time.Time) (out
 		out = append(out, observe.Problem{
 			Code: "no_authority", Severity: observe.Critical, Since: now, Impact: "every call to and from other enterprises is refused: no authority is trusted, so that no certificate is good",
 			WhatToDo: fmt.Sprintf(remedy, "NAME"),
+		})
+	}
+	if p.UCIME != nil && !slices.ContainsFunc(p.classes, func(c *class) bool { return !c.outbound }) {
+		out = append(out, observe.Problem{
+			Code: "inbound_not_inspected", Severity: observe.Major, Since: now,
+			Impact:   "no enabled policy inspects inbound calls: what the access list of the Internet's interface permits reaches the call agent without TLS and ticket",
+			WhatToDo: "enable the policy map by service-policy, or add the class of inbound calls to it",
 		})
 	}
 	for _, t := range p.cfg.Trustpoints {

@@ -28,14 +28,25 @@ func TestTrustProblems(t *testing.T) {
 		{"it is damaged", []tlsproxy.CertificateInfo{own, damaged}, "no_authority;"}, // the damage itself is certificate_unusable
 		{"one of two was brought", []tlsproxy.CertificateInfo{own, {Trustpoint: "local_ent", Kind: "ca", Status: "available"}}, "trustpoint_empty remote_ca;"},
 	} {
-		got := ""
-		for _, x := range trustProblems(p, tt.list, time.Now()) {
-			got += strings.TrimSpace(x.Code+" "+x.Object) + ";"
-		}
-		if got != tt.want {
+		if got := problems(p, tt.list); got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
 		}
 	}
+	// Without a policy for them inbound calls pass by their access list alone.
+	for _, text := range []string{
+		strings.Replace(edgeConfig, "service-policy ime-policy global\n", "", 1), strings.Replace(edgeConfig, " class ime-inbound-sip\n  inspect sip uc-ime ime tls-proxy in\n", "", 1),
+	} {
+		if got := problems(testPlan(t, text), []tlsproxy.CertificateInfo{own, {Trustpoint: "local_ent", Kind: "ca", Status: "available"}}); !strings.Contains(got, "inbound_not_inspected") {
+			t.Errorf("%q of\n%s", got, text)
+		}
+	}
+}
+
+func problems(p *plan, list []tlsproxy.CertificateInfo) (got string) {
+	for _, x := range trustProblems(p, list, time.Now()) {
+		got += strings.TrimSpace(x.Code+" "+x.Object) + ";"
+	}
+	return got
 }
 
 // A renewed certificate is used without anybody having been asked: the log says which.
