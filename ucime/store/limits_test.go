@@ -12,7 +12,7 @@ import (
 
 // A route that is learned again takes the place of the notice of its end: brought again later, as after a call agent's error, that would take the new route away.
 func TestEndOfARouteDoesNotOutliveTheNextOne(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "ime.db"), Limits{})
+	s := mustOpen(t, filepath.Join(t.TempDir(), "ime.db"), Limits{})
 	later := start.Add(time.Hour)
 	learnt := func() {
 		t.Helper()
@@ -42,7 +42,7 @@ func TestEndOfARouteDoesNotOutliveTheNextOne(t *testing.T) {
 
 // Without room for notices what is old goes all the same.
 func TestExpiryWithoutRoomForNotices(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "ime.db"), Limits{Notices: 1})
+	s := mustOpen(t, filepath.Join(t.TempDir(), "ime.db"), Limits{Notices: 1})
 	if _, err := s.Apply(start, learn.Changes{}, []learn.Learned{route("s", "+1", start.Add(time.Hour))}); err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func TestExpiryWithoutRoomForNotices(t *testing.T) {
 func TestHashesAreBounded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ime.db")
 	limits := Limits{Hashes: 20}
-	s := open(t, path, limits)
+	s := mustOpen(t, path, limits)
 	count := func() (in, out int) {
 		_ = s.db.View(func(tx *bolt.Tx) error {
 			in, out = tx.Bucket(bIncomingSeen).Stats().KeyN, tx.Bucket(bOutgoing).Stats().KeyN
@@ -91,7 +91,7 @@ func TestHashesAreBounded(t *testing.T) {
 		}
 		if n%30 == 7 {
 			_ = s.Close()
-			s = open(t, path, limits)
+			s = mustOpen(t, path, limits)
 		}
 	}
 	if _, _, err := s.Expire(start.Add(5*24*time.Hour), start); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -61,8 +62,23 @@ type Store struct {
 	sizes   sizes
 }
 
-// Open opens the file, or makes it with mode 0600. It fails when another process has it, or when it is of another form.
-func Open(path string, limits Limits) (*Store, error) {
+// ErrDamaged says that a file cannot be read as the store that it was.
+var ErrDamaged = errors.New("the store is damaged: bring a backup back, or move it away, and routes are learned anew")
+
+// Open opens the file, or makes it with mode 0600. It fails when another process has it, when it is of another form, and with ErrDamaged.
+func Open(path string, limits Limits) (s *Store, err error) {
+	// The library believes what it finds: pages that a cut file lacks are faults of the whole process, and others panics. It cannot be asked to
+	// close then, as it may hold its own locks; its descriptor goes with the next garbage collection.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			s, err = nil, fmt.Errorf("%s: %w: %v", path, ErrDamaged, r)
+		}
+	}()
+	return open(path, limits)
+}
+
+func open(path string, limits Limits) (*Store, error) {
 	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second})
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("%s: another process has the store open", path)

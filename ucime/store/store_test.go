@@ -20,7 +20,7 @@ import (
 
 var start = time.Date(2026, 11, 27, 9, 0, 0, 0, time.UTC)
 
-func open(t testing.TB, path string, l Limits) *Store {
+func mustOpen(t testing.TB, path string, l Limits) *Store {
 	t.Helper()
 	s, err := Open(path, l)
 	if err != nil {
@@ -53,7 +53,7 @@ func must[T any](t testing.TB) func(v T, err error) T {
 // The learning state comes back as it was, whatever changed it, over any number of restarts.
 func TestStateComesBack(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ime.db")
-	s := open(t, path, Limits{})
+	s := mustOpen(t, path, Limits{})
 	rnd := rand.New(rand.NewPCG(1, 1))
 	cfg := learn.Config{MaxPeers: 3, MaxNumbers: 20, Keep: 3 * time.Hour}
 	e, now := learn.New(cfg), start
@@ -74,7 +74,7 @@ func TestStateComesBack(t *testing.T) {
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}
-			s = open(t, path, Limits{})
+			s = mustOpen(t, path, Limits{})
 		}
 		if got := must[learn.State](t)(s.State()); !reflect.DeepEqual(got, e.State()) {
 			t.Fatalf("step %d: stored\n%+v\nwant\n%+v", i, got, e.State())
@@ -83,7 +83,7 @@ func TestStateComesBack(t *testing.T) {
 }
 
 func TestNoticesWaitUntilTheyAreSettled(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "ime.db"), Limits{})
+	s := mustOpen(t, filepath.Join(t.TempDir(), "ime.db"), Limits{})
 	ids := must[[]uint64](t)(s.Apply(start, learn.Changes{}, []learn.Learned{route("s", "+1", start.Add(time.Hour)), route("s", "+2", start.Add(time.Hour)), route("s2", "+1", start.Add(2*time.Hour))}))
 	pending := func(service string, after uint64, limit int) string {
 		var out []string
@@ -140,7 +140,7 @@ func TestNoticesWaitUntilTheyAreSettled(t *testing.T) {
 
 func TestIncomingRecords(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ime.db")
-	s := open(t, path, Limits{Incoming: 3, Seen: time.Hour})
+	s := mustOpen(t, path, Limits{Incoming: 3, Seen: time.Hour})
 	added, evicted, err := s.AddIncoming(start, []Upload{incoming(0), incoming(1), incoming(0)})
 	if err != nil || len(added) != 2 || evicted != nil {
 		t.Fatalf("%+v %v %v", added, evicted, err)
@@ -162,7 +162,7 @@ func TestIncomingRecords(t *testing.T) {
 		t.Errorf("%+v %v %v", more, evicted, err)
 	}
 	_ = s.Close()
-	s = open(t, path, Limits{Incoming: 3, Seen: time.Hour})
+	s = mustOpen(t, path, Limits{Incoming: 3, Seen: time.Hour})
 	count := func() (n int) {
 		if err := s.EachIncoming(func(Incoming) error { n++; return nil }); err != nil {
 			t.Fatal(err)
@@ -188,7 +188,7 @@ func TestIncomingRecords(t *testing.T) {
 }
 
 func TestOutgoingRecordsAreSeenOnce(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "ime.db"), Limits{})
+	s := mustOpen(t, filepath.Join(t.TempDir(), "ime.db"), Limits{})
 	a := Upload{"s", learn.VCR{Role: learn.Originating, Called: "+1", Start: start, Stop: start.Add(time.Second)}}
 	b := a
 	b.Service = "s2"
@@ -202,7 +202,7 @@ func TestOutgoingRecordsAreSeenOnce(t *testing.T) {
 
 // A transaction that has no room stores nothing at all.
 func TestFullStore(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "ime.db"), Limits{Routes: 2, Notices: 3})
+	s := mustOpen(t, filepath.Join(t.TempDir(), "ime.db"), Limits{Routes: 2, Notices: 3})
 	later := start.Add(time.Hour)
 	if _, err := s.Apply(start, learn.Changes{}, []learn.Learned{route("s", "+1", later)}); err != nil {
 		t.Fatal(err)
@@ -229,7 +229,7 @@ func TestFullStore(t *testing.T) {
 
 func TestFilesThatAreNotTaken(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ime.db")
-	s := open(t, path, Limits{})
+	s := mustOpen(t, path, Limits{})
 	if _, err := Open(path, Limits{}); err == nil || !strings.Contains(err.Error(), "another process") {
 		t.Errorf("opened twice: %v", err)
 	}
@@ -251,7 +251,60 @@ func TestFilesThatAreNotTaken(t *testing.T) {
 	if err := os.WriteFile(path, copied.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_ = open(t, path, Limits{}).Close()
+	_ = mustOpen(t, path, Limits{}).Close()
+}
+
+// A file that was cut short or overwritten is an error that says what to do, never the end of the process, which takes calls too; or it is read as
+// it was, where what is gone was in use no more.
+func TestDamagedFiles(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "ime.db")
+	_ = mustOpen(t, path, Limits{}).Close()
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := os.Getpagesize()
+	refused := 0
+	try := func(what string, text []byte) {
+		t.Helper()
+		file := filepath.Join(dir, fmt.Sprint(refused, len(text), what))
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := Open(file, Limits{})
+		if err == nil {
+			_ = s.Close()
+			return
+		}
+		refused++
+		if !strings.HasPrefix(err.Error(), file+": ") {
+			t.Errorf("%s: the error does not name the file: %v", what, err)
+		}
+	}
+	for n := page; n < len(whole); n += page / 2 {
+		try("cut", whole[:n])
+	}
+	if refused < 4 {
+		t.Errorf("%d cut files were refused", refused)
+	}
+	before := refused
+	for at := 0; at+64 <= len(whole); at += 64 {
+		bad := bytes.Clone(whole)
+		for i := range 64 {
+			bad[at+i] ^= 0xa5
+		}
+		try("overwritten", bad)
+	}
+	if refused == before {
+		t.Error("no overwritten file was refused")
+	}
+	if err := os.WriteFile(path, whole[:2*page], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(path, Limits{}); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "routes are learned anew") {
+		t.Errorf("a file that holds its head alone: %v", err)
+	}
 }
 
 const childEnv = "IMEPROXY_STORE_CHILD"
@@ -287,7 +340,7 @@ func TestKilledWhileWriting(t *testing.T) {
 			}
 		}
 		_ = cmd.Wait()
-		s := open(t, path, Limits{})
+		s := mustOpen(t, path, Limits{})
 		st := must[learn.State](t)(s.State())
 		stored := map[int]bool{}
 		if err := s.EachIncoming(func(in Incoming) error {
@@ -336,7 +389,7 @@ func writeUntilKilled(path string) {
 // notices. Routes are read when a call agent or a person asks for them.
 func TestStartWithManyRecords(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ime.db")
-	s := open(t, path, Limits{})
+	s := mustOpen(t, path, Limits{})
 	all, batch := 100_000, 10_000
 	if raceEnabled {
 		all = 10_000 // with the race detector it takes minutes to fill
@@ -358,7 +411,7 @@ func TestStartWithManyRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	begin := time.Now()
-	s = open(t, path, Limits{})
+	s = mustOpen(t, path, Limits{})
 	must[learn.State](t)(s.State())
 	n := 0
 	if err := s.EachIncoming(func(Incoming) error { n++; return nil }); err != nil {
