@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/pion/srtp/v3"
 )
@@ -133,7 +134,9 @@ func (k Key) sameOnWire(o Key) bool {
 
 // clone: the caller may wipe or reuse its slices.
 func (k Key) clone() Key {
-	k.Master, k.Salt, k.MKI = bytes.Clone(k.Master), bytes.Clone(k.Salt), bytes.Clone(k.MKI)
+	m, s := len(k.Master), len(k.Master)+len(k.Salt)
+	b := slices.Concat(k.Master, k.Salt, k.MKI)
+	k.Master, k.Salt, k.MKI = b[:m:m], b[m:s:s], b[s:]
 	return k
 }
 

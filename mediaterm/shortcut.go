@@ -245,7 +245,8 @@ func newMAC(s shortcuts, key []byte) mac {
 	}
 	var m mac
 	var pad [shaBlock]byte
-	for _, side := range []struct {
+	h := sha1.New()
+	for _, side := range [...]struct {
 		with byte
 		to   *[5]uint32
 	}{{0x36, &m.inner}, {0x5c, &m.outer}} {
@@ -255,7 +256,7 @@ func newMAC(s shortcuts, key []byte) mac {
 				pad[i] ^= key[i]
 			}
 		}
-		h := sha1.New()
+		h.Reset()
 		h.Write(pad[:])
 		*side.to = *(*[5]uint32)(unsafe.Add(word(h), s.shaH))
 	}

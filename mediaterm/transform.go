@@ -56,17 +56,16 @@ func (h *half) derive(k Key, kind packetKind, s shortcuts) error {
 	if err != nil {
 		return fmt.Errorf("SRTP master key: %w", err)
 	}
-	key := sessionKey(prf, k.Salt, label+labelKey, len(k.Master))
-	copy(h.salt[:], sessionKey(prf, k.Salt, label+labelSalt, len(k.Salt)))
+	d := &derivation{prf: prf, salt: k.Salt}
+	defer clear(d.out[:])
+	copy(h.salt[:], d.key(label+labelSalt, len(k.Salt)))
 	h.tag = k.tagLen(kind)
-	defer clear(key)
+	key := d.key(label+labelKey, len(k.Master))
 	if !k.Suite.aead() {
 		if h.ctr, err = newCounter(s, key); err != nil {
 			return err
 		}
-		auth := sessionKey(prf, k.Salt, label+labelAuth, authKeyLen)
-		h.mac = newMAC(s, auth)
-		clear(auth)
+		h.mac = newMAC(s, d.key(label+labelAuth, authKeyLen))
 		return nil
 	}
 	block, err := aes.NewCipher(key)
@@ -79,18 +78,24 @@ func (h *half) derive(k Key, kind packetKind, s shortcuts) error {
 	return nil
 }
 
-// sessionKey is the pseudo-random function of RFC 3711 section 4.3.3, with a key derivation rate of 0.
-func sessionKey(prf cipher.Block, salt []byte, label byte, n int) []byte {
-	var x [aes.BlockSize]byte
-	copy(x[:], salt)
-	x[7] ^= label
-	out := make([]byte, 0, 2*aes.BlockSize)
-	for i := byte(0); len(out) < n; i++ {
-		x[15] = i
-		out = out[:len(out)+aes.BlockSize]
-		prf.Encrypt(out[len(out)-aes.BlockSize:], x[:])
+// derivation is the pseudo-random function of RFC 3711 section 4.3.3, with a key derivation rate of 0.
+type derivation struct {
+	prf  cipher.Block
+	salt []byte
+	in   [aes.BlockSize]byte
+	out  [2 * aes.BlockSize]byte
+}
+
+// key gives n bytes, which stand until the next call.
+func (d *derivation) key(label byte, n int) []byte {
+	clear(d.in[:])
+	copy(d.in[:], d.salt)
+	d.in[7] ^= label
+	for at := 0; at < n; at += aes.BlockSize {
+		d.in[15] = byte(at / aes.BlockSize)
+		d.prf.Encrypt(d.out[at:at+aes.BlockSize], d.in[:])
 	}
-	return out[:n:n]
+	return d.out[:n:n]
 }
 
 // counterIV is that of AES-CM, RFC 3711 section 4.1.1: a 48-bit index, for SRTCP its 31 bits.

@@ -48,13 +48,13 @@ func TestKeyDerivationVectors(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		salt := unhex(t, v.salt)
+		d := &derivation{prf: prf, salt: unhex(t, v.salt)}
 		for _, w := range []struct {
 			label byte
 			want  string
 		}{{labelKey, v.key}, {labelSalt, v.sessionSalt}, {labelAuth, v.auth}} {
 			want := unhex(t, w.want)
-			if got := sessionKey(prf, salt, w.label, len(want)); !bytes.Equal(got, want) {
+			if got := d.key(w.label, len(want)); !bytes.Equal(got, want) {
 				t.Errorf("label %d: %x, want %x", w.label, got, want)
 			}
 		}

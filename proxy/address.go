@@ -100,7 +100,10 @@ func (p *plan) forbiddenMedia(addr netip.Addr) string {
 			return "the appliance's own"
 		}
 	}
-	for _, i := range p.interfaces() {
+	for _, i := range p.cfg.Interfaces {
+		if !inUse(i) {
+			continue
+		}
 		if n := i.Address.Masked(); n.Bits() < 31 && (addr == broadcast(n) || addr == n.Addr()) {
 			return "that of all hosts of a network" // one packet would become many
 		}

@@ -42,7 +42,9 @@ func (s *session) admit(m *sipalg.Message) (domain, id string, ok, stay bool) {
 		s.a.count("ticket", "verified", "")
 		s.welcomed()
 		s.a.peer(s.remote.Addr())
-		s.a.trace.Event(trace.Ticket, m.CallID(), t.GrantedToDomain, "%s for %s from %s: verified, ticket %x granted to %s by %s", m.Method, called, s.remote, t.ID, t.GrantedToDomain, t.GrantingDomain)
+		if s.a.trace.Wants(trace.Ticket) {
+			s.a.trace.Event(trace.Ticket, m.CallID(), t.GrantedToDomain, "%s for %s from %s: verified, ticket %x granted to %s by %s", m.Method, called, s.remote, t.ID, t.GrantedToDomain, t.GrantingDomain)
+		}
 		return t.GrantedToDomain, hex.EncodeToString(t.ID[:]), true, true
 	}
 	s.a.count("ticket", "failures", observe.Snake(string(res)))
@@ -84,7 +86,7 @@ func beyondTicket(method string) (cause string) {
 // calledUser is the user part of a Request-URI from the Internet as the call agent will see it: a token in the URI brings back the user that
 // it was made for, and whoever was in a call may have been shown one.
 func (s *session) calledUser(m *sipalg.Message) string {
-	return userOfURI(s.rw.RequestURI(m.URI))
+	return userOfURI(s.rw.RequestURIOf(m))
 }
 
 // routedElsewhere tells whether a Route of a request outside a dialog names another user than the one called: a strict router puts it into the

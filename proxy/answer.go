@@ -83,7 +83,7 @@ func (m *media) settle(x *exchange, i int, ans *sdp.Media) (lineResult, error) {
 		return r, err
 	}
 	if off.IsSecure() {
-		chosen := off.UsableCryptos(suiteNames())
+		chosen := off.UsableCryptos(suiteNames)
 		if len(chosen) == 0 {
 			return r, fmt.Errorf("%w: no usable a=crypto", errUnusable)
 		}

@@ -218,7 +218,7 @@ func (m *media) checkOffered(ml *sdp.Media, from dialog.Side) error {
 		if !ml.IsSecure() {
 			return fmt.Errorf("%w: %s without encryption", errUnusable, ml.Proto)
 		}
-		if len(ml.UsableCryptos(suiteNames())) == 0 {
+		if len(ml.UsableCryptos(suiteNames)) == 0 {
 			return fmt.Errorf("%w: no usable a=crypto", errUnusable)
 		}
 	case ml.IsSecure():
@@ -234,11 +234,14 @@ func (m *media) checkAddress(ml *sdp.Media, from dialog.Side) error {
 	if ml.Hold {
 		return nil
 	}
-	addrs := []netip.Addr{ml.Connection}
+	addrs := [2]netip.Addr{ml.Connection, ml.Connection}
 	if ml.RTCP != (netip.AddrPort{}) { // port 65535 leaves none for RTCP
-		addrs = append(addrs, ml.RTCP.Addr())
+		addrs[1] = ml.RTCP.Addr()
 	}
-	for _, a := range addrs {
+	for i, a := range addrs {
+		if i > 0 && a == addrs[0] {
+			break
+		}
 		a = a.Unmap()
 		switch {
 		case !a.IsValid() || !a.Is4():
@@ -355,13 +358,14 @@ func (m *media) undo(x *exchange) {
 	m.lines = m.lines[:min(need, len(m.lines))]
 }
 
-func suiteNames() []string {
+// suiteNames are those of mediaterm.Suites; nobody changes them.
+var suiteNames = func() []string {
 	var out []string
 	for _, s := range mediaterm.Suites() {
 		out = append(out, string(s))
 	}
 	return out
-}
+}()
 
 func mediaSide(s dialog.Side) mediaterm.Side {
 	if s == dialog.Inside {

@@ -209,7 +209,9 @@ func (a *Appliance) finishAs(c *call, why, side string, status int) {
 	if !c.rec.Connect.IsZero() {
 		a.count("sip", "dialogs_ended", "")
 	}
-	a.trace.Event(trace.Signaling, c.d.ID, c.domain, "call ended: %s by %s, %d packets sent, %d received", why, side, c.rec.PacketsSent, c.rec.PacketsRecvd)
+	if a.trace.Wants(trace.Signaling) {
+		a.trace.Event(trace.Signaling, c.d.ID, c.domain, "call ended: %s by %s, %d packets sent, %d received", why, side, c.rec.PacketsSent, c.rec.PacketsRecvd)
+	}
 	observe.Info(c.logger, "call ended", observe.CallID(c.d.ID), slog.String("reason", why), slog.String("by", side), slog.Int("status", status),
 		slog.Duration("duration", time.Duration(c.rec.DurationMS)*time.Millisecond), slog.Uint64("sent", c.rec.PacketsSent),
 		slog.Uint64("received", c.rec.PacketsRecvd), slog.String("suite", c.rec.SRTPSuite))

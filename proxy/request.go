@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"imeproxy/fallback"
@@ -270,7 +271,9 @@ func (s *session) newCall(m *sipalg.Message, from dialog.Side, domain, ticketID 
 		c.rec.TLSVersion, c.rec.CipherSuite = k.version, k.suite
 	}
 	c.media = newMedia(s.mediaPolicy(c.d.ID))
-	s.a.trace.Event(trace.Signaling, m.CallID(), domain, "session %d: %s begins, %s from %s to %s, other enterprise %s at %s", s.id, m.Method, c.rec.Direction, c.rec.From, c.rec.To, domain, s.remote)
+	if s.a.trace.Wants(trace.Signaling) {
+		s.a.trace.Event(trace.Signaling, m.CallID(), domain, "session %d: %s begins, %s from %s to %s, other enterprise %s at %s", s.id, m.Method, c.rec.Direction, c.rec.From, c.rec.To, domain, s.remote)
+	}
 	if m.Method == "INVITE" {
 		c.media.watched = s.a.quality.watch(c)
 	}
@@ -362,9 +365,21 @@ func (s *session) judge(c *call, m *sipalg.Message, from dialog.Side) {
 	s.forwardRequest(c, m, from, act, now)
 }
 
+// copies are the messages that leave in the place of those that came. Nothing of one is kept when it has been sent.
+var copies = sync.Pool{New: func() any { return new(sipalg.Message) }}
+
+// putCopy gives one back, without what it refers to.
+func putCopy(m *sipalg.Message) {
+	clear(m.Headers[:cap(m.Headers)])
+	*m = sipalg.Message{Headers: m.Headers[:0]}
+	copies.Put(m)
+}
+
 // forwardRequest translates a request and sends it on. The call is locked.
 func (s *session) forwardRequest(c *call, m *sipalg.Message, from dialog.Side, act dialog.Action, now time.Time) {
-	out := m.Clone()
+	out := copies.Get().(*sipalg.Message)
+	defer putCopy(out)
+	m.CopyTo(out)
 	if !out.Has("Max-Forwards") {
 		out.Add("Max-Forwards", "70") // RFC 3261 16.6 item 3
 	}

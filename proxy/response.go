@@ -48,7 +48,9 @@ func (s *session) response(m *sipalg.Message, from dialog.Side) {
 
 // forwardResponse translates a response and sends it on. The call is locked.
 func (s *session) forwardResponse(c *call, m *sipalg.Message, from dialog.Side, owner *session, act dialog.Action, now time.Time) {
-	out := m.Clone()
+	out := copies.Get().(*sipalg.Message)
+	defer putCopy(out)
+	m.CopyTo(out)
 	tx := act.Tx
 	if from == dialog.Inside {
 		c.name(m)
@@ -70,7 +72,9 @@ func (s *session) forwardResponse(c *call, m *sipalg.Message, from dialog.Side, 
 		c.rec.Connect = now
 		s.a.peer(s.remote.Addr()) // it will call back
 		s.a.count("sip", "dialogs_opened", "")
-		s.a.trace.Event(trace.Signaling, m.CallID(), c.domain, "session %d: %s call from %s to %s answered", s.id, c.rec.Direction, c.rec.From, c.rec.To)
+		if s.a.trace.Wants(trace.Signaling) {
+			s.a.trace.Event(trace.Signaling, m.CallID(), c.domain, "session %d: %s call from %s to %s answered", s.id, c.rec.Direction, c.rec.From, c.rec.To)
+		}
 		observe.Info(c.logger, "call answered", observe.CallID(c.d.ID), slog.Uint64("session", s.id), slog.String("from", c.rec.From),
 			slog.String("to", c.rec.To), slog.String("direction", c.rec.Direction))
 	}

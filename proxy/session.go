@@ -225,16 +225,16 @@ func (s *session) readAll(k *conn, side dialog.Side) string {
 	defer k.letGo()
 	for {
 		f, err := k.next()
-		var v *sipalg.Violation
-		switch {
-		case errors.As(err, &v):
+		if err != nil {
+			var v *sipalg.Violation
+			if !errors.As(err, &v) {
+				return endReason(err, side)
+			}
 			s.violation(k, v)
 			if v.Close {
 				return "malformed message from " + side.String()
 			}
 			continue
-		case err != nil:
-			return endReason(err, side)
 		}
 		switch f.Kind {
 		case sipalg.KindPing:
@@ -250,7 +250,7 @@ func (s *session) readAll(k *conn, side dialog.Side) string {
 		both := s.conns
 		s.mu.Unlock()
 		k.hold(both)
-		m, v := sipalg.Parse(f.Data)
+		m, v := f.Parse()
 		if v == nil {
 			v = sipalg.Check(m)
 		}

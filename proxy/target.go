@@ -45,7 +45,7 @@ func (c *call) name(m *sipalg.Message) {
 // the inside caller. The call is nobody else's yet.
 func (s *session) nameFirst(c *call, m *sipalg.Message, from dialog.Side) {
 	if from == dialog.Outside {
-		c.named = append(c.named, strings.Clone(s.rw.RequestURI(m.URI)))
+		c.named = append(c.named, strings.Clone(s.rw.RequestURIOf(m)))
 		return
 	}
 	if uri := dialog.AddressURI(m.Get("From")); len(uri) <= maxTarget {
@@ -56,7 +56,7 @@ func (s *session) nameFirst(c *call, m *sipalg.Message, from dialog.Side) {
 
 // misled tells why a request from the Internet within a call must not go on, "" when it may. The call is locked.
 func (s *session) misled(c *call, m *sipalg.Message) string {
-	uri := s.rw.RequestURI(m.URI)
+	uri := s.rw.RequestURIOf(m)
 	if !slices.Contains(c.named, uri) {
 		if why := s.unnamed(c, uri); why != "" {
 			return why

@@ -11,13 +11,24 @@ import (
 // branch or magic cookie; methods that are unknown but well-formed pass, as do
 // option tags in Require: what to do with them is the proxy's decision.
 func Check(m *Message) *Violation {
-	for _, check := range []func(*Message) *Violation{checkPresence, checkKeys, checkRouting, checkAddresses, checkBody} {
-		if v := check(m); v != nil {
-			return v
-		}
+	k := messageKeys{known: true}
+	v := checkPresence(m)
+	if v == nil {
+		v = checkKeys(m, &k)
 	}
-	m.readKeys()
-	return nil
+	if v == nil {
+		v = checkRouting(m, &k)
+	}
+	if v == nil {
+		v = checkAddresses(m)
+	}
+	if v == nil {
+		v = checkBody(m)
+	}
+	if v == nil {
+		m.keys = k
+	}
+	return v
 }
 
 // Caps, in bytes, on what is kept of a message while a call stands: one ticket and an answering machine would do to fill the memory with long
@@ -29,38 +40,11 @@ const (
 	MaxEvent = 1 << 8
 )
 
-// headerCheck is how a header is checked.
-type headerCheck struct {
-	name    string
-	single  uint64       // a bit of its own: it may stand once
-	address *addressRule // nil: it holds no addresses
-}
-
-// headerChecks is by lower-case full name: one look-up a header, whatever it is checked for.
-var headerChecks = func() map[string]headerCheck {
-	t := make(map[string]headerCheck)
-	for i, name := range singleHeaders {
-		t[strings.ToLower(name)] = headerCheck{name: name, single: 1 << i}
-	}
-	for i := range addressRules {
-		r := &addressRules[i]
-		c := t[strings.ToLower(r.name)]
-		c.name, c.address = r.name, r
-		t[strings.ToLower(r.name)] = c
-	}
-	return t
-}()
-
-func checkOf(name string) headerCheck {
-	var buf [64]byte
-	return headerChecks[string(lowerName(name, &buf))]
-}
-
 // checkPresence looks for headers that are missing or stand too often.
 func checkPresence(m *Message) *Violation {
 	var seen uint64
 	for i := range m.Headers {
-		c := checkOf(m.Headers[i].Name)
+		c := headerOf(m.Headers[i].Name)
 		if seen&c.single != 0 {
 			return refuse(m, CauseDuplicateHeader, 400, "Duplicate "+c.name)
 		}
@@ -74,15 +58,16 @@ func checkPresence(m *Message) *Violation {
 	return nil
 }
 
-// checkKeys checks what identifies dialog and transaction.
-func checkKeys(m *Message) *Violation {
-	_, method, ok := parseCSeq(m.Get("CSeq"))
+// checkKeys checks what identifies dialog and transaction, and keeps it.
+func checkKeys(m *Message, k *messageKeys) *Violation {
+	n, method, ok := parseCSeq(m.Get("CSeq"))
 	if !ok {
 		return refuse(m, CauseCSeq, 400, "Bad CSeq")
 	}
 	if m.IsRequest() && method != m.Method {
 		return refuse(m, CauseCSeqMethod, 400, "CSeq Method Differs")
 	}
+	k.cseq, k.method = n, method
 	if id := m.CallID(); id == "" || notInCallID.index(id) >= 0 || hasControl(id) {
 		return refuse(m, CauseCallID, 400, "Bad Call-ID")
 	} else if len(id) > MaxIdentifier {
@@ -98,56 +83,55 @@ func checkKeys(m *Message) *Violation {
 	if v := checkURI(m, from.uri, CauseFrom, "From"); v != nil {
 		return v
 	}
-	if tag, has := findParam(from.params(), "tag"); !has || tag == "" {
+	tag, tagged, ok := tagIn(from.params())
+	if !tagged || tag == "" {
 		return refuse(m, CauseNoFromTag, 400, "Missing From Tag")
 	}
-	if !tagsOK(from.params()) {
+	if !ok {
 		return refuse(m, CauseFrom, 400, "Bad From")
 	}
+	k.fromTag = tag
 	to, ok := splitAddress(m.Get("To"))
-	if !ok || !tagsOK(to.params()) {
+	if ok {
+		k.toTag, _, ok = tagIn(to.params())
+	}
+	if !ok {
 		return refuse(m, CauseTo, 400, "Bad To")
 	}
-	if v := checkTagSize(m, from, "From"); v != nil {
-		return v
-	}
-	if v := checkTagSize(m, to, "To"); v != nil {
-		return v
+	switch {
+	case len(k.fromTag) > MaxIdentifier:
+		return refuse(m, CauseIdentifier, 400, "From Tag Too Long")
+	case len(k.toTag) > MaxIdentifier:
+		return refuse(m, CauseIdentifier, 400, "To Tag Too Long")
 	}
 	return checkURI(m, to.uri, CauseTo, "To")
 }
 
-func checkTagSize(m *Message, a address, name string) *Violation {
-	if tag, _ := findParam(a.params(), "tag"); len(tag) > MaxIdentifier {
-		return refuse(m, CauseIdentifier, 400, name+" Tag Too Long")
-	}
-	return nil
-}
-
-// tagsOK wants at most one tag, and that a token: two readers must not see two
+// tagIn gives the first tag among parameters. ok wants at most one, and that a token: two readers must not see two
 // dialogs.
-func tagsOK(params string) bool {
-	n := 0
+func tagIn(params string) (tag string, tagged, ok bool) {
+	ok = true
 	for {
-		p, rest, ok := cutParam(params)
-		if !ok {
-			return n <= 1
+		p, rest, more := cutParam(params)
+		if !more {
+			return tag, tagged, ok
 		}
 		if strings.EqualFold(p.name, "tag") {
-			n++
-			if !isToken(p.value) {
-				return false
+			ok = ok && !tagged && isToken(p.value)
+			if !tagged {
+				tag, tagged = p.value, true
 			}
 		}
 		params = rest
 	}
 }
 
-// checkRouting checks Request-URI, Max-Forwards and every Via.
-func checkRouting(m *Message) *Violation {
-	if len(m.Branch()) > MaxIdentifier {
+// checkRouting checks Request-URI, Max-Forwards and every Via, and keeps the branch of the first.
+func checkRouting(m *Message, k *messageKeys) *Violation {
+	if k.branch = m.Branch(); len(k.branch) > MaxIdentifier {
 		return refuse(m, CauseIdentifier, 400, "Via Branch Too Long")
 	}
+	var room [roomForParams]Param
 	for i := range m.Headers {
 		if !m.Headers[i].Is("Via") {
 			continue
@@ -155,7 +139,7 @@ func checkRouting(m *Message) *Violation {
 		for rest, more := m.Headers[i].Value, true; more; {
 			var element string
 			element, rest, more = cutList(rest)
-			via, err := ParseVia(trim(element))
+			via, err := parseVia(trim(element), room[:0])
 			if err != nil || !branchOK(&via) {
 				return refuse(m, CauseVia, 400, "Bad Via")
 			}
@@ -164,7 +148,7 @@ func checkRouting(m *Message) *Violation {
 	if !m.IsRequest() {
 		return nil
 	}
-	uri, err := ParseURI(m.URI)
+	uri, err := parseURI(m.URI, room[:0])
 	switch {
 	case errors.Is(err, ErrControlCharacter):
 		return refuse(m, CauseURIControl, 400, "Control Character In Request-URI")
@@ -219,14 +203,16 @@ var addressRules = []addressRule{
 	{"Diversion", CauseIdentity, true},
 }
 
-// needContact are the methods whose requests are useless without a target.
-var needContact = newNameSet("INVITE", "SUBSCRIBE", "REFER")
+// needContact tells of which methods requests are useless without a target.
+func needContact(method string) bool {
+	return strings.EqualFold(method, "INVITE") || strings.EqualFold(method, "SUBSCRIBE") || strings.EqualFold(method, "REFER")
+}
 
 func checkAddresses(m *Message) *Violation {
 	contacts := 0
 	for i := range m.Headers {
 		h := &m.Headers[i]
-		rule := checkOf(h.Name).address
+		rule := headerOf(h.Name).address
 		if rule == nil {
 			continue
 		}
@@ -238,7 +224,7 @@ func checkAddresses(m *Message) *Violation {
 			contacts += n
 		}
 	}
-	if !m.IsRequest() || !needContact.has(m.Method) {
+	if !m.IsRequest() || !needContact(m.Method) {
 		return nil
 	}
 	if contacts == 0 {
@@ -273,14 +259,15 @@ func checkAddressHeader(m *Message, value string, rule *addressRule) (int, *Viol
 }
 
 func checkURI(m *Message, uri string, cause Cause, name string) *Violation {
-	_, err := ParseURI(uri)
+	var room [roomForParams]Param
+	_, err := parseURI(uri, room[:0])
+	if err == nil {
+		return nil
+	}
 	if errors.Is(err, ErrControlCharacter) {
 		return refuse(m, CauseURIControl, 400, "Control Character In "+name)
 	}
-	if err != nil {
-		return refuse(m, cause, 400, "Bad "+name)
-	}
-	return nil
+	return refuse(m, cause, 400, "Bad "+name)
 }
 
 func hasControl(s string) bool {

@@ -25,7 +25,12 @@ type Frame struct {
 	// Data is a whole message in memory of the receiver's own; nil for
 	// keep-alives.
 	Data []byte
+
+	head int // bytes of the head of a message
 }
+
+// Parse is [Parse] for a message, whose head the Framer has found.
+func (f Frame) Parse() (*Message, *Violation) { return parse(f.Data, f.head, true) }
 
 // Limits bounds what a Framer accepts.
 type Limits struct {
@@ -48,6 +53,7 @@ type Framer struct {
 	r       io.Reader
 	limit   int
 	buf     []byte // unread bytes
+	room    []byte // from its beginning, all of the memory that buf lies in
 	started bool
 	waiting bool // for the rest of a message that has started
 	filled  bool // the last read gave all that it could: more is likely there
@@ -88,7 +94,7 @@ func (f *Framer) Next() (Frame, error) {
 		if v != nil {
 			v.Close = true
 			f.failed = v
-			f.buf = nil
+			f.buf, f.room = nil, nil
 			return Frame{}, v
 		}
 		if done {
@@ -118,11 +124,15 @@ func (f *Framer) fill() error {
 	if f.total > len(f.buf) {
 		want = f.total - len(f.buf)
 	}
-	if free := cap(f.buf) - len(f.buf); free < min(want, minRead) {
+	switch free := cap(f.buf) - len(f.buf); {
+	case free >= min(want, minRead):
+	case cap(f.room)-len(f.buf) >= min(want, minRead):
+		f.buf = append(f.room, f.buf...) // what came before it is delivered
+	default:
 		// Doubling keeps single bytes from costing a copy of the whole each.
 		grown := make([]byte, len(f.buf), len(f.buf)+max(want, min(len(f.buf), f.limit)))
 		copy(grown, f.buf)
-		f.buf = grown
+		f.buf, f.room = grown, grown[:0]
 	}
 	want = min(want, cap(f.buf)-len(f.buf))
 	n, err := f.r.Read(f.buf[len(f.buf) : len(f.buf)+want])
@@ -136,7 +146,7 @@ func (f *Framer) fill() error {
 		v := f.refuse(CauseTruncated, 400, "Truncated Message")
 		// The sender has closed, or is gone: nobody waits for the answer.
 		v.Status, v.Phrase, v.Close, v.Err = 0, "", true, io.ErrUnexpectedEOF
-		f.failed, f.buf = v, nil
+		f.failed, f.buf, f.room = v, nil, nil
 		return v
 	}
 	if err == nil {
@@ -167,10 +177,10 @@ func (f *Framer) take() (Frame, bool, *Violation) {
 	if len(f.buf) < f.total {
 		return Frame{}, false, nil
 	}
-	data := append(make([]byte, 0, f.total), f.buf[:f.total]...)
+	frame := Frame{Kind: KindMessage, Data: append(make([]byte, 0, f.total), f.buf[:f.total]...), head: f.head}
 	f.drop(f.total)
 	f.started, f.waiting, f.head, f.total, f.scanner = false, false, 0, 0, headScanner{}
-	return Frame{Kind: KindMessage, Data: data}, true, nil
+	return frame, true, nil
 }
 
 // keepAlive takes CRLF pairs from between messages.
@@ -197,11 +207,10 @@ func (f *Framer) keepAlive() (Frame, bool) {
 func (f *Framer) drop(n int) {
 	rest := f.buf[n:]
 	if len(rest) == 0 {
-		if cap(f.buf) > 4*readSize {
-			f.buf = nil // one large message must not hold its memory for ever
-			return
+		if cap(f.room) > 4*readSize {
+			f.room = nil // one large message must not hold its memory for ever
 		}
-		f.buf = f.buf[:0]
+		f.buf = f.room
 		return
 	}
 	f.buf = rest

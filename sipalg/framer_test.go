@@ -3,6 +3,7 @@ package sipalg
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -33,6 +34,10 @@ func drain(r io.Reader, l Limits) (out []string, err error) {
 		switch fr.Kind {
 		case KindMessage:
 			out = append(out, string(fr.Data))
+			m, v := fr.Parse()
+			if again, w := Parse(fr.Data); (v == nil) != (w == nil) || v == nil && again.String() != m.String() || v != nil && v.Cause != w.Cause {
+				return out, fmt.Errorf("the frame is %v, %v, its bytes are %v, %v", m, v, again, w)
+			}
 		case KindPing:
 			out = append(out, "ping")
 		}

@@ -18,8 +18,8 @@ type Header struct {
 func (h Header) Is(name string) bool { return sameName(h.Name, name) }
 
 func sameName(a, b string) bool {
-	if len(a) == len(b) {
-		return strings.EqualFold(a, b)
+	if len(a) == len(b) { // most names differ in their first letter, and are spelt as here where they do not
+		return a == b || a != "" && a[0]|0x20 == b[0]|0x20 && strings.EqualFold(a, b)
 	}
 	if len(a) != 1 && len(b) != 1 {
 		return false
@@ -44,6 +44,8 @@ type Message struct {
 	response bool
 	// keys are of a message that Check has passed, and that lost and got no header since.
 	keys messageKeys
+	// inside is the Request-URI as the other side sees it, if that has been asked for.
+	inside requestURI
 }
 
 // messageKeys are what tells the dialog and the transaction of a message; it is asked for time and again. A translation changes none of it.
@@ -54,12 +56,10 @@ type messageKeys struct {
 	method                 string
 }
 
-// readKeys reads them once.
-func (m *Message) readKeys() {
-	k := messageKeys{fromTag: m.FromTag(), toTag: m.ToTag(), branch: m.Branch()}
-	k.cseq, k.method = m.CSeq()
-	k.known = true
-	m.keys = k
+// requestURI is what a rewriter has made of a Request-URI.
+type requestURI struct {
+	by      *Rewriter
+	of, now string
 }
 
 // IsRequest reports whether the message is a request.
@@ -71,6 +71,13 @@ func (m *Message) Clone() *Message {
 	c := *m
 	c.Headers = append([]Header(nil), m.Headers...)
 	return &c
+}
+
+// CopyTo makes c what Clone gives, in the memory of the headers that c has had.
+func (m *Message) CopyTo(c *Message) {
+	headers := append(c.Headers[:0], m.Headers...)
+	*c = *m
+	c.Headers = headers
 }
 
 // Size is about as many bytes as the message keeps in memory.
@@ -170,7 +177,7 @@ func (m *Message) Count(name string) int {
 // header is a list by its grammar, each element stands apart.
 func (m *Message) Values(name string) []string {
 	var out []string
-	list := listHeaders.has(name)
+	list := headerOf(name).list
 	for i := range m.Headers {
 		if !m.Headers[i].Is(name) {
 			continue

@@ -56,12 +56,75 @@ func lowerName(name string, buf *[64]byte) []byte {
 	return buf[:len(name)]
 }
 
+// header is all that is known of a header by its name.
+type header struct {
+	name    string
+	class   headerClass
+	list    bool         // its elements are separated by commas
+	single  uint64       // a bit of its own: it may stand once
+	address *addressRule // nil: it holds no addresses
+	next    uint8        // the next one in the same cell, 0: none
+}
+
+// headerTable finds headers by length, first and last letter of the name. A map would have to fold and hash all of each name.
+type headerTable struct {
+	cells [256]uint8
+	all   []header // the first one stands for names that are not here
+}
+
+func (t *headerTable) cell(name string) *uint8 {
+	return &t.cells[uint8(len(name))*8+(name[0]|0x20)*5+(name[len(name)-1]|0x20)]
+}
+
+// find gives the header of a name in any case and in its compact form; nothing of what it gives may be changed.
+func (t *headerTable) find(name string) *header {
+	if name = fullName(name); name == "" {
+		return &t.all[0]
+	}
+	for i := *t.cell(name); i != 0; i = t.all[i].next {
+		if h := &t.all[i]; h.name == name || len(h.name) == len(name) && strings.EqualFold(h.name, name) {
+			return h
+		}
+	}
+	return &t.all[0]
+}
+
+// entry is find for who fills the table; it adds a name that is not there.
+func (t *headerTable) entry(name string) *header {
+	if h := t.find(name); h != &t.all[0] {
+		return h
+	}
+	c := t.cell(name)
+	t.all = append(t.all, header{name: name, next: *c})
+	*c = uint8(len(t.all) - 1)
+	return &t.all[*c]
+}
+
+var headers = func() *headerTable {
+	t := &headerTable{all: make([]header, 1)}
+	for i, name := range singleHeaders {
+		t.entry(name).single = 1 << i
+	}
+	for i := range addressRules {
+		t.entry(addressRules[i].name).address = &addressRules[i]
+	}
+	for class, names := range headerClasses {
+		for name := range strings.FieldsSeq(names) {
+			t.entry(name).class = headerClass(class)
+		}
+	}
+	for name := range strings.FieldsSeq(listHeaders) {
+		t.entry(name).list = true
+	}
+	return t
+}()
+
+func headerOf(name string) *header { return headers.find(name) }
+
 // listHeaders hold elements separated by commas.
-var listHeaders = newNameSet("Via", "Contact", "Route", "Record-Route", "Path", "Service-Route", "Accept",
-	"Accept-Encoding", "Accept-Language", "Allow", "Allow-Events", "Supported", "Require", "Proxy-Require",
-	"Unsupported", "Diversion", "History-Info", "P-Asserted-Identity", "P-Preferred-Identity",
-	"P-Associated-URI", "Call-Info", "Alert-Info", "Error-Info", "Warning", "In-Reply-To", "Content-Encoding",
-	"Content-Language", "Reason", "Remote-Party-ID", "Accept-Contact", "Reject-Contact")
+const listHeaders = "Via Contact Route Record-Route Path Service-Route Accept Accept-Encoding Accept-Language Allow Allow-Events Supported Require " +
+	"Proxy-Require Unsupported Diversion History-Info P-Asserted-Identity P-Preferred-Identity P-Associated-URI Call-Info Alert-Info Error-Info " +
+	"Warning In-Reply-To Content-Encoding Content-Language Reason Remote-Party-ID Accept-Contact Reject-Contact"
 
 // singleHeaders may stand once in a message.
 var singleHeaders = []string{

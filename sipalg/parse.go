@@ -30,6 +30,11 @@ func Parse(frame []byte) (*Message, *Violation) {
 		v.Close = true
 		return nil, v
 	}
+	return parse(frame, end, strict)
+}
+
+// parse is Parse for a message whose head ends at an index.
+func parse(frame []byte, end int, strict bool) (*Message, *Violation) {
 	m, v := parseHead(textOf(frame[:end]))
 	m.Body = frame[end:len(frame):len(frame)]
 	if v == nil && !strict {

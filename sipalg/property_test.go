@@ -244,7 +244,8 @@ func TestKeysFollowHeaders(t *testing.T) {
 			continue
 		}
 		m.Add("CSeq", "1 INVITE")
-		m.readKeys()
+		m.keys = messageKeys{known: true, fromTag: m.FromTag(), toTag: m.ToTag(), branch: m.Branch()}
+		m.keys.cseq, m.keys.method = (&Message{Headers: m.Headers}).CSeq()
 		out := m.Clone()
 		if rw.Outbound(out) == nil {
 			same(out, "translated")
@@ -266,6 +267,19 @@ func TestKeysFollowHeaders(t *testing.T) {
 		"CSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"))
 	if v != nil || Check(m) != nil || !m.keys.known || m.Branch() == "" || m.FromTag() == "" {
 		t.Errorf("a message that is checked: %v, keys %+v", v, m.keys)
+	}
+	for _, params := range []string{";tag=1", "", ";x=\";tag=9\";tag=2", ";TAG = a ;tagged", " ; tag=3;x"} {
+		for _, via := range []string{"SIP/2.0/TCP h;branch=z9hG4bK1, SIP/2.0/UDP g;branch=z9hG4bK2", "SIP / 2.0 / TLS h : 5061 ;rport; Branch = b1", "SIP/2.0/UDP h"} {
+			m, v := Parse([]byte("OPTIONS sip:b@example.com SIP/2.0\r\nv: " + via + "\r\nf: \"n\" <sip:a@h>;tag=f" + "\r\nTo: <sip:b@h>" + params + "\r\nCall-ID: c\r\n" +
+				"CSeq: 00017  OPTIONS\r\nContent-Length: 0\r\n\r\n"))
+			if v == nil {
+				v = Check(m)
+			}
+			if v != nil || !m.keys.known {
+				t.Fatalf("%s, %s: %v", params, via, v)
+			}
+			same(m, "checked")
+		}
 	}
 }
 

@@ -71,11 +71,19 @@ func (rw *Rewriter) Outbound(m *Message) error { return rw.run(m, true) }
 func (rw *Rewriter) Inbound(m *Message) error { return rw.run(m, false) }
 
 // RequestURI gives the Request-URI of a request from outside as Inbound writes it. It may name another user than the sender wrote: a token
-// brings back what stood where it was made.
+// brings back what stood where it was made. A message's own is found out once: see [Rewriter.RequestURIOf].
 func (rw *Rewriter) RequestURI(uri string) string {
 	p := &pass{Rewriter: rw}
 	uri, _ = p.uri(uri, uriRole{leg: true})
 	return uri
+}
+
+// RequestURIOf is RequestURI for that of a message, which remembers it for the next time and for Inbound.
+func (rw *Rewriter) RequestURIOf(m *Message) string {
+	if m.inside.by != rw || m.inside.of != m.URI {
+		m.inside = requestURI{by: rw, of: m.URI, now: rw.RequestURI(m.URI)}
+	}
+	return m.inside.now
 }
 
 // pass is one translation of one message.
@@ -84,6 +92,7 @@ type pass struct {
 	out      bool
 	response bool
 	noToken  bool // the trial of the way back
+	texts    texts
 }
 
 func (rw *Rewriter) run(m *Message, out bool) error {
@@ -94,6 +103,8 @@ func (rw *Rewriter) run(m *Message, out bool) error {
 	m.Del(HeaderFallback)
 	if p.response {
 		m.Phrase = p.sweep(m.Phrase)
+	} else if !out {
+		m.URI = rw.RequestURIOf(m)
 	} else {
 		m.URI, _ = p.uri(m.URI, uriRole{leg: true})
 	}
@@ -137,30 +148,20 @@ const (
 	classType                       // a media type
 )
 
-var headerClasses = func() map[string]headerClass {
-	t := map[string]headerClass{}
-	for class, names := range map[headerClass]string{
-		classKeep: "Call-ID Content-Length CSeq Max-Forwards " + HeaderTicket,
-		classVia:  "Via",
-		classLeg:  "Contact Route Record-Route Path Service-Route",
-		classAddress: "From To Reply-To P-Asserted-Identity P-Preferred-Identity Remote-Party-ID Refer-To " +
-			"Referred-By Diversion History-Info Call-Info Alert-Info Error-Info P-Called-Party-ID P-Associated-URI",
-		classAuth:   "Authorization Proxy-Authorization",
-		classEvent:  "Event",
-		classCallID: "Replaces Join Target-Dialog In-Reply-To",
-		classType:   "Content-Type",
-	} {
-		for _, name := range strings.Fields(names) {
-			t[strings.ToLower(name)] = class
-		}
-	}
-	return t
-}()
-
-func classOf(name string) headerClass {
-	var buf [64]byte
-	return headerClasses[string(lowerName(name, &buf))]
+// headerClasses names the headers of each class but classText.
+var headerClasses = [...]string{
+	classKeep: "Call-ID Content-Length CSeq Max-Forwards " + HeaderTicket,
+	classVia:  "Via",
+	classLeg:  "Contact Route Record-Route Path Service-Route",
+	classAddress: "From To Reply-To P-Asserted-Identity P-Preferred-Identity Remote-Party-ID Refer-To " +
+		"Referred-By Diversion History-Info Call-Info Alert-Info Error-Info P-Called-Party-ID P-Associated-URI",
+	classAuth:   "Authorization Proxy-Authorization",
+	classEvent:  "Event",
+	classCallID: "Replaces Join Target-Dialog In-Reply-To",
+	classType:   "Content-Type",
 }
+
+func classOf(name string) headerClass { return headerOf(name).class }
 
 // header translates a value of any class but classVia.
 func (p *pass) header(class headerClass, value string) string {
@@ -253,17 +254,17 @@ func (p *pass) address(s string, role uriRole) string {
 	}
 	role.bare = !a.bracketed()
 	uri, bare := p.uri(a.uri, role)
-	pre, post := p.sweep(a.pre), a.post
-	if params := p.params(post); !bare && uri == a.uri && pre == a.pre && params == post {
+	pre, params := p.sweep(a.pre), p.params(a.post)
+	if !bare && uri == a.uri && pre == a.pre && params == a.post {
 		return s
 	}
 	switch {
 	case role.bare && strings.IndexByte(uri, ';') >= 0:
-		pre, post = pre+"<", ">"+post
+		pre, params = pre+"<", p.params(">"+a.post)
 	case bare && a.bracketed() && trim(pre) == "<" && !strings.ContainsAny(uri, ";,?"):
-		pre, post = pre[:len(pre)-1], post[1:]
+		pre, params = pre[:len(pre)-1], p.params(a.post[1:])
 	}
-	return pre + uri + p.params(post)
+	return p.texts.join(pre, uri, params)
 }
 
 // keptParams identify dialogs and transactions; call-id is that of an Event (RFC

@@ -42,14 +42,16 @@ func (p *pass) translate(a netip.Addr, port uint16) (netip.Addr, uint16, hostKin
 // uri translates one URI. On the way back, bare says that the token was given to
 // a URI without brackets.
 func (p *pass) uri(text string, role uriRole) (result string, bare bool) {
-	u, err := ParseURI(text)
+	var parsed, changed [roomForParams]Param
+	u, err := parseURI(text, parsed[:0])
 	if err != nil || !u.IsSIP() {
 		return p.sweep(text), false
 	}
 	addr, isAddr := u.Addr()
-	if bare, ok := p.restoreURI(&u, addr); ok {
-		p.uriHeaders(&u)
-		return u.String(), bare
+	if was, bare, ok := p.restoreURI(u, addr); ok {
+		u = was
+		u.Headers = p.uriHeaders(u.Headers)
+		return p.texts.uri(&u), bare
 	}
 	was, kind := u, foreign
 	if isAddr {
@@ -60,14 +62,14 @@ func (p *pass) uri(text string, role uriRole) (result string, bare bool) {
 			port = p.HidePort
 		}
 		if kind != foreign {
-			u.Host, u.Port = hostText(to), int(port)
+			u.Host, u.Port = p.texts.host(to), int(port)
 		}
 	} else if strings.IndexByte(u.Host, '.') >= 0 {
 		u.Host = p.sweep(u.Host) // "192.0.2.1.example.com"
 	}
 	masked := false
 	if kind == foreign && role.token && p.misleading(addr) {
-		u.Host, masked = hostText(p.SourceRemote.Addr().Unmap()), true
+		u.Host, masked = p.texts.host(p.SourceRemote.Addr().Unmap()), true
 	}
 	if u.HasUser {
 		u.User = p.sweep(u.User)
@@ -80,12 +82,12 @@ func (p *pass) uri(text string, role uriRole) (result string, bare bool) {
 			}
 		case strings.EqualFold(param.Name, tokenParam):
 		case role.token && strings.EqualFold(param.Name, "maddr") && p.misleading(literal(param.Value)):
-			param.Value, masked = hostText(p.SourceRemote.Addr().Unmap()), true
+			param.Value, masked = p.texts.host(p.SourceRemote.Addr().Unmap()), true
 		default:
 			param.Value = p.sweep(param.Value)
 			param.Name = p.sweep(param.Name)
 		}
-		u.Params = setParam(u.Params, was.Params, i, param)
+		u.Params = setParam(u.Params, was.Params, i, param, changed[:0])
 	}
 	if masked || kind == hidden || p.out && kind == mapped && role.token && !p.noToken && !p.reversible(u, text, role) {
 		if role.token {
@@ -95,17 +97,17 @@ func (p *pass) uri(text string, role uriRole) (result string, bare bool) {
 	if u.Headers == "" && u.Host == was.Host && u.Port == was.Port && u.User == was.User && slices.Equal(u.Params, was.Params) {
 		return text, false
 	}
-	p.uriHeaders(&u)
-	return u.String(), false
+	u.Headers = p.uriHeaders(u.Headers)
+	return p.texts.uri(&u), false
 }
 
-// setParam changes one of the parameters. The first change is to a copy: those that were parsed stay.
-func setParam(params, parsed []Param, i int, to Param) []Param {
+// setParam changes one of the parameters. The first change is to a copy, in the room if that is enough: those that were parsed stay.
+func setParam(params, parsed []Param, i int, to Param, room []Param) []Param {
 	if params[i] == to {
 		return params
 	}
 	if &params[0] == &parsed[0] {
-		params = slices.Clone(parsed)
+		params = append(room, parsed...)
 	}
 	params[i] = to
 	return params
@@ -118,8 +120,8 @@ func (p *pass) reversible(u URI, text string, role uriRole) bool {
 		text = text[:len(text)-len(u.Headers)-1]
 		u.Headers, u.HasHeaders = "", false
 	}
-	back := pass{Rewriter: p.Rewriter, response: p.response, noToken: true}
-	was, _ := back.uri(u.String(), role)
+	back := pass{Rewriter: p.Rewriter, response: p.response, noToken: true, texts: p.texts} // what it makes there is not kept
+	was, _ := back.uri(back.texts.uri(&u), role)
 	return was == text
 }
 
@@ -202,8 +204,8 @@ func literal(s string) netip.Addr {
 	if s == "" || s[0] != '[' && s[0] != ':' && charClass[s[0]]&classHex == 0 {
 		return netip.Addr{}
 	}
-	a, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]"))
-	if err != nil {
+	a, ok := parseAddr(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]"))
+	if !ok {
 		return netip.Addr{}
 	}
 	return a.Unmap()
@@ -259,36 +261,36 @@ func restoreParams(params []Param, fields []string) []Param {
 }
 
 // restoreURI undoes a translation by its token.
-func (p *pass) restoreURI(u *URI, addr netip.Addr) (bare, ok bool) {
+func (p *pass) restoreURI(u URI, addr netip.Addr) (was URI, bare, ok bool) {
 	fields, at, ok := p.secret(u.Params, addr, u.Port)
 	if !ok || fields[0] == "" {
-		return false, false
+		return u, false, false
 	}
 	bare = fields[0][0] == p.mark(markBare, false)
 	if !bare && fields[0][0] != p.mark(markURI, false) {
-		return false, false
+		return u, false, false
 	}
 	host, text, port, ok := splitHostPort(fields[0][1:])
 	if !ok {
-		return false, false
+		return u, false, false
 	}
 	u.Host, u.portText, u.Port = host, text, port
-	u.Params = append(u.Params[:at:at], u.Params[at+1:]...)
+	u.Params = slices.Delete(u.Params, at, at+1)
 	rest := fields[1:]
 	if len(rest) > 0 && strings.HasPrefix(rest[0], "u") {
 		u.User, rest = rest[0][1:], rest[1:]
 	}
 	u.Params = restoreParams(u.Params, rest)
-	return bare, true
+	return u, bare, true
 }
 
 // uriHeaders translates the headers that a URI asks for (RFC 3261 19.1.1), each
 // as what it is.
-func (p *pass) uriHeaders(u *URI) {
-	if u.Headers == "" {
-		return
+func (p *pass) uriHeaders(headers string) string {
+	if headers == "" {
+		return ""
 	}
-	parts := strings.Split(u.Headers, "&")
+	parts := strings.Split(strings.Clone(headers), "&") // the URI stays on the stack
 	for i, part := range parts {
 		name, value, _ := strings.Cut(part, "=")
 		plain := unescape(value)
@@ -306,7 +308,7 @@ func (p *pass) uriHeaders(u *URI) {
 			parts[i] = part[:strings.IndexByte(part, '=')+1] + escape(now)
 		}
 	}
-	u.Headers = strings.Join(parts, "&")
+	return strings.Join(parts, "&")
 }
 
 func unescape(s string) string {

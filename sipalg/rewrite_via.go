@@ -22,36 +22,37 @@ func (p *pass) vias(value string, top bool) string {
 // the leg; the others keep theirs. Sent-by of the far side stays as it is.
 func (p *pass) via(s string, top bool) string {
 	text := trim(s)
-	v, err := ParseVia(text)
+	var parsed, changed [roomForParams]Param
+	v, err := parseVia(text, parsed[:0])
 	if err != nil {
 		return p.sweep(s)
 	}
 	addr, isAddr := v.Addr()
-	if p.restoreVia(&v, addr) {
-		if top && p.response {
-			p.seenFrom(&v)
+	if was, ok := p.restoreVia(v, addr); ok {
+		if v = was; top && p.response {
+			v.Params = p.seenFrom(v.Params)
 		}
-		return blanks(s) + v.String()
+		return p.texts.join(blanks(s), p.texts.via(&v))
 	}
 	written, kind := v, foreign
 	if isAddr {
 		var to netip.Addr
 		var port uint16
 		if to, port, kind = p.translate(addr, uint16(v.Port)); kind != foreign {
-			v.Host, v.Port = hostText(to), int(port)
+			v.Host, v.Port = p.texts.host(to), int(port)
 		}
 	} else {
 		v.Host = p.sweep(v.Host)
 	}
 	masked := kind == foreign && p.misleading(addr)
 	if masked {
-		v.Host = hostText(p.SourceRemote.Addr().Unmap())
+		v.Host = p.texts.host(p.SourceRemote.Addr().Unmap())
 	}
 	if top {
 		v.Transport = p.viaTransport(v.Transport)
 	}
 	if top && p.response && (!p.out || kind == foreign) {
-		p.seenFrom(&v)
+		v.Params = p.seenFrom(v.Params)
 	}
 	for i, param := range v.Params {
 		switch {
@@ -61,17 +62,20 @@ func (p *pass) via(s string, top bool) string {
 		default:
 			param.Value = p.sweep(param.Value)
 		}
-		v.Params = setParam(v.Params, written.Params, i, param)
+		v.Params = setParam(v.Params, written.Params, i, param, changed[:0])
 	}
 	if v.Transport == written.Transport && v.Host == written.Host && v.Port == written.Port && slices.Equal(v.Params, written.Params) {
 		return s
 	}
-	result := v.String()
+	result := p.texts.via(&v)
 	if masked || p.viaNeedsToken(kind, result, &written, top) {
 		secret := string(p.mark(markVia, true)) + written.Transport + secretSep +
 			joinHostPort(written.Host, written.portText, written.Port) + changedParams(written.Params, v.Params)
 		v.Params = append(v.Params, Param{tokenParam, p.Seal.Seal(secret), true})
-		result = v.String()
+		result = p.texts.via(&v)
+	}
+	if s[0] != ' ' && s[0] != '\t' {
+		return result
 	}
 	return blanks(s) + result
 }
@@ -81,8 +85,11 @@ func (p *pass) viaNeedsToken(kind hostKind, result string, written *Via, top boo
 	if kind == foreign || !p.out || p.noToken {
 		return false
 	}
-	back := pass{Rewriter: p.Rewriter, response: true, noToken: true}
-	return kind == hidden || back.via(result, top) != written.String()
+	if kind == hidden {
+		return true
+	}
+	back := pass{Rewriter: p.Rewriter, response: true, noToken: true, texts: p.texts} // what it makes there is not kept
+	return back.via(result, top) != back.texts.via(written)
 }
 
 // blanks returns the white space before an element.
@@ -110,48 +117,56 @@ func (p *pass) viaTransport(word string) string {
 
 // seenFrom translates what the answering end noted of the address that it got the request from (RFC 3261 18.2.1, RFC
 // 3581): it saw one of our connections, and the end that the answer goes to must find its own.
-func (p *pass) seenFrom(v *Via) {
+func (p *pass) seenFrom(params []Param) []Param {
 	self := p.SourceRemote
 	if !p.out {
 		self = p.SourceInside
 	}
 	if !self.IsValid() || p.noToken {
-		return
+		return params
 	}
-	port, _ := v.Param("rport")
-	value, ok := v.Param("received")
-	if port == "" && !ok {
-		return
+	rport, received := findParamIn(params, "rport"), findParamIn(params, "received")
+	if rport >= 0 && params[rport].Value == "" {
+		rport = -1
 	}
-	v.Params = slices.Clone(v.Params) // those that were written stay
-	if port != "" {
-		v.SetParam("rport", strconv.Itoa(int(self.Port())))
+	if rport < 0 && received < 0 {
+		return params
 	}
-	if !ok {
-		return
+	seen := slices.Clone(params) // those that were written stay
+	if rport >= 0 {
+		seen[rport].Value = strconv.Itoa(int(self.Port()))
 	}
-	a, err := netip.ParseAddr(strings.Trim(value, "[]"))
+	if received < 0 {
+		return seen
+	}
+	a, err := netip.ParseAddr(strings.Trim(params[received].Value, "[]"))
 	if err != nil {
-		return
+		return seen
 	}
 	if _, _, kind := p.translate(a.Unmap(), 0); kind != foreign {
-		v.SetParam("received", self.Addr().Unmap().String())
+		seen[received].Value, seen[received].HasValue = self.Addr().Unmap().String(), true
 	}
+	return seen
+}
+
+// findParamIn gives the place of a parameter, -1 where it is absent.
+func findParamIn(params []Param, name string) int {
+	return slices.IndexFunc(params, func(p Param) bool { return strings.EqualFold(p.Name, name) })
 }
 
 // restoreVia undoes a translation by its token.
-func (p *pass) restoreVia(v *Via, addr netip.Addr) bool {
+func (p *pass) restoreVia(v Via, addr netip.Addr) (was Via, ok bool) {
 	fields, at, ok := p.secret(v.Params, addr, v.Port)
 	if !ok || len(fields) < 2 || fields[0] == "" || fields[0][0] != p.mark(markVia, false) {
-		return false
+		return v, false
 	}
 	host, text, port, ok := splitHostPort(fields[1])
 	if !ok {
-		return false
+		return v, false
 	}
 	v.Transport = fields[0][1:]
 	v.Host, v.portText, v.Port = host, text, port
 	v.Params = append(v.Params[:at:at], v.Params[at+1:]...)
 	v.Params = restoreParams(v.Params, fields[2:])
-	return true
+	return v, true
 }

@@ -31,6 +31,14 @@ func TestRequestURIShowsWhatATokenBringsBack(t *testing.T) {
 	if got := rw.RequestURI(uri); got != inv.URI {
 		t.Errorf("%s is judged as\n%s, the call agent gets\n%s", uri, got, inv.URI)
 	}
+	again := request(uri) // what is remembered is that of the Request-URI in force
+	if got := rw.RequestURIOf(again); got != inv.URI || rw.Inbound(again) != nil || again.URI != inv.URI {
+		t.Errorf("%s is judged as\n%s, the call agent gets\n%s", uri, got, again.URI)
+	}
+	again.URI = "sip:bob@209.165.200.227"
+	if got := rw.RequestURIOf(again); got != rw.RequestURI(again.URI) || rw.Inbound(again) != nil || again.URI != got {
+		t.Errorf("another Request-URI is judged as\n%s, the call agent gets\n%s", got, again.URI)
+	}
 	if !strings.Contains(inv.URI, "+19005550100") {
 		t.Errorf("the token does not bring its user back: %s", inv.URI)
 	}

@@ -142,7 +142,7 @@ func (p *pass) literal6(s string, start, end int) (to netip.Addr, from, until in
 		if strings.Count(s[start:end], ":") < 2 {
 			break
 		}
-		if a, err := netip.ParseAddr(s[start:end]); err == nil {
+		if a, ok := parseAddr(s[start:end]); ok {
 			if to, _, kind := p.translate(a.Unmap(), 0); kind != foreign {
 				return to, start, end, true
 			}

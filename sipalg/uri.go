@@ -59,7 +59,13 @@ func isSIPScheme(s string) bool {
 
 // ParseURI reads an absolute URI. It checks the characters and escapes of every
 // scheme, and host, port and parameters of sip and sips.
-func ParseURI(s string) (URI, error) {
+func ParseURI(s string) (URI, error) { return parseURI(s, nil) }
+
+// roomForParams is for as many parameters as URIs and Vias commonly have, on the stack.
+const roomForParams = 8
+
+// parseURI is ParseURI with room for the parameters.
+func parseURI(s string, room []Param) (URI, error) {
 	if err := checkURIText(s); err != nil {
 		return URI{}, err
 	}
@@ -82,16 +88,17 @@ func ParseURI(s string) (URI, error) {
 		}
 	}
 	if q := strings.IndexByte(rest, '?'); q >= 0 {
-		u.Headers, u.HasHeaders, rest = rest[q+1:], true, rest[:q]
-		if !uriHeadersOK(u.Headers) {
+		headers := rest[q+1:]
+		if !uriHeadersOK(headers) {
 			return URI{}, ErrMalformedURI
 		}
+		u.Headers, u.HasHeaders, rest = headers, true, rest[:q]
 	}
 	hostport := rest
 	if semi := strings.IndexByte(rest, ';'); semi >= 0 {
 		hostport = rest[:semi]
 		var ok bool
-		if u.Params, ok = parseURIParams(rest[semi:]); !ok {
+		if u.Params, ok = parseURIParams(rest[semi:], room); !ok {
 			return URI{}, ErrMalformedURI
 		}
 	}
@@ -161,8 +168,10 @@ func uriHeadersOK(s string) bool {
 	return true
 }
 
-func parseURIParams(s string) ([]Param, bool) {
-	params := make([]Param, 0, strings.Count(s, ";"))
+func parseURIParams(s string, params []Param) ([]Param, bool) {
+	if n := strings.Count(s, ";"); n > cap(params) {
+		params = make([]Param, 0, n)
+	}
 	for s != "" {
 		s = s[1:] // the semicolon
 		text := s
@@ -190,8 +199,8 @@ func splitHostPort(s string) (host, portText string, port int, ok bool) {
 			return "", "", 0, false
 		}
 		host, s = s[:end+1], s[end+1:]
-		a, err := netip.ParseAddr(host[1:end])
-		if err != nil || !a.Is6() || a.Zone() != "" {
+		a, ok := parseAddr(host[1:end])
+		if !ok || !a.Is6() || a.Zone() != "" {
 			return "", "", 0, false
 		}
 	} else {
@@ -223,8 +232,18 @@ func hostOK(h string) bool {
 	if !isDigits(last) {
 		return last != ""
 	}
-	_, err := netip.ParseAddr(h)
-	return err == nil
+	_, ok := parseAddr(h)
+	return ok
+}
+
+// parseAddr is netip.ParseAddr for texts whose memory must not leave the stack because of an error that could hold them; a copy is made of IPv6
+// addresses alone.
+func parseAddr(s string) (netip.Addr, bool) {
+	if a, end, ok := literal4(s, 0); ok && end == len(s) {
+		return a, true
+	}
+	a, err := netip.ParseAddr(strings.Clone(s))
+	return a, err == nil
 }
 
 // hostAddr returns the address that a host is, if it is one, IPv4 in IPv6
@@ -236,15 +255,8 @@ func hostAddr(host string) (netip.Addr, bool) {
 	if host[0] == '[' {
 		host = strings.TrimSuffix(host[1:], "]")
 	}
-	a, err := netip.ParseAddr(host)
-	return a.Unmap(), err == nil
-}
-
-func hostText(a netip.Addr) string {
-	if a.Is4() {
-		return a.String()
-	}
-	return "[" + a.String() + "]"
+	a, ok := parseAddr(host)
+	return a.Unmap(), ok
 }
 
 // Addr returns the host as an address, if it is one.
@@ -300,46 +312,44 @@ func joinHostPort(host, text string, port int) string {
 	return host + ":" + strconv.Itoa(port)
 }
 
-// writeHostPort is joinHostPort into a text that is being written.
-func writeHostPort(b *strings.Builder, host, text string, port int) {
-	b.WriteString(host)
+// appendHostPort is joinHostPort into a text that is being written.
+func appendHostPort(b []byte, host, text string, port int) []byte {
+	b = append(b, host...)
 	if port == 0 {
-		return
+		return b
 	}
-	b.WriteByte(':')
+	b = append(b, ':')
 	if n, ok := number(text, 65535); ok && int(n) == port {
-		b.WriteString(text)
-		return
+		return append(b, text...)
 	}
-	var buf [8]byte
-	b.Write(strconv.AppendInt(buf[:0], int64(port), 10))
+	return strconv.AppendInt(b, int64(port), 10)
+}
+
+func appendParams(b []byte, params []Param) []byte {
+	for i := range params {
+		p := &params[i]
+		b = append(append(b, ';'), p.Name...)
+		if p.HasValue {
+			b = append(append(b, '='), p.Value...)
+		}
+	}
+	return b
 }
 
 // String writes the URI.
-func (u *URI) String() string {
+func (u *URI) String() string { return string(u.append(make([]byte, 0, 128))) }
+
+func (u *URI) append(b []byte) []byte {
+	b = append(append(b, u.Scheme...), ':')
 	if !u.IsSIP() {
-		return u.Scheme + ":" + u.Opaque
+		return append(b, u.Opaque...)
 	}
-	var b strings.Builder
-	b.Grow(64 + len(u.User) + len(u.Headers))
-	b.WriteString(u.Scheme)
-	b.WriteByte(':')
 	if u.HasUser {
-		b.WriteString(u.User)
-		b.WriteByte('@')
+		b = append(append(b, u.User...), '@')
 	}
-	writeHostPort(&b, u.Host, u.portText, u.Port)
-	for _, p := range u.Params {
-		b.WriteByte(';')
-		b.WriteString(p.Name)
-		if p.HasValue {
-			b.WriteByte('=')
-			b.WriteString(p.Value)
-		}
-	}
+	b = appendParams(appendHostPort(b, u.Host, u.portText, u.Port), u.Params)
 	if u.HasHeaders {
-		b.WriteByte('?')
-		b.WriteString(u.Headers)
+		b = append(append(b, '?'), u.Headers...)
 	}
-	return b.String()
+	return b
 }

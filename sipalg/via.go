@@ -26,7 +26,10 @@ type Via struct {
 
 // ParseVia reads one element. White space around "/", ":", ";" and "=" is legal
 // and not kept.
-func ParseVia(s string) (Via, error) {
+func ParseVia(s string) (Via, error) { return parseVia(s, nil) }
+
+// parseVia is ParseVia with room for the parameters.
+func parseVia(s string, room []Param) (Via, error) {
 	name, rest, ok1 := cutSlash(s)
 	version, rest, ok2 := cutSlash(rest)
 	if !ok1 || !ok2 || !strings.EqualFold(name, "SIP") || version != "2.0" {
@@ -53,7 +56,9 @@ func ParseVia(s string) (Via, error) {
 		return Via{}, ErrMalformedVia
 	}
 	if rest != "" {
-		v.Params = make([]Param, 0, strings.Count(rest, ";"))
+		if v.Params = room; strings.Count(rest, ";") > cap(room) {
+			v.Params = make([]Param, 0, strings.Count(rest, ";"))
+		}
 	}
 	for {
 		p, r, ok := cutParam(rest)
@@ -106,26 +111,13 @@ func (v *Via) SetParam(name, value string) {
 
 // String writes the element. A Via made by hand needs no branch in Params: Branch
 // is added.
-func (v *Via) String() string {
-	var b strings.Builder
-	b.Grow(96)
-	b.WriteString("SIP/2.0/")
-	b.WriteString(v.Transport)
-	b.WriteByte(' ')
-	writeHostPort(&b, v.Host, v.portText, v.Port)
-	branch := false
-	for _, p := range v.Params {
-		b.WriteByte(';')
-		b.WriteString(p.Name)
-		if p.HasValue {
-			b.WriteByte('=')
-			b.WriteString(p.Value)
-		}
-		branch = branch || strings.EqualFold(p.Name, "branch")
+func (v *Via) String() string { return string(v.append(make([]byte, 0, 128))) }
+
+func (v *Via) append(b []byte) []byte {
+	b = append(append(append(b, "SIP/2.0/"...), v.Transport...), ' ')
+	b = appendParams(appendHostPort(b, v.Host, v.portText, v.Port), v.Params)
+	if _, ok := v.Param("branch"); !ok && v.Branch != "" {
+		b = append(append(b, ";branch="...), v.Branch...)
 	}
-	if !branch && v.Branch != "" {
-		b.WriteString(";branch=")
-		b.WriteString(v.Branch)
-	}
-	return b.String()
+	return b
 }

@@ -74,8 +74,16 @@ var secretKeys = map[string]bool{
 	"ticket_header": true, "crypto": true, "inline": true,
 }
 
+// secretBegins has a bit for the first letter of each key in secretKeys, by the key's length: it tells almost all others.
+var secretBegins = func() (bits [16]uint32) {
+	for k := range secretKeys {
+		bits[len(k)] |= 1 << (k[0] & 31)
+	}
+	return bits
+}()
+
 func maskSecrets(_ []string, a slog.Attr) slog.Attr {
-	if secretKeys[strings.ToLower(a.Key)] {
+	if n := len(a.Key); n > 0 && n < len(secretBegins) && secretBegins[n]&(1<<(a.Key[0]&31)) != 0 && secretKeys[strings.ToLower(a.Key)] {
 		return slog.String(a.Key, Masked)
 	}
 	return a
@@ -103,6 +111,13 @@ func Info(log *slog.Logger, msg string, attrs ...slog.Attr) {
 // Clean replaces control characters and bytes that are no UTF-8 by "?", so that text from the network can neither forge a line nor move
 // the cursor of a terminal. Format characters (direction overrides) count as control characters.
 func Clean(s string) string {
+	plain := true
+	for i := 0; i < len(s) && plain; i++ {
+		plain = s[i] >= ' ' && s[i] < 0x7f
+	}
+	if plain {
+		return s
+	}
 	return strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == '\u2028' || r == '\u2029' {
 			return '?'

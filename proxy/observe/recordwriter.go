@@ -95,9 +95,14 @@ func NewRecordWriter(cfg RecordConfig) (*RecordWriter, error) {
 	return w, nil
 }
 
+// recordRooms are for records until a batch has them.
+var recordRooms = sync.Pool{New: func() any { return new([recordSize]byte) }}
+
 // Write hands a record over. After Close, or when too many wait, the record is dropped and counted.
 func (w *RecordWriter) Write(r CallRecord) {
-	line, err := r.appendJSON(make([]byte, 0, recordSize))
+	room := recordRooms.Get().(*[recordSize]byte)
+	defer recordRooms.Put(room)
+	line, err := r.appendJSON(room[:0])
 	if err != nil {
 		w.dropped.Add(1)
 		w.cfg.Log.Error("call record not written", "error", err)

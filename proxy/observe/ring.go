@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"bytes"
 	"strings"
 	"sync"
 )
@@ -14,7 +15,7 @@ const (
 // LogRing keeps the last lines that a logger wrote, for `show logging`. Give it to NewLogger beside the file. Safe for concurrent use.
 type LogRing struct {
 	mu   sync.Mutex
-	line [RingLines]string
+	line [RingLines][]byte
 	next int
 	n    int
 }
@@ -23,11 +24,14 @@ type LogRing struct {
 func (r *LogRing) Write(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for line := range strings.Lines(string(p)) {
-		if line = strings.TrimSuffix(line, "\n"); len(line) > maxRingLine {
-			line = line[:maxRingLine] + "..."
+	for line := range bytes.Lines(p) {
+		kept := r.line[r.next][:0] // the memory of the line that gives way
+		if line = bytes.TrimSuffix(line, []byte("\n")); len(line) > maxRingLine {
+			kept = append(append(kept, line[:maxRingLine]...), "..."...)
+		} else {
+			kept = append(kept, line...)
 		}
-		r.line[r.next] = line
+		r.line[r.next] = kept
 		r.next = (r.next + 1) % RingLines
 		r.n = min(r.n+1, RingLines)
 	}
@@ -40,7 +44,7 @@ func (r *LogRing) Logging() Logging {
 	defer r.mu.Unlock()
 	out := Logging{Lines: make([]string, 0, r.n)}
 	for i := range r.n {
-		out.Lines = append(out.Lines, r.line[(r.next-r.n+i+RingLines)%RingLines])
+		out.Lines = append(out.Lines, string(r.line[(r.next-r.n+i+RingLines)%RingLines]))
 	}
 	return out
 }

@@ -109,16 +109,16 @@ func (c *Call) FarRoutes() int { return c.farRoutes }
 // NoteResponse records from a dialog-creating response, in the form of the given side, what is needed
 // to send requests to the ends. Call it with the message before and after rewriting.
 func (c *Call) NoteResponse(d *Dialog, m *sipalg.Message, side Side) {
-	e := &d.Ends[side]
+	e, other := &d.Ends[side], &d.Ends[side.Other()]
 	if side == c.From {
 		// This side holds the caller: it is reached through the record-route of its own INVITE.
-		e.Party, e.Peer = kept(m.Get("From")), kept(m.Get("To"))
+		e.Party, e.Peer = keptAs(m.Get("From"), e.Party, other.Peer), keptAs(m.Get("To"), e.Peer, other.Party)
 		e.Target, e.Routes = c.nearTarget, c.nearRoutes
 		return
 	}
-	e.Party, e.Peer = kept(m.Get("To")), kept(m.Get("From"))
+	e.Party, e.Peer = keptAs(m.Get("To"), e.Party, other.Peer), keptAs(m.Get("From"), e.Peer, other.Party)
 	if t := contact(m); t != "" {
-		e.Target = kept(t)
+		e.Target = keptAs(t, e.Target, "")
 	}
 	// The response repeats the routes of the request as it left us; what stands above them was added beyond us.
 	rr := m.Values("Record-Route")
@@ -146,6 +146,17 @@ func kept(s string) string {
 		return ""
 	}
 	return strings.Clone(s)
+}
+
+// keptAs is kept for a text that may be held already, from an earlier response or by the other side.
+func keptAs(s, before, other string) string {
+	switch s {
+	case before:
+		return before
+	case other:
+		return other
+	}
+	return kept(s)
 }
 
 // clones copies a list with its texts.

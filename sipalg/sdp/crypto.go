@@ -134,6 +134,9 @@ func ParseCrypto(line string) (Crypto, error) {
 // checkMKIs applies RFC 4568 section 6.1: with several keys each has an MKI,
 // all are of one length and differ.
 func (c Crypto) checkMKIs() error {
+	if len(c.More) == 0 {
+		return nil
+	}
 	seen := [][]byte{c.MKI}
 	for _, k := range c.More {
 		if k.MKILen == 0 || k.MKILen != c.MKILen {
@@ -233,30 +236,32 @@ func parseMKI(text string) ([]byte, error) {
 
 // String is the whole line. The key is padded: some peers refuse it otherwise.
 func (c Crypto) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "a=crypto:%d %s ", c.Tag, c.Suite)
-	first := KeyParam{c.Master, c.Salt, c.Lifetime, c.MKI, c.MKILen}
-	for i, k := range append([]KeyParam{first}, c.More...) {
-		if i > 0 {
-			b.WriteByte(';')
-		}
-		b.WriteString("inline:")
-		b.WriteString(base64.StdEncoding.EncodeToString(slices.Concat(k.Master, k.Salt)))
-		switch {
-		case k.Lifetime == 0:
-		case bits.OnesCount64(k.Lifetime) == 1:
-			fmt.Fprintf(&b, "|2^%d", bits.TrailingZeros64(k.Lifetime))
-		default:
-			b.WriteString("|" + strconv.FormatUint(k.Lifetime, 10))
-		}
-		if len(k.MKI) > 0 {
-			fmt.Fprintf(&b, "|%s:%d", new(big.Int).SetBytes(k.MKI), len(k.MKI))
-		}
+	b := strconv.AppendInt(append(make([]byte, 0, 160), "a=crypto:"...), int64(c.Tag), 10)
+	b = append(append(append(b, ' '), c.Suite...), ' ')
+	b = KeyParam{c.Master, c.Salt, c.Lifetime, c.MKI, c.MKILen}.append(b)
+	for _, k := range c.More {
+		b = k.append(append(b, ';'))
 	}
 	for _, p := range c.SessionParams {
-		b.WriteString(" " + p)
+		b = append(append(b, ' '), p...)
 	}
-	return b.String()
+	return string(b)
+}
+
+func (k KeyParam) append(b []byte) []byte {
+	var room [64]byte // more is for suites that nobody here has
+	b = base64.StdEncoding.AppendEncode(append(b, "inline:"...), append(append(room[:0], k.Master...), k.Salt...))
+	switch {
+	case k.Lifetime == 0:
+	case bits.OnesCount64(k.Lifetime) == 1:
+		b = strconv.AppendInt(append(b, "|2^"...), int64(bits.TrailingZeros64(k.Lifetime)), 10)
+	default:
+		b = strconv.AppendUint(append(b, '|'), k.Lifetime, 10)
+	}
+	if len(k.MKI) > 0 {
+		b = fmt.Appendf(b, "|%s:%d", new(big.Int).SetBytes(k.MKI), len(k.MKI))
+	}
+	return b
 }
 
 // Usable says why a line cannot key a stream that is encrypted and
@@ -297,7 +302,8 @@ func (c Crypto) Usable() error {
 func (m *Media) UsableCryptos(suites []string) []Crypto {
 	var out []Crypto
 	for _, c := range m.Cryptos {
-		same := func(s string) bool { return CanonicalSuite(s) == CanonicalSuite(c.Suite) }
+		suite := CanonicalSuite(c.Suite)
+		same := func(s string) bool { return s == suite || CanonicalSuite(s) == suite }
 		if slices.ContainsFunc(suites, same) && c.Usable() == nil {
 			out = append(out, c)
 		}

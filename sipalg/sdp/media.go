@@ -124,6 +124,7 @@ func parseMediaLine(line string) (*Media, error) {
 			return nil, fmt.Errorf("%w: port count in %q", ErrMalformed, line)
 		}
 	}
+	m.Formats = make([]string, 0, len(f)-3)
 	for _, p := range f[3:] {
 		m.Formats = append(m.Formats, p.of(line))
 	}

@@ -26,6 +26,9 @@ const (
 // find different parts), a cap, a description in a transfer encoding that
 // cannot be edited, or more than one description.
 func FindPart(contentType string, body []byte) (sdp []byte, replace func(newSDP []byte) []byte, ok bool, err error) {
+	if contentType == "application/sdp" { // as most write it
+		return body[0:len(body):len(body)], func(newSDP []byte) []byte { return newSDP }, true, nil
+	}
 	f := finder{body: body}
 	if err := f.walk(contentType, "", 0, len(body), 0); err != nil || !f.found {
 		return nil, nil, false, err

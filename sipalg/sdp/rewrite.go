@@ -63,7 +63,7 @@ func (s *Session) Rewrite(e Edit) ([]byte, error) {
 		return nil, err
 	}
 	e.Addr = e.Addr.Unmap()
-	w := writer{edit: e, addr: e.Addr, eol: s.eol(), out: make([]Line, 0, len(s.Lines)+8)}
+	w := writer{edit: e, addr: e.Addr, text: e.Addr.String(), eol: s.eol(), out: make([]Line, 0, len(s.Lines)+8)}
 	if err := w.session(s); err != nil {
 		return nil, err
 	}
@@ -114,6 +114,7 @@ func (s *Session) eol() string {
 type writer struct {
 	edit Edit
 	addr netip.Addr // of the section at hand
+	text string     // the same
 	eol  string
 	out  []Line
 }
@@ -144,7 +145,7 @@ func (w *writer) origin(l Line) error {
 	if err != nil {
 		return err
 	}
-	w.put(front+putAddress(l.Text[at:], lastTwo(l.Text[at:]), w.addr), l.EOL)
+	w.put(w.putAddress(front, l.Text[at:], lastTwo(l.Text[at:])), l.EOL)
 	return nil
 }
 
@@ -155,7 +156,7 @@ func (w *writer) common(l Line) error {
 		w.put(l.Text, l.EOL)
 		return nil
 	case 'c':
-		w.put(connection(l.Text, w.addr), l.EOL)
+		w.put(w.connection(l.Text), l.EOL)
 		return nil
 	case 'k':
 		return nil
@@ -192,9 +193,12 @@ func (w *writer) sweep(line string, mayRemove bool) (string, error) {
 }
 
 func (w *writer) media(s *Session, m *Media, e MediaEdit) error {
-	w.addr = w.edit.Addr
+	addr := w.edit.Addr
 	if e.Addr.IsValid() {
-		w.addr = e.Addr.Unmap()
+		addr = e.Addr.Unmap()
+	}
+	if addr != w.addr {
+		w.addr, w.text = addr, addr.String()
 	}
 	if m.Port == 0 || e.Port == 0 {
 		e.Port, e.Cryptos = 0, nil
@@ -237,7 +241,7 @@ func (w *writer) media(s *Session, m *Media, e MediaEdit) error {
 }
 
 func (w *writer) addConnection() {
-	w.put("c=IN "+addressType(w.addr)+" "+w.addr.String(), w.eol)
+	w.put("c=IN "+addressType(w.addr)+" "+w.text, w.eol)
 }
 
 func (w *writer) addCryptos(cryptos []Crypto) {
@@ -277,10 +281,11 @@ func mediaLine(line string, e MediaEdit) (string, error) {
 	if len(f) < 3 {
 		return "", fmt.Errorf("%w: sweep made an m= line unusable", ErrEdit)
 	}
-	if e.Proto != "" {
-		line = f[2].replace(line, e.Proto)
+	proto := e.Proto
+	if proto == "" {
+		proto = f[2].of(line)
 	}
-	return f[1].replace(line, strconv.Itoa(e.Port)), nil
+	return line[:f[1].start] + strconv.Itoa(e.Port) + line[f[1].end:f[2].start] + proto + line[f[2].end:], nil
 }
 
 // rtcpLine rewrites the a=rtcp of a medium that is not refused; ok is false for
@@ -312,12 +317,12 @@ func rtcpLine(l Line, m *Media, e MediaEdit, addr netip.Addr) (string, bool) {
 
 // connection replaces the address of a c= line, TTL and count included. The
 // unspecified address is a hold and stays.
-func connection(line string, addr netip.Addr) string {
+func (w *writer) connection(line string) string {
 	host, err := connectionHost(line)
 	if old := literal(host); err == nil && old.IsValid() && old.IsUnspecified() {
 		return line
 	}
-	return putAddress(line, lastTwo(line), addr)
+	return w.putAddress("", line, lastTwo(line))
 }
 
 func lastTwo(line string) [2]span {
@@ -325,10 +330,9 @@ func lastTwo(line string) [2]span {
 	return [2]span{f[len(f)-2], f[len(f)-1]}
 }
 
-// putAddress puts an address and its type in the place of two fields.
-func putAddress(line string, at [2]span, addr netip.Addr) string {
-	line = at[1].replace(line, addr.String())
-	return at[0].replace(line, addressType(addr))
+// putAddress puts the section's address and its type in the place of two fields of the line, and other text before it.
+func (w *writer) putAddress(before, line string, at [2]span) string {
+	return before + line[:at[0].start] + addressType(w.addr) + line[at[0].end:at[1].start] + w.text + line[at[1].end:]
 }
 
 func addressType(addr netip.Addr) string {

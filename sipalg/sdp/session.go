@@ -216,9 +216,6 @@ type span struct{ start, end int }
 
 func (p span) of(line string) string { return line[p.start:p.end] }
 
-// replace puts text in the place of the field.
-func (p span) replace(line, text string) string { return line[:p.start] + text + line[p.end:] }
-
 // fields finds the fields of a line's value, blanks and tabs apart.
 func fields(line string) []span {
 	out := make([]span, 0, 8) // more are rare
