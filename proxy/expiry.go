@@ -40,7 +40,8 @@ func (a *Appliance) sweepCertificates(now time.Time) {
 	if e.logged == nil {
 		e.logged = make(map[string]int)
 	}
-	p, list := a.plan.Load(), a.store.Certificates()
+	p := a.plan.Load()
+	list := slices.DeleteFunc(a.store.Certificates(), func(c tlsproxy.CertificateInfo) bool { return c.Kind == "request" }) // nobody presents or trusts one
 	used := make(map[string]bool)
 	for _, name := range p.trustpoints() {
 		used[name] = true

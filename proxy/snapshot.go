@@ -312,7 +312,7 @@ func (a *Appliance) Conns() observe.Conns {
 	return out
 }
 
-// Certificates lists what the trustpoints hold.
+// Certificates lists what the trustpoints hold, and the requests that wait for their certificates.
 func (a *Appliance) Certificates() observe.Certificates {
 	var out observe.Certificates
 	now := a.now()
@@ -324,7 +324,9 @@ func (a *Appliance) Certificates() observe.Certificates {
 		if !c.NotAfter.IsZero() {
 			x.DaysLeft = int(c.NotAfter.Sub(now).Hours() / 24)
 		}
-		if c.Status != "available" && (c.NotAfter.IsZero() || now.Before(c.NotAfter)) {
+		if c.Kind == "request" {
+			x.CA, x.Status = false, "Pending terminal enrollment"
+		} else if c.Status != "available" && (c.NotAfter.IsZero() || now.Before(c.NotAfter)) {
 			x.Status = "Unusable: " + c.Status
 		}
 		out.Certificates = append(out.Certificates, x)

@@ -11,23 +11,25 @@ import (
 
 // CertificateInfo is one certificate of the store, for show crypto ca certificates and crypto list --json.
 type CertificateInfo struct {
-	Trustpoint   string    `json:"trustpoint"`
-	Kind         string    `json:"kind"`   // "identity", "intermediate" (sent with the identity), "ca" (vouches for others) or "pinned" (trusted for itself)
-	Status       string    `json:"status"` // "available", or why it cannot be used
+	Trustpoint string `json:"trustpoint"`
+	// Kind is "identity", "intermediate" (sent with the identity), "ca" (vouches for others), "pinned" (trusted for itself), or "request": no certificate
+	// yet, its request waits for one. A request has no issuer, serial number, dates and fingerprint.
+	Kind         string    `json:"kind"`
+	Status       string    `json:"status"` // "available", "pending" of a request, or why it cannot be used
 	Subject      string    `json:"subject"`
 	Issuer       string    `json:"issuer"`
 	Serial       string    `json:"serial"` // hexadecimal
-	NotBefore    time.Time `json:"not_before"`
-	NotAfter     time.Time `json:"not_after"`
+	NotBefore    time.Time `json:"not_before,omitzero"`
+	NotAfter     time.Time `json:"not_after,omitzero"`
 	KeyAlgorithm string    `json:"key_algorithm"`
 	KeyBits      int       `json:"key_bits"`
 	Signature    string    `json:"signature"`
 	Domains      []string  `json:"domains"`            // SIP domain identities (RFC 5922)
-	KeyPair      string    `json:"key_pair,omitempty"` // label, identity certificates only
+	KeyPair      string    `json:"key_pair,omitempty"` // label, identity certificates and requests only
 	Fingerprint  string    `json:"fingerprint_sha256"` // hexadecimal
 }
 
-// Certificates lists all certificates, by trustpoint, identity first. A trustpoint whose files are damaged has an entry with the damage as its status.
+// Certificates lists all certificates, by trustpoint, identity first, then the request that waits for the next one. A trustpoint whose files are damaged has an entry with the damage as its status.
 func (s *Store) Certificates() []CertificateInfo {
 	snap, now := s.current(), s.now()
 	var out []CertificateInfo
@@ -40,6 +42,9 @@ func (s *Store) Certificates() []CertificateInfo {
 			for _, c := range tp.sentChain() {
 				out = append(out, certificateInfo(name, "intermediate", c, checkDates(c, now)))
 			}
+		}
+		if tp.request != nil {
+			out = append(out, requestInfo(name, tp.request, tp.meta.KeyPair))
 		}
 		for _, c := range append(append([]*x509.Certificate{}, tp.authenticated...), tp.bundled...) {
 			kind := "pinned"
@@ -76,6 +81,14 @@ func certificateInfo(name, kind string, c *x509.Certificate, problem error) Cert
 	if problem != nil {
 		info.Status = problem.Error()
 	}
+	return info
+}
+
+func requestInfo(name string, r *x509.CertificateRequest, keyPair string) CertificateInfo {
+	info := CertificateInfo{
+		Trustpoint: name, Kind: "request", Status: "pending", Subject: r.Subject.String(), Signature: r.SignatureAlgorithm.String(), Domains: append([]string{}, r.DNSNames...), KeyPair: keyPair,
+	}
+	info.KeyAlgorithm, info.KeyBits = keySize(r.PublicKey)
 	return info
 }
 

@@ -7,7 +7,7 @@ import (
 )
 
 // What a person carries to somebody else lies beside the trustpoint's other files: a request to its authority, the certificate to a peer.
-// Nothing of it is read back.
+// Nothing of it is read back but to be shown.
 const (
 	requestFile     = "request.pem"
 	certificateFile = "certificate.pem"

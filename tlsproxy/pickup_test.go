@@ -3,6 +3,7 @@ package tlsproxy
 import (
 	"errors"
 	"os"
+	"slices"
 	"testing"
 )
 
@@ -38,4 +39,36 @@ func TestPublishWritesTheCertificateAlone(t *testing.T) {
 	if !s.Authenticated("a") {
 		t.Error("the authenticated certificate is not seen")
 	}
+}
+
+// TestRequestIsListedWhileItWaits checks that a request is seen among the certificates, beside the one that it is to renew, until it is answered.
+func TestRequestIsListedWhileItWaits(t *testing.T) {
+	s, ca := openStore(t), newAuthority(t, "CA")
+	spec := TrustpointSpec{Name: "a", KeyPair: "k", SubjectName: "cn=a.example"}
+	must(t, s.GenerateKey("k", "ecdsa", 0, false))
+	want := func(kinds ...string) {
+		t.Helper()
+		var got []string
+		for _, c := range s.Certificates() {
+			got = append(got, c.Kind+" "+c.Status)
+			if c.Kind == "request" && (c.Trustpoint != "a" || c.Subject != "CN=a.example" || !slices.Equal(c.Domains, []string{"a.example"}) || c.KeyAlgorithm != "ecdsa" || c.KeyBits != 256 || c.KeyPair != "k") {
+				t.Errorf("the request is %+v", c)
+			}
+		}
+		if !slices.Equal(got, kinds) {
+			t.Errorf("listed are %q, want %q", got, kinds)
+		}
+	}
+	want()
+	csr, err := s.Enroll(spec)
+	must(t, err)
+	want("request pending")
+	must(t, s.ImportCertificate(spec, answer(t, ca, csr)))
+	want("identity available")
+	_, err = s.Enroll(spec)
+	must(t, err)
+	want("identity available", "request pending")
+	must(t, os.WriteFile(s.Request("a"), []byte("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"), 0o600))
+	must(t, s.Reload())
+	want("identity available")
 }

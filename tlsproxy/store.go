@@ -54,6 +54,7 @@ type trustpoint struct {
 	chain         []*x509.Certificate
 	authenticated []*x509.Certificate
 	bundled       []*x509.Certificate
+	request       *x509.CertificateRequest // waits for its certificate
 	idErr, caErr  error
 
 	// Linking the chain checks its signatures, and the identity is asked for with every ticket: once is enough.
@@ -188,6 +189,12 @@ func (s *Store) loadTrustpoint(name string) *trustpoint {
 		if tp.key, tp.leaf, tp.chain, err = decodeIdentity(data); err != nil {
 			tp.key, tp.leaf, tp.chain = nil, nil, nil
 			tp.idErr = fmt.Errorf("trustpoint %q: identity certificate: %w", name, err)
+		}
+	}
+	if data, err := s.dir.read(s.dir.trustpointFile(name, requestFile)); err == nil {
+		// Nothing depends on it: a damaged one is only not shown.
+		if block, _ := pem.Decode(data); block != nil {
+			tp.request, _ = x509.ParseCertificateRequest(block.Bytes)
 		}
 	}
 	var err error

@@ -72,11 +72,12 @@ type Certificates struct {
 	Certificates List[Certificate] `json:"certificates"`
 }
 
-// Certificate is one certificate of a trustpoint.
+// Certificate is one certificate of a trustpoint, or the request for it: without an end date the Status must be given, and what only a certificate has is
+// not printed, and its dates are not in the JSON.
 type Certificate struct {
 	Trustpoint   string       `json:"associated_trustpoints"`
 	CA           bool         `json:"ca"`     // a CA certificate; else the identity
-	Status       string       `json:"status"` // "Available", "Pending", "Expired", "Unusable: WHY"; "" is worked out from the dates
+	Status       string       `json:"status"` // "Available", "Pending terminal enrollment", "Expired", "Unusable: WHY"; "" is worked out from the dates
 	Subject      string       `json:"subject_name"`
 	Issuer       string       `json:"issuer_name"`
 	SerialNumber string       `json:"certificate_serial_number"` // hexadecimal
@@ -85,7 +86,7 @@ type Certificate struct {
 	KeyBits      int          `json:"public_key_bits"`
 	Signature    string       `json:"signature_algorithm"` // "SHA256-RSA"
 	NotBefore    time.Time    `json:"start_date"`
-	NotAfter     time.Time    `json:"end_date"`           // zero: the certificate cannot be read
+	NotAfter     time.Time    `json:"end_date"`           // zero: a request, or a certificate that cannot be read
 	Names        List[string] `json:"names"`              // DNS names and SIP URIs
 	DaysLeft     int          `json:"days_left"`          // whole days rounded down: negative after the end
 	Fingerprint  string       `json:"sha256_fingerprint"` // hexadecimal; "" is not printed
@@ -109,6 +110,11 @@ type Version struct {
 type RunningConfig struct {
 	Section string `json:"section,omitempty"`
 	Config  string `json:"running_config"`
+}
+
+// StartupConfig is the text behind `show startup-config`; secrets are already masked.
+type StartupConfig struct {
+	Config string `json:"startup_config"`
 }
 
 // Clock is the answer to `show clock`.

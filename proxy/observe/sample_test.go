@@ -100,6 +100,7 @@ func sampleCertificates() Certificates {
 			NotBefore: noon.AddDate(-1, 0, 0), NotAfter: noon.AddDate(0, 0, -2), DaysLeft: -2, Names: []string{"a.example.com", "sip:a.example.com"},
 			Fingerprint: "00ff",
 		},
+		{Trustpoint: "next_ent", Status: "Pending terminal enrollment", Subject: "CN=b.example.com", KeyType: "RSA", KeyBits: 2048, Signature: "SHA256-RSA", Names: []string{"b.example.com"}},
 	}}
 }
 
@@ -215,6 +216,7 @@ func applianceLayouts() map[string]View {
 		"version_empty":        Version{},
 		"running_config":       RunningConfig{Section: "uc-ime", Config: "uc-ime local_uc-ime_proxy\n ticket epoch 1 password *****"},
 		"running_config_empty": RunningConfig{},
+		"startup_config":       StartupConfig{Config: "hostname asa-a\n"},
 		"interfaces": InterfaceStates{Interfaces: []InterfaceState{
 			{
 				Name: "eout", Nameif: "outside", Address: "209.165.200.225/27", Present: true, Up: true, Link: true, MAC: "02:00:5e:10:00:01", MTU: 1500,

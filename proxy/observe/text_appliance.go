@@ -154,7 +154,7 @@ func (x Certificate) print(p *page) {
 	}
 	p.line(0, "%s", title)
 	p.line(2, "Status: %s", x.status())
-	if x.NotAfter.IsZero() { // nothing could be read
+	if x.NotAfter.IsZero() && x.KeyType == "" { // nothing could be read
 		p.line(2, "Associated Trustpoints: %s", Clean(x.Trustpoint))
 		p.line(0, "")
 		return
@@ -163,15 +163,19 @@ func (x Certificate) print(p *page) {
 	p.line(2, "Certificate Usage: %s", orWord(x.Usage, "General Purpose"))
 	p.line(2, "Public Key Type: %s (%d bits)", Clean(x.KeyType), x.KeyBits)
 	p.field(2, "Signature Algorithm", x.Signature)
-	p.line(2, "Issuer Name:")
-	p.line(4, "%s", Clean(x.Issuer))
+	if !x.NotAfter.IsZero() {
+		p.line(2, "Issuer Name:")
+		p.line(4, "%s", Clean(x.Issuer))
+	}
 	p.line(2, "Subject Name:")
 	p.line(4, "%s", Clean(x.Subject))
 	p.field(2, "Names", strings.Join(x.Names, ", "))
-	p.line(2, "Validity Date:")
-	p.line(4, "start date: %s", asaTime(x.NotBefore))
-	p.line(4, "end   date: %s", asaTime(x.NotAfter))
-	p.line(2, "Days left: %d", x.DaysLeft)
+	if !x.NotAfter.IsZero() {
+		p.line(2, "Validity Date:")
+		p.line(4, "start date: %s", asaTime(x.NotBefore))
+		p.line(4, "end   date: %s", asaTime(x.NotAfter))
+		p.line(2, "Days left: %d", x.DaysLeft)
+	}
 	p.field(2, "SHA256 Fingerprint", x.Fingerprint)
 	p.line(2, "Associated Trustpoints: %s", Clean(x.Trustpoint))
 	p.line(0, "")
@@ -192,6 +196,14 @@ func (x Certificate) status() string {
 func (x Certificate) MarshalJSON() ([]byte, error) {
 	type plain Certificate
 	x.Status, x.Usage = x.status(), orWord(x.Usage, "General Purpose")
+	if x.NotAfter.IsZero() {
+		return json.Marshal(struct {
+			plain
+			NotBefore *time.Time `json:"start_date,omitempty"`
+			NotAfter  *time.Time `json:"end_date,omitempty"`
+			DaysLeft  *int       `json:"days_left,omitempty"`
+		}{plain: plain(x)})
+	}
 	return json.Marshal(plain(x))
 }
 
@@ -212,11 +224,16 @@ func (v Version) Text() string {
 }
 
 // Text gives the configuration, ended by a line feed.
-func (r RunningConfig) Text() string {
-	if r.Config == "" || strings.HasSuffix(r.Config, "\n") {
-		return r.Config
+func (r RunningConfig) Text() string { return ended(r.Config) }
+
+// Text gives the configuration, ended by a line feed.
+func (r StartupConfig) Text() string { return ended(r.Config) }
+
+func ended(text string) string {
+	if text == "" || strings.HasSuffix(text, "\n") {
+		return text
 	}
-	return r.Config + "\n"
+	return text + "\n"
 }
 
 // Text gives the time in UTC, to the millisecond.

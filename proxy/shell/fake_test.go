@@ -62,7 +62,7 @@ func (f *fake) Conns() observe.Conns {
 }
 
 func (f *fake) Certificates() observe.Certificates {
-	return observe.Certificates{Certificates: []observe.Certificate{{Trustpoint: "local_ent", KeyType: "RSA", KeyBits: 2048}}}
+	return observe.Certificates{Certificates: []observe.Certificate{{Trustpoint: "local_ent", KeyType: "RSA", KeyBits: 2048, NotBefore: noon, NotAfter: noon.AddDate(1, 0, 0), DaysLeft: 365}}}
 }
 
 func (f *fake) Version() observe.Version {

@@ -80,7 +80,7 @@ func (x *executor) configurationCommands() []entry {
 			if err != nil {
 				return nil, err
 			}
-			return observe.RunningConfig{Config: c.String()}, nil
+			return observe.StartupConfig{Config: c.String()}, nil
 		}},
 		{usage: "show configuration diff", help: "What has been changed since the configuration was saved", run: func(*session, keyword.Args) (observe.View, error) {
 			c, err := k.Startup()

@@ -94,7 +94,11 @@ func newCryptoList() *cobra.Command {
 			}
 			fmt.Fprintln(w, "\nTRUSTPOINT\tKIND\tSUBJECT\tVALID UNTIL\tDOMAINS\tSTATUS")
 			for _, c := range certs {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", c.Trustpoint, c.Kind, c.Subject, c.NotAfter.Format("2006-01-02"), strings.Join(c.Domains, ","), c.Status)
+				until := "-"
+				if !c.NotAfter.IsZero() {
+					until = c.NotAfter.Format("2006-01-02")
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", c.Trustpoint, c.Kind, c.Subject, until, strings.Join(c.Domains, ","), c.Status)
 			}
 			return w.Flush()
 		}),
