@@ -178,7 +178,7 @@ func (c *Config) Without(name string) (*Config, bool) {
 // be right.
 func (d Diagnostic) Marked() string {
 	var b strings.Builder
-	marked := d.Source != "" && d.Col > 0 && d.kind != keyword.Incomplete && d.kind != keyword.Ambiguous
+	marked := d.Source != "" && d.Col > 0 && d.kind != keyword.Ambiguous
 	if marked {
 		caret := d.caret
 		if caret == 0 {

@@ -27,14 +27,19 @@ type CommandError struct {
 	Line string // as typed, control characters replaced; "" = no marker is printed
 	Col  int    // column of the first wrong word in characters, from 1
 	Text string // "% Invalid input detected at '^' marker."
+	Hint string // what would be right; may be empty
 }
 
 // Error gives the line, the marker under the first wrong word and the message, as an ASA prints them, without a last line feed.
 func (e *CommandError) Error() string {
-	if e.Line == "" || e.Col < 1 {
-		return "ERROR: " + e.Text
+	text := "ERROR: " + e.Text
+	if e.Hint != "" {
+		text += "\n" + observe.Clean(e.Hint)
 	}
-	return e.Line + "\n" + strings.Repeat(" ", e.Col-1) + "^\nERROR: " + e.Text
+	if e.Line == "" || e.Col < 1 {
+		return text
+	}
+	return e.Line + "\n" + strings.Repeat(" ", e.Col-1) + "^\n" + text
 }
 
 // mistakeError is the answer to a line of the configuration, which is told whole.
@@ -50,9 +55,9 @@ func invalidAt(line string, col int) *CommandError {
 func parseError(line string, e *keyword.Error) *CommandError {
 	switch e.Kind {
 	case keyword.Incomplete:
-		return &CommandError{Text: "% Incomplete command"}
+		return &CommandError{Line: line, Col: e.Col, Text: "% Incomplete command", Hint: "expected " + keyword.List(e.Expected)}
 	case keyword.Ambiguous:
-		return &CommandError{Text: "% Ambiguous command:  \"" + observe.Clean(strings.TrimSpace(line)) + "\""}
+		return &CommandError{Text: "% Ambiguous command:  \"" + observe.Clean(strings.TrimSpace(line)) + "\"", Hint: "it may be " + keyword.List(e.Expected)}
 	default:
 		return invalidAt(line, e.Col)
 	}

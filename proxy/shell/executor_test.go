@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -162,6 +163,29 @@ func TestErrorMarker(t *testing.T) {
 }
 
 // Every command has a document: one JSON value and nothing else, null lists never.
+// What is not complete says where the next word is missing and which one may stand there, in both modes and behind a filter.
+func TestIncompleteSaysWhatFollows(t *testing.T) {
+	for _, c := range []struct{ line, want string }{
+		{"show uc-ime", "show uc-ime\n           ^\nERROR: % Incomplete command\nexpected fallback-notification, mapping-service-sessions, media-sessions, quality or signaling-sessions"},
+		{"  copy  running-config ", "  copy  running-config\n                      ^\nERROR: % Incomplete command\nexpected startup-config"},
+		{"show conn |", "show conn |\n           ^\nERROR: % Incomplete command\nexpected begin, count, exclude, grep, include or json"},
+		{"show conn | include", "show conn | include\n                   ^\nERROR: % Incomplete command\nexpected LINE"},
+		{"show c", "ERROR: % Ambiguous command:  \"show c\"\nit may be clock, configuration, conn, cpu or crypto"},
+		{"conf t;access-list a extended permit", "access-list a extended permit\n                             ^\nERROR: % Incomplete command\nexpected "},
+		{"conf t;object network x;host", "host\n    ^\nERROR: % Incomplete command\nexpected A.B.C.D"},
+		{"conf t;do show uc-ime", "show uc-ime\n              ^\nERROR: % Incomplete command\nexpected fallback"},
+	} {
+		s := newExecutor(&fake{}, newKeeper(t), time.Now).NewSession(Caller{})
+		var err error
+		for _, line := range strings.Split(c.line, ";") {
+			err = s.Run(context.Background(), line, io.Discard)
+		}
+		if err == nil || !strings.HasPrefix(strings.TrimLeft(err.Error(), " "), strings.TrimLeft(c.want, " ")) {
+			t.Errorf("%q gives\n%v\nwant\n%s", c.line, err, c.want)
+		}
+	}
+}
+
 func TestEveryCommandHasJSON(t *testing.T) {
 	b := newTraced(t)
 	for _, c := range newExecutor(b, nil, time.Now).commands {

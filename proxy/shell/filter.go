@@ -58,6 +58,9 @@ func splitFilter(line string) (command, rest string, found bool) {
 func parseFilter(line, rest string) (filter, error) {
 	kind, args, e := filterTree.MatchLine(rest)
 	if e != nil {
+		if e.Index == 0 && e.Kind == keyword.Incomplete { // it has no word that says where it stands
+			e.Col = utf8.RuneCountInString(strings.TrimRight(line, " ")) + 1
+		}
 		return filter{}, parseError(line, e)
 	}
 	f := filter{kind: kind}
