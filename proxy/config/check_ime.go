@@ -127,7 +127,11 @@ func (k *checker) media() {
 				}
 			}
 		case global == 0 && len(m.Addresses) < 2 && used:
-			k.at(m.Pos, m.Name, fmt.Sprintf("media-termination %q has addresses on %d interfaces", m.Name, len(m.Addresses)),
+			has := "no address"
+			if len(m.Addresses) == 1 {
+				has = "an address on one interface alone"
+			}
+			k.at(m.Pos, m.Name, fmt.Sprintf("media-termination %q has %s", m.Name, has),
 				"at least two are needed, inside and outside, or one global address").needs = []string{"address"}
 		}
 		if used {

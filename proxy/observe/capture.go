@@ -37,7 +37,7 @@ func (c Captures) Text() string {
 		if x.Filter != "" {
 			filter = " " + Clean(x.Filter)
 		}
-		fmt.Fprintf(&b, "capture %s type %s%s [%s - %d packets, %d of %d bytes, %d lost] disk0:%s\n", Clean(x.Name), Clean(x.Type), filter, Clean(x.State), x.Packets, x.Bytes, x.Limit, x.Lost, Clean(x.File))
+		fmt.Fprintf(&b, "capture %s type %s%s [%s - %s, %d of %d bytes, %d lost] disk0:%s\n", Clean(x.Name), Clean(x.Type), filter, Clean(x.State), Count(x.Packets, "packet"), x.Bytes, x.Limit, x.Lost, Clean(x.File))
 		if x.KeysUntil != nil {
 			fmt.Fprintf(&b, "  with the keys of TLS sessions that begin before %s: whoever has the file can read them\n", x.KeysUntil.Format("15:04:05"))
 		}
@@ -64,11 +64,11 @@ type CapturedPacket struct {
 func (c CaptureContent) Text() string {
 	var b strings.Builder
 	if c.Omitted > 0 {
-		fmt.Fprintf(&b, "%d earlier packets are not shown, the file has them\n", c.Omitted)
+		b.WriteString(Count(c.Omitted, "earlier packet") + " not shown: see the file\n")
 	}
 	for _, p := range c.Packets {
 		fmt.Fprintf(&b, "%4d: %s %s\n", p.Number, p.At.Format("15:04:05.000000"), Clean(p.Text))
 	}
-	fmt.Fprintf(&b, "%d packets shown\n", len(c.Packets))
+	b.WriteString(Count(len(c.Packets), "packet") + " shown\n")
 	return b.String()
 }

@@ -27,6 +27,6 @@ func (d Directory) Text() string {
 		fmt.Fprintf(&b, "%12d  %s  %s\n", f.Size, f.Modified.UTC().Format("15:04:05 Jan 02 2006"), Clean(f.Name))
 		sum += f.Size
 	}
-	fmt.Fprintf(&b, "%d files, %d bytes\n", len(d.Files), sum)
+	b.WriteString(Count(len(d.Files), "file") + ", " + Count(sum, "byte") + "\n")
 	return b.String()
 }

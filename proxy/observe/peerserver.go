@@ -357,7 +357,7 @@ func (p IMEPools) Text() string {
 	}
 	var b strings.Builder
 	for _, x := range p.Pools {
-		fmt.Fprintf(&b, "Peer %s default bucket %d of %d result(s)\n", Clean(x.Peer), x.Value, x.Results)
+		fmt.Fprintf(&b, "Peer %s default bucket %d of %s\n", Clean(x.Peer), x.Value, Count(x.Results, "result"))
 		for _, n := range x.Numbers {
 			fmt.Fprintf(&b, "  penalty box: %s bucket %d\n", Clean(n.Number), n.Value)
 		}

@@ -134,6 +134,6 @@ type Resources struct {
 
 // Text gives a figure a line.
 func (r Resources) Text() string {
-	return fmt.Sprintf("CPU used: %.1f s, %.1f %% of one core since the start (%d cores)\nMemory: %d KB resident, %d KB of live objects\nGoroutines: %d\n",
-		r.CPUSeconds, r.CPUPercent, r.Cores, r.MemoryBytes/1024, r.HeapBytes/1024, r.Goroutines)
+	return fmt.Sprintf("CPU used: %.1f s, %.1f %% of one core since the start (%s)\nMemory: %d KB resident, %d KB of live objects\nGoroutines: %d\n",
+		r.CPUSeconds, r.CPUPercent, Count(r.Cores, "core"), r.MemoryBytes/1024, r.HeapBytes/1024, r.Goroutines)
 }

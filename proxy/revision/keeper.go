@@ -276,7 +276,7 @@ func (k *Keeper) Store(who string, c *config.Config) error {
 	case k.trial != nil:
 		return ErrTrialSave
 	}
-	return k.store(who, c, "startup configuration replaced by a file")
+	return k.store(who, c, "startup configuration replaced")
 }
 
 // Reloaded takes note of a configuration that was put into force from the file by other means (SIGHUP). A trial ends with it: what it would go

@@ -106,7 +106,7 @@ func golden(t *testing.T, name, got string) {
 func TestSavingTellsOfComments(t *testing.T) {
 	x := newExecutor(&clearable{}, keeperOf(t, "! the edge of enterprise A\n! ask Bob\n"+startText), func() time.Time { return noon })
 	said := typeAll(x.NewSession(Caller{PID: 7}), []string{"write memory", "write memory"})
-	if strings.Count(said, "WARNING: 2 comment line(s) of the former file are not in the new one") != 1 || strings.Count(said, "[OK]") != 2 {
+	if strings.Count(said, "WARNING: 2 comment lines of the former file left out of the new one") != 1 || strings.Count(said, "[OK]") != 2 {
 		t.Errorf("said:\n%s", said)
 	}
 }

@@ -24,7 +24,7 @@ func TestFilesOfDisk0(t *testing.T) {
 		want []string
 	}{
 		{"copy running-config disk0:now.cfg", []string{"bytes copied in "}},
-		{"dir", []string{"Directory of disk0:/\n", " now.cfg\n", "1 files, "}},
+		{"dir", []string{"Directory of disk0:/\n", " now.cfg\n", "1 file, "}},
 		{"more disk0:/now.cfg", []string{"hostname asa-a\n", "enable password *****"}},
 		{"copy disk0:now.cfg disk0:/second.txt", []string{"bytes copied"}},
 		{"delete disk0:now.cfg", []string{""}},

@@ -2,7 +2,6 @@ package shell
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net/netip"
 	"strings"
@@ -61,7 +60,7 @@ func watch(ctx context.Context, hub *trace.Hub, kinds trace.Kind, f trace.Filter
 		}
 		text := e.String()
 		if n := sub.Lost(); n > 0 {
-			text = fmt.Sprintf("%d events were lost: more happens than can be shown\n", n) + text
+			text = observe.Count(n, "event") + " lost: more happens than can be shown\n" + text
 		}
 		if _, err := io.WriteString(w, text); err != nil {
 			return err

@@ -126,11 +126,11 @@ func TestCaptureCommands(t *testing.T) {
 		{"capture a.b sip", "Invalid input"},
 		{"capture calls tls-keys 5", "SIP in clear"},
 		{"capture x interface nosuch", "Invalid input"},
-		{"show capture", "capture calls type sip number 12125550199 [Capturing - 1 packets, "},
-		{"show capture calls", "192.168.10.30:5060 > 209.165.201.3:5061: INVITE sip:+12125550199@b.example SIP/2.0\n1 packets shown\n"},
+		{"show capture", "capture calls type sip number 12125550199 [Capturing - 1 packet, "},
+		{"show capture calls", "192.168.10.30:5060 > 209.165.201.3:5061: INVITE sip:+12125550199@b.example SIP/2.0\n1 packet shown\n"},
 		{"show capture none", "there is no capture none"},
 		{"capture calls stop", ""},
-		{"show capture", "[stopped - 1 packets"},
+		{"show capture", "[stopped - 1 packet"},
 	} {
 		if got := do(c.line); !strings.Contains(got, c.want) || c.want == "" && got != "" {
 			t.Errorf("%s: got %q", c.line, got)

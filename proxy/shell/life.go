@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -132,7 +131,7 @@ func (s *session) save() (observe.View, error) {
 	sum := sha256.Sum256([]byte(s.x.keeper.Running().String()))
 	out := lines{"Building configuration...", "Cryptochecksum: " + hex.EncodeToString(sum[:8])}
 	if comments > 0 {
-		out = append(out, fmt.Sprintf("WARNING: %d comment line(s) of the former file are not in the new one: they are no part of a configuration. The former file is kept, see show configuration history", comments))
+		out = append(out, "WARNING: "+observe.Count(comments, "comment line")+" of the former file left out of the new one: comments are no part of a configuration. The former file is kept, see show configuration history")
 	}
 	return append(out, "[OK]"), nil
 }
@@ -193,7 +192,7 @@ func commitConfirmed(s *session, args keyword.Args) (observe.View, error) {
 	if err := s.x.keeper.Try(s.who, s.before, d); err != nil {
 		return nil, err
 	}
-	return lines{"The configuration goes back to what it was before this session in " + strconv.Itoa(args.Int("minutes")) + " minutes, or when the session ends, unless commit is entered"}, nil
+	return lines{"The configuration goes back to what it was before this session in " + observe.Count(args.Int("minutes"), "minute") + ", or when the session ends, unless commit is entered"}, nil
 }
 
 // fingerprints says which certificates were pasted, in PEM or as bare base64.

@@ -64,7 +64,11 @@ func (w *watched) expire(log *slog.Logger) {
 	}
 	log.Info("ssh session ended: idle", "limit", w.limit)
 	late := time.AfterFunc(lastWords, func() { _ = w.Close() }) // a client that reads nothing
-	text := fmt.Sprintf("The session ends: idle for %d minutes.", w.limit/time.Minute)
+	idle := fmt.Sprintf("%d minutes", w.limit/time.Minute)
+	if w.limit == time.Minute {
+		idle = "1 minute"
+	}
+	text := "The session ends: idle for " + idle + "."
 	if _, _, terminal := w.Pty(); terminal {
 		_, _ = io.WriteString(w.Session, "\r\n"+text+"\r\n")
 	} else {
