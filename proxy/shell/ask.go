@@ -25,6 +25,20 @@ func WithQuestions(ctx context.Context) context.Context {
 // asks says whether questions may be asked about a line.
 func asks(ctx context.Context) bool { return ctx.Value(questionsKey{}) != nil }
 
+// forget is the line that a terminal sends in the place of an answer when Ctrl-C was pressed: an empty line would be a yes to [confirm].
+const forget = "\x03"
+
+// confirm asks as an ASA does: Return or y goes on, anything else does nothing.
+func (s *session) confirm(prompt string, then func(ctx context.Context, w io.Writer) error) {
+	s.ask = &ask{prompt: prompt + " [confirm] ", answer: func(ctx context.Context, line string, w io.Writer) error {
+		switch strings.ToLower(strings.TrimSpace(line)) {
+		case "", "y", "yes":
+			return then(ctx, w)
+		}
+		return nil
+	}}
+}
+
 // yesNo asks until it is answered. quit is a no.
 func (s *session) yesNo(prompt string, then func(ctx context.Context, yes bool, w io.Writer) error) {
 	q := &ask{prompt: prompt + " [yes/no]: "}

@@ -60,27 +60,51 @@ type copying struct {
 
 func (x *executor) copyCommands(d *disk.Disk) []entry {
 	run := func(ctx context.Context, s *session, args keyword.Args, w io.Writer) error {
-		from, err1 := readPlace(args[1].Text)
-		to, err2 := readPlace(args[2].Text)
+		places := args[len(args)-2:]
+		from, err1 := readPlace(places[0].Text)
+		to, err2 := readPlace(places[1].Text)
 		if err := errors.Join(err1, err2); err != nil {
 			return err
 		}
-		return (&copying{s: s, from: from, to: to}).run(ctx, w)
+		return (&copying{s: s, from: from, to: to, accepted: args.Has("/noconfirm")}).run(ctx, w)
 	}
 	return []entry{
-		{usage: "copy running-config|startup-config PLACE", pattern: "copy {running-config|startup-config} <to:PLACE>", help: "Store a configuration, with its secrets, in a file", live: run},
-		{usage: "copy PLACE running-config|startup-config", pattern: "copy <from:PLACE> {running-config|startup-config}", help: "Type the lines of a file, or make it the saved configuration", live: run},
-		{usage: "copy PLACE PLACE", pattern: "copy <from:PLACE> <to:PLACE>", help: "Copy a file within disk0:, from another host or to one", live: run},
+		{usage: "copy [/noconfirm] running-config|startup-config PLACE", pattern: "copy [/noconfirm] {running-config|startup-config} <to:PLACE>", help: "Store a configuration, with its secrets, in a file", live: run},
+		{usage: "copy [/noconfirm] PLACE running-config|startup-config", pattern: "copy [/noconfirm] <from:PLACE> {running-config|startup-config}", help: "Type the lines of a file, or make it the saved configuration", live: run},
+		{usage: "copy [/noconfirm] PLACE PLACE", pattern: "copy [/noconfirm] <from:PLACE> <to:PLACE>", help: "Copy a file within disk0:, from another host or to one", live: run},
 		{usage: "dir", pattern: "dir [disk0:]", help: "Files of disk0:", run: func(*session, keyword.Args) (observe.View, error) { return listFiles(d) }},
 		{
 			usage: "more disk0:FILE", pattern: "more <file:FILE>", help: "What is in a text file",
 			run: func(_ *session, args keyword.Args) (observe.View, error) { return moreFile(d, args.Text("file")) },
 		},
 		{
-			usage: "delete disk0:FILE", pattern: "delete <file:FILE>", help: "Remove a file",
-			run: func(_ *session, args keyword.Args) (observe.View, error) { return lines{}, d.Remove(args.Text("file")) },
+			usage: "delete [/noconfirm] disk0:FILE", pattern: "delete [/noconfirm] <file:FILE>", help: "Remove a file",
+			live: func(ctx context.Context, s *session, args keyword.Args, _ io.Writer) error {
+				if args.Has("/noconfirm") || !asks(ctx) {
+					return d.Remove(args.Text("file"))
+				}
+				return s.askDelete(d, args.Text("file"))
+			},
 		},
 	}
+}
+
+// askDelete asks which file is to be removed, and whether it is, in an ASA's words.
+func (s *session) askDelete(d *disk.Disk, file string) error {
+	f, err := d.Stat(file)
+	if err != nil {
+		return err
+	}
+	s.ask = &ask{prompt: "Delete filename [" + f.Name + "]? ", answer: func(_ context.Context, line string, _ io.Writer) error {
+		if line = strings.TrimSpace(line); line != "" {
+			if f, err = d.Stat(line); err != nil {
+				return err
+			}
+		}
+		s.confirm("Delete disk0:/"+f.Name+"?", func(context.Context, io.Writer) error { return d.Remove(f.Name) })
+		return nil
+	}}
+	return nil
 }
 
 func listFiles(d *disk.Disk) (observe.View, error) {
@@ -121,13 +145,12 @@ func (c *copying) run(ctx context.Context, w io.Writer) error {
 	d := c.s.x.backend.(Storage)
 	if c.to.file != "" && !c.accepted && asks(ctx) {
 		if _, err := d.Disk().Stat(c.to.file); err == nil {
-			c.s.yesNo("There is a disk0:"+c.to.file+" already. Write over it?", func(ctx context.Context, yes bool, w io.Writer) error {
-				if c.accepted = yes; !yes {
-					return nil
-				}
+			c.s.confirm("Do you want to over write?", func(ctx context.Context, w io.Writer) error {
+				c.accepted = true
 				return c.run(ctx, w)
 			})
-			return nil
+			_, err := fmt.Fprintf(w, "%%Warning:There is a file already existing with this name: disk0:/%s\n", c.to.file)
+			return err
 		}
 	}
 	for _, p := range []*remote.Place{c.from.remote, c.to.remote} {

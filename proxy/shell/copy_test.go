@@ -97,11 +97,19 @@ func TestWritingOverIsAsked(t *testing.T) {
 		text, _ := os.ReadFile(filepath.Join(b.dir, "x.txt"))
 		return string(text)
 	}
-	has(t, byHand(s, "copy running-config disk0:x.txt", "no"), "There is a disk0:x.txt already. Write over it? [yes/no]: no")
+	has(t, byHand(s, "copy running-config disk0:x.txt", "no"), "%Warning:There is a file already existing with this name: disk0:/x.txt\nDo you want to over write? [confirm] no")
 	if read() != "old" {
 		t.Error("it was written over")
 	}
-	has(t, byHand(s, "copy running-config disk0:x.txt", "yes"), "bytes copied")
+	byHand(s, "copy running-config disk0:x.txt", forget)
+	if read() != "old" {
+		t.Error("Ctrl-C has written it over")
+	}
+	has(t, byHand(s, "copy /noconfirm running-config disk0:x.txt"), "bytes copied")
+	if err := os.WriteFile(filepath.Join(b.dir, "x.txt"), []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	has(t, byHand(s, "copy running-config disk0:x.txt", ""), "bytes copied")
 	if !strings.HasPrefix(read(), "hostname asa-a") {
 		t.Errorf("it is %q", read())
 	}
@@ -122,4 +130,69 @@ func TestRemoteCopyAsksAndHides(t *testing.T) {
 	if line := auditLine("copy scp://user:very-secret@host/x disk0:x.txt"); strings.Contains(line, "very-secret") || !strings.Contains(line, "user:*****@host") {
 		t.Errorf("logged as %q", line)
 	}
+}
+
+// A person is asked before a file is removed, in the words of an ASA; nobody else is.
+func TestDeleteIsAsked(t *testing.T) {
+	b := newTraced(t)
+	s := newExecutor(b, newKeeper(t), time.Now).NewSession(Caller{})
+	there := func(want ...string) {
+		t.Helper()
+		files, err := b.disk.List()
+		var got []string
+		for _, f := range files {
+			got = append(got, f.Name)
+		}
+		if err != nil || strings.Join(got, " ") != strings.Join(want, " ") {
+			t.Errorf("files are %q, want %q: %v", got, want, err)
+		}
+	}
+	for _, name := range []string{"a.txt", "b.txt", "c.txt", "d.txt"} {
+		if err := os.WriteFile(filepath.Join(b.dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	has(t, byHand(s, "delete disk0:/a.txt", "", "n"), "asa-a# delete disk0:/a.txt\nDelete filename [a.txt]? \nDelete disk0:/a.txt? [confirm] n\nasa-a# ")
+	byHand(s, "delete disk0:/a.txt", forget)
+	byHand(s, "delete disk0:/a.txt", "", forget)
+	has(t, byHand(s, "delete disk0:/a.txt", "none.txt"), "there is no disk0:none.txt")
+	has(t, byHand(s, "delete disk0:/none.txt"), "there is no disk0:none.txt")
+	there("a.txt", "b.txt", "c.txt", "d.txt")
+	byHand(s, "delete disk0:a.txt", "", "")
+	there("b.txt", "c.txt", "d.txt")
+	byHand(s, "delete disk0:b.txt", "disk0:/c.txt", "y")
+	there("b.txt", "d.txt")
+	byHand(s, "delete /noconfirm disk0:b.txt")
+	there("d.txt")
+	if err := s.Run(context.Background(), "delete disk0:/d.txt", new(bytes.Buffer)); err != nil || s.Prompt() != "asa-a# " {
+		t.Errorf("a script is asked: %q, %v", s.Prompt(), err)
+	}
+	there()
+}
+
+// The saved configuration is erased on Return alone, or without questions where that was asked for; what runs stays, and the history has what was erased.
+func TestWriteErase(t *testing.T) {
+	for name, c := range map[string]struct {
+		lines  []string
+		erased bool
+	}{"Return": {[]string{"write erase", ""}, true}, "no": {[]string{"write erase", "n"}, false}, "Ctrl-C": {[]string{"write erase", forget}, false}, "noconfirm": {[]string{"write erase noconfirm"}, true}} {
+		k := newKeeper(t)
+		s := newExecutor(&clearable{}, k, time.Now).NewSession(Caller{})
+		screen := byHand(s, c.lines...)
+		if len(c.lines) > 1 {
+			has(t, screen, "Erase configuration in flash memory? [confirm] ")
+		}
+		saved, err := k.Startup()
+		if err != nil || (saved.String() == "") != c.erased || strings.Contains(screen, "[OK]") != c.erased || k.Running().Hostname != "asa-a" {
+			t.Errorf("%s: saved is %q, %v:\n%s", name, saved, err, screen)
+		}
+		if h, err := k.History(); err != nil || (len(h) == 1) != c.erased {
+			t.Errorf("%s: history %v, %v", name, h, err)
+		}
+	}
+	s := newExecutor(&clearable{}, newKeeper(t), time.Now).NewSession(Caller{})
+	if err := s.Run(context.Background(), "write erase", new(bytes.Buffer)); err == nil {
+		t.Error("a script erases without saying noconfirm")
+	}
+	has(t, byHand(s, "write terminal"), "hostname asa-a\n")
 }

@@ -97,7 +97,7 @@ func newExecutor(b Backend, k Keeper, now func() time.Time) *executor {
 	}
 	x.commands = append(x.commands,
 		entry{
-			usage: "terminal pager LINES", pattern: "terminal pager <lines:0-10000>", help: "Lines of a page on this terminal; 0: no pages",
+			usage: "terminal pager [lines] LINES", pattern: "terminal pager [lines] <lines:0-10000>", help: "Lines of a page on this terminal; 0: no pages",
 			run: func(*session, keyword.Args) (observe.View, error) { return lines{}, nil }, // the terminal's end acts on it
 		},
 		entry{
@@ -189,6 +189,10 @@ func (s *session) Prompt() string {
 
 func (s *session) Run(ctx context.Context, line string, w io.Writer) error {
 	s.deed = Nothing
+	if line == forget { // nothing is done of what was asked about
+		s.ask, s.wizard, s.body = nil, nil, nil
+		return nil
+	}
 	if len(line) > MaxLine {
 		return &CommandError{Text: fmt.Sprintf("%% Line is longer than %d bytes", MaxLine)}
 	}

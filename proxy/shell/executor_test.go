@@ -190,7 +190,7 @@ func TestEveryCommandHasJSON(t *testing.T) {
 	b := newTraced(t)
 	for _, c := range newExecutor(b, nil, time.Now).commands {
 		line := strings.NewReplacer(" [SECTION]", "", " [all]", " all", "install [*]", "install *", "no capture NAME", "no capture x", "show capture NAME", "show capture x", "capture NAME stop", "capture x stop", "capture NAME", "capture x",
-			" [NAME]", "", "no shun ADDRESS", "no shun 192.0.2.1", "shun ADDRESS [SECONDS]", "shun 192.0.2.1 60", "delete disk0:FILE", "delete disk0:x.txt", "more disk0:FILE", "more disk0:x.txt", " [call-id ID] [number NUMBER] [peer ADDRESS|DOMAIN]", "", " [size MEGABYTES]", "", "SOURCE PORT DESTINATION PORT", "192.0.2.1 1 192.0.2.2 2",
+			" [NAME]", "", "no shun ADDRESS", "no shun 192.0.2.1", "shun ADDRESS [SECONDS]", "shun 192.0.2.1 60", "pager [lines] LINES", "pager 24", "more disk0:FILE", "more disk0:x.txt", " [call-id ID] [number NUMBER] [peer ADDRESS|DOMAIN]", "", " [size MEGABYTES]", "", "SOURCE PORT DESTINATION PORT", "192.0.2.1 1 192.0.2.2 2",
 			"SOURCE DESTINATION", "192.0.2.1 192.0.2.2", "tcp|udp", "tcp", "input INTERFACE", "input inside", "LINES", "24", "HEADER [called NUMBER] [peer DOMAIN]", "x", "TRUSTPOINT", "local",
 			" [all|NAME]", "", "class NAME", "class IME Server", "install FILE", "install a.lic", "storagequota NUMBERS", "storagequota 5").Replace(c.usage)
 		if line == "exit" || c.live != nil || strings.HasPrefix(line, "capture x interface") || strings.Contains(line, "tls-keys") { // these need an interface

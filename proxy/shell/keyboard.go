@@ -27,6 +27,7 @@ type keyboard struct {
 	stop    func() // interrupts the command that runs; nil: none runs
 	stopped bool   // it was interrupted, by a Ctrl-C that stands in held
 	ready   []byte // for the line editor, in its own keys
+	forgot  bool   // a Ctrl-C is among them
 }
 
 func newKeyboard(r io.Reader) *keyboard {
@@ -102,6 +103,15 @@ func (k *keyboard) end() {
 	k.stop, k.stopped = nil, false
 }
 
+// forgotten says whether Ctrl-C ended the line that the line editor gave last.
+func (k *keyboard) forgotten() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	was := k.forgot
+	k.forgot = false
+	return was
+}
+
 // wait returns when a key is there, or an error when none will come.
 func (k *keyboard) wait() error {
 	for len(k.held) == 0 {
@@ -143,7 +153,7 @@ func (k *keyboard) Read(p []byte) (int, error) {
 		for _, key := range k.held[:n] {
 			switch key {
 			case ctrlC:
-				k.ready = append(k.ready, ctrlU, '\r')
+				k.ready, k.forgot = append(k.ready, ctrlU, '\r'), true
 			case ctrlZ:
 				k.ready = append(append(k.ready, ctrlU), "end\r"...)
 			default:

@@ -1,12 +1,14 @@
 package shell
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"strings"
 	"time"
@@ -63,7 +65,9 @@ func (x *executor) configurationCommands() []entry {
 		{usage: "configure replace former NUMBER [check]", pattern: "configure replace former <number:1-10> [check]", help: "Go back to a configuration of show configuration history", run: replaceConfiguration},
 		{usage: "clear configure SECTION", pattern: "clear configure " + sections, help: "Remove a section of the configuration, or all of it", run: clearConfiguration},
 		{usage: "write memory", pattern: "write [memory]", help: "Save the running configuration", run: write},
-		{usage: "copy running-config startup-config", help: "Save the running configuration", run: write},
+		{usage: "write terminal", help: "Show the running configuration", run: runningConfig(x.backend)},
+		{usage: "write erase [noconfirm]", help: "Remove the saved configuration: the next start has none", live: eraseConfiguration},
+		{usage: "copy [/noconfirm] running-config startup-config", help: "Save the running configuration", run: write},
 		{usage: "copy startup-config running-config", help: "Go back to the saved configuration", run: func(s *session, _ keyword.Args) (observe.View, error) {
 			c, err := k.Startup()
 			if err != nil {
@@ -129,11 +133,30 @@ func (s *session) save() (observe.View, error) {
 		return nil, err
 	}
 	sum := sha256.Sum256([]byte(s.x.keeper.Running().String()))
-	out := lines{"Building configuration...", "Cryptochecksum: " + hex.EncodeToString(sum[:8])}
+	out := lines{"Building configuration...", fmt.Sprintf("Cryptochecksum: %x %x %x %x", sum[0:4], sum[4:8], sum[8:12], sum[12:16])}
 	if comments > 0 {
 		out = append(out, "WARNING: "+observe.Count(comments, "comment line")+" of the former file left out of the new one: comments are no part of a configuration. The former file is kept, see show configuration history")
 	}
 	return append(out, "[OK]"), nil
+}
+
+// eraseConfiguration makes the saved configuration an empty one, which acts with the next reload. The history keeps what it was.
+func eraseConfiguration(ctx context.Context, s *session, args keyword.Args, w io.Writer) error {
+	erase := func(_ context.Context, w io.Writer) error {
+		if err := s.x.keeper.Store(s.who, new(config.Config)); err != nil {
+			return err
+		}
+		_, err := io.WriteString(w, "[OK]\nThe configuration that runs stays as it is until reload; show configuration history has the one that was erased\n")
+		return err
+	}
+	switch {
+	case args.Has("noconfirm"):
+		return erase(ctx, w)
+	case !asks(ctx):
+		return &CommandError{Text: "% Nobody can be asked here: write erase noconfirm does it without questions"}
+	}
+	s.confirm("Erase configuration in flash memory?", erase)
+	return nil
 }
 
 func replaceConfiguration(s *session, args keyword.Args) (observe.View, error) {

@@ -3,6 +3,7 @@ package shell
 import (
 	"context"
 	"io"
+	"strings"
 
 	"imeproxy/proxy/config"
 	"imeproxy/proxy/config/keyword"
@@ -27,33 +28,46 @@ func reloadCommand(r Restarter) entry {
 				return &CommandError{Text: "% Nobody can be asked here: reload noconfirm does it without questions"}
 			}
 			proceed := func() {
-				s.yesNo("All calls end. Proceed with reload?", func(_ context.Context, yes bool, w io.Writer) error {
-					if !yes {
-						return nil
-					}
-					return restart(w)
-				})
+				s.confirm("All calls end. Proceed with reload?", func(_ context.Context, w io.Writer) error { return restart(w) })
 			}
-			if !s.modified() {
+			if s.modified() {
+				s.askSave(proceed)
+			} else {
 				proceed()
-				return nil
 			}
-			s.yesNo("System configuration has been modified. Save?", func(_ context.Context, yes bool, w io.Writer) error {
-				if yes {
-					v, err := s.save()
-					if err != nil {
-						return err
-					}
-					if _, err := io.WriteString(w, v.Text()); err != nil {
-						return err
-					}
-				}
-				proceed()
-				return nil
-			})
 			return nil
 		},
 	}
+}
+
+// askSave asks what to do with changes that are not saved, in an ASA's words, and goes on unless that is cancelled.
+func (s *session) askSave(proceed func()) {
+	q := &ask{prompt: "System config has been modified. Save? [Y]es/[N]o/[S]ave only/[C]ancel: "}
+	q.answer = func(_ context.Context, line string, w io.Writer) error {
+		answer := strings.ToLower(strings.TrimSpace(line))
+		switch answer {
+		case "y", "yes", "s", "save", "save only":
+			v, err := s.save()
+			if err != nil {
+				return err
+			}
+			if _, err := io.WriteString(w, v.Text()); err != nil {
+				return err
+			}
+		case "n", "no":
+		case "c", "cancel", "quit", "exit":
+			return nil
+		default:
+			s.ask = q
+			_, err := io.WriteString(w, "% Please answer y, n, s or c.\n")
+			return err
+		}
+		if answer[0] != 's' {
+			proceed()
+		}
+		return nil
+	}
+	s.ask = q
 }
 
 // modified says whether the running configuration is another than the saved one.

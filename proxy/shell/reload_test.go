@@ -23,10 +23,15 @@ func TestReload(t *testing.T) {
 		again bool
 		saved bool
 	}{
-		"yes":               {[]string{"reload", "yes"}, "Proceed with reload? [yes/no]: yes\nThe appliance begins anew.", true, false},
-		"no":                {[]string{"reload", "no"}, "asa-a# ", false, false},
-		"changed, save":     {[]string{"conf t", "banner motd hello", "end", "reload", "yes", "yes"}, "[OK]\nAll calls end.", true, true},
-		"changed, no save":  {[]string{"conf t", "banner motd hello", "end", "reload", "no", "yes"}, "Save? [yes/no]: no", true, false},
+		"Return":            {[]string{"reload", ""}, "Proceed with reload? [confirm] \nThe appliance begins anew.", true, false},
+		"yes":               {[]string{"reload", "yes"}, "The appliance begins anew.", true, false},
+		"no":                {[]string{"reload", "no"}, "Proceed with reload? [confirm] no\nasa-a# ", false, false},
+		"Ctrl-C":            {[]string{"reload", forget}, "asa-a# ", false, false},
+		"changed, save":     {[]string{"conf t", "banner motd hello", "end", "reload", "y", ""}, "[OK]\nAll calls end.", true, true},
+		"changed, no save":  {[]string{"conf t", "banner motd hello", "end", "reload", "n", "y"}, "System config has been modified. Save? [Y]es/[N]o/[S]ave only/[C]ancel: n\nAll calls end.", true, false},
+		"changed, and save": {[]string{"conf t", "banner motd hello", "end", "reload", "", "S"}, "% Please answer y, n, s or c.\nSystem config", false, true},
+		"changed, cancel":   {[]string{"conf t", "banner motd hello", "end", "reload", "c"}, "[C]ancel: c\nasa-a# ", false, false},
+		"changed, Ctrl-C":   {[]string{"conf t", "banner motd hello", "end", "reload", "n", forget}, "asa-a# ", false, false},
 		"without questions": {[]string{"reload noconfirm"}, "The appliance begins anew.", true, false},
 	} {
 		b, k := new(restarting), newKeeper(t)

@@ -70,11 +70,16 @@ func (con Console) Interact(ctx context.Context, c Dialogue) error {
 func (s *screen) readLine() (string, error) {
 	prompt := s.c.Prompt()
 	if s.c.Secret() {
+		defer s.keys.forgotten()
 		return s.term.ReadPassword(prompt)
 	}
 	s.term.SetPrompt(prompt)
 	s.past.silent = !isCommandPrompt(prompt)
-	return s.term.ReadLine()
+	line, err := s.term.ReadLine()
+	if s.keys.forgotten() && line == "" && s.past.silent {
+		line = forget
+	}
+	return line, err
 }
 
 // watchSize keeps the line editor's idea of the window true while a line is typed, until done.
@@ -138,9 +143,12 @@ func isDebug(line string) bool {
 	return len(f) > 1 && len(f[0]) > 1 && strings.HasPrefix("debug", f[0])
 }
 
-// pagerLines reads `terminal pager N`, which concerns this end alone.
+// pagerLines reads `terminal pager [lines] N`, which concerns this end alone.
 func pagerLines(line string) (int, bool) {
 	f := strings.Fields(strings.ToLower(line))
+	if len(f) == 4 && strings.HasPrefix("lines", f[2]) {
+		f = append(f[:2], f[3])
+	}
 	if len(f) != 3 || !strings.HasPrefix("terminal", f[0]) || !strings.HasPrefix("pager", f[1]) {
 		return 0, false
 	}

@@ -90,6 +90,13 @@ func TestKeyboard(t *testing.T) {
 		{"Ctrl-C stops a long output", 5, []string{"asa-a# ", "help\r", more, "\x03", "asa-a# ", "exit\r"}, nil, []string{"List of the commands"}},
 		{"Ctrl-C forgets the line", 24, []string{"asa-a# ", "show version", "show version", "\x03", "asa-a# ", "exit\r"}, nil, []string{"up 0:01:00"}},
 		{"Ctrl-Z leaves configuration mode", 24, []string{"asa-a# ", "conf t\r", "(config)# ", "object network x\r", "(config-network-object)# ", "\x1a", "asa-a# ", "exit\r"}, nil, nil},
+		{"pages of a length", 40, []string{"asa-a# ", "terminal pager lines 3\r", "asa-a# ", "help\r", more, "q", "asa-a# ", "exit\r"}, nil, []string{"List of the commands"}},
+		{
+			"Ctrl-C is no answer to a question", 24, // nor what is typed behind it
+			[]string{"asa-a# ", "write erase\r", "[confirm] ", "\x03", "asa-a# ", "show startup-config\r", "hostname asa-a", "exit\r"},
+			nil,
+			[]string{"[OK]"},
+		},
 		{"the line before comes back", 24, []string{"asa-a# ", "show clock\r", "UTC", "\x1b[A", "show clock", "\r", "UTC", "exit\r"}, nil, nil},
 		{"a paste arrives whole", 24, []string{"asa-a# ", "\x1b[200~conf t\rhostname pasted\rend\rshow running-config hostname\r\x1b[201~", "\nhostname pasted", "exit\r"}, nil, nil},
 	} {
