@@ -92,6 +92,20 @@ func (x *terminalOf) shown() string {
 // answer waits for a text, after what was waited for last, and types a line.
 func (x *terminalOf) answer(text, line string) {
 	x.t.Helper()
+	x.press(text, line+"\r")
+}
+
+// between gives what stands on the screen between the last two places where two texts were seen, the second the one that was waited for last.
+func (x *terminalOf) between(first, second string) string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	seen := x.screen.String()[:x.seen-len(second)]
+	return seen[strings.LastIndex(seen, first)+len(first):]
+}
+
+// press waits for a text, after what was waited for last, and presses keys.
+func (x *terminalOf) press(text, keys string) {
+	x.t.Helper()
 	limit := time.NewTimer(20 * time.Second)
 	defer limit.Stop()
 	for {
@@ -110,7 +124,7 @@ func (x *terminalOf) answer(text, line string) {
 			x.t.Fatalf("the terminal never shows %q:\n%s", text, x.shown())
 		}
 	}
-	if _, err := x.master.WriteString(line + "\r"); err != nil {
+	if _, err := x.master.WriteString(keys); err != nil {
 		x.t.Fatal(err)
 	}
 }
