@@ -417,10 +417,28 @@ func (g *gossip) judge(x *memberlist.Node) (*Member, error) {
 	return m, err
 }
 
-// NotifyAlive keeps out whoever no bootstrap server admitted.
+// NotifyAlive keeps out whoever no bootstrap server admitted, and who says that it speaks other versions of memberlist's protocol than we: it compares
+// nothing with anybody any more once a single member that it has let in does not fit the others, so that one liar would keep all newcomers out.
 func (g *gossip) NotifyAlive(x *memberlist.Node) error {
 	_, err := g.judge(x)
+	if err == nil && !speaksOurs(x) {
+		g.w.n.mu.Lock()
+		g.w.n.count.MembersRefused++
+		g.w.n.mu.Unlock()
+		err = errVersion
+	}
 	return err
+}
+
+// The versions that config sets.
+const (
+	mlVersion         = memberlist.ProtocolVersion2Compatible
+	mlDelegateVersion = 0
+)
+
+func speaksOurs(x *memberlist.Node) bool {
+	return x.PMin <= mlVersion && mlVersion <= x.PMax && x.PCur == mlVersion &&
+		x.DMin == mlDelegateVersion && x.DCur == mlDelegateVersion
 }
 
 func (g *gossip) NotifyJoin(x *memberlist.Node) {
@@ -519,6 +537,7 @@ type Pace struct {
 func (g *gossip) config(name learn.PeerID, p Pace, logs io.Writer) *memberlist.Config {
 	c := memberlist.DefaultWANConfig()
 	c.Name = name.String()
+	c.ProtocolVersion, c.DelegateProtocolVersion = mlVersion, mlDelegateVersion
 	c.Transport = g
 	c.Delegate, c.Events, c.Alive = g, g, g
 	c.BindAddr, c.BindPort = g.addr.Addr().String(), int(g.addr.Port())
