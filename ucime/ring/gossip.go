@@ -163,6 +163,7 @@ type stream struct {
 	net.Conn
 	left  int
 	begun bool
+	head  []byte      // has been looked at, and memberlist has not read it yet
 	stop  func() bool // nil for an accepted one
 }
 
@@ -174,6 +175,20 @@ func (s *stream) Close() error {
 }
 
 func (s *stream) Read(b []byte) (int, error) {
+	if !s.begun {
+		s.begun = true
+		var err error
+		if s.head, err = readHead(s.Conn); err != nil {
+			s.left, s.head = 0, nil
+			return 0, err
+		}
+		s.left -= len(s.head)
+	}
+	if len(s.head) > 0 {
+		k := copy(b, s.head)
+		s.head = s.head[k:]
+		return k, nil
+	}
 	if s.left <= 0 {
 		return 0, errSize
 	}
@@ -182,13 +197,6 @@ func (s *stream) Read(b []byte) (int, error) {
 	}
 	k, err := s.Conn.Read(b)
 	s.left -= k
-	if k > 0 && !s.begun {
-		s.begun = true
-		switch b[0] {
-		case mlCompress, mlEncrypt, mlUser, mlLabel:
-			return 0, errForm
-		}
-	}
 	return k, err
 }
 
