@@ -2,9 +2,11 @@ package peerserver
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"slices"
 
+	"imeproxy/ucime/enroll"
 	"imeproxy/ucime/learn"
 	"imeproxy/ucime/ring"
 	"imeproxy/ucime/vap"
@@ -24,6 +26,20 @@ func (r Ring) Lookup(ctx context.Context, number learn.Number) ([]Claim, error) 
 		out = append(out, Claim{Peer: c.Peer, Addr: c.Address})
 	}
 	return out, nil
+}
+
+// ringIdentity is our identity towards other validators: whom the ring has banned may prove no call either, and is asked for none.
+type ringIdentity struct {
+	*enroll.Member
+	ring *ring.Ring
+}
+
+// Admitted says why the holder may not take part: revoked, or banned.
+func (i ringIdentity) Admitted(cert *x509.Certificate) error {
+	if err := i.Member.Admitted(cert); err != nil {
+		return err
+	}
+	return i.ring.Barred(cert)
 }
 
 // Publish makes the numbers of all services, and no others of published, ours in the ring. published is what was published last; it returns what is now, also when

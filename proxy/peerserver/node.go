@@ -225,7 +225,7 @@ func (n *Node) begin(ctx context.Context, own []learn.PeerID) (_ *running, err e
 	undo = append(undo, r.ring.Close)
 	tickets := &issuer{key: n.set.TicketKey, domain: n.set.Domain}
 	if r.server, err = New(Config{
-		Store: n.store, Identity: n.member, Own: own[0], Domain: n.set.Domain, Issuer: tickets, Directory: Ring{r.ring}, Publish: r.publish,
+		Store: n.store, Identity: ringIdentity{n.member, r.ring}, Own: own[0], Domain: n.set.Domain, Issuer: tickets, Directory: Ring{r.ring}, Publish: r.publish,
 		Learn: n.set.Learn, KeepVCRs: n.set.KeepVCRs, Quota: uint32(r.ring.Status().Quota), Now: n.set.Now, Log: n.set.Log,
 	}); err != nil {
 		return nil, err

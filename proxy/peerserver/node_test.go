@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"imeproxy/ucime/enroll"
+	"imeproxy/ucime/learn"
+	"imeproxy/ucime/pvp"
 	"imeproxy/ucime/ring"
 	"imeproxy/ucime/ticket"
 	"imeproxy/ucime/vap"
@@ -371,4 +373,61 @@ func freePort(t *testing.T) uint16 {
 	}
 	defer ln.Close()
 	return ln.Addr().(*net.TCPAddr).AddrPort().Port()
+}
+
+// Whom the ring has banned is turned away by validators too, from the next connection on.
+func TestBannedAtTheValidator(t *testing.T) {
+	o := newOffice(t)
+	set := o.setup(t, &toldAlerts{})
+	set.Bootstrap, set.Bootstraps = true, nil
+	boot, err := Open(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer boot.Close()
+	if _, err := boot.InstallLicense("a.lic", o.license(t, true)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it runs", func() bool { return boot.Status().Running && boot.Status().Ring.Admitted })
+	villain, err := enroll.OpenMember(enroll.MemberConfig{Dir: t.TempDir(), Trust: o.trust, URL: o.url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := villain.InstallLicense("v.lic", o.license(t, false)); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(villain.Enroll(t.Context()), villain.FetchList(t.Context()), boot.member.FetchList(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	r, err := boot.on()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = r.server.validator.Serve(ctx, ln) }() // its own waits for a call agent
+	defer func() { cancel(); <-done }()
+	ids := villain.OwnPeerIDs()
+	client, err := pvp.NewClient(pvp.ClientConfig{Identity: villain, Own: ids[0], Domain: "evil.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	call := learn.VCR{Role: learn.Originating, Caller: "+13105550100", Called: "+14085551212", Start: now.Add(-time.Minute), Stop: now}
+	if got := client.Validate(t.Context(), ln.Addr().String(), r.own[0], call, pvp.WithoutCaller); got.Outcome != pvp.FailedProof {
+		t.Fatalf("before the ban: %v, %v", got.Outcome, got.Err)
+	}
+	for _, id := range ids { // whichever of them was seen in a log
+		if err := boot.ChangeSettings(func(s *ring.Settings) { s.Banned = []learn.PeerID{id} }); err != nil {
+			t.Fatal(err)
+		}
+		runs := r.server.counters.Runs.Load()
+		if got := client.Validate(t.Context(), ln.Addr().String(), r.own[0], call, pvp.WithoutCaller); got.Outcome != pvp.Unreachable || r.server.counters.Runs.Load() != runs {
+			t.Errorf("banned: %v, %v", got.Outcome, got.Err)
+		}
+	}
 }

@@ -133,6 +133,24 @@ func (s *Settings) bans(peers []learn.PeerID) bool {
 	return s != nil && slices.ContainsFunc(peers, func(p learn.PeerID) bool { return slices.Contains(s.Banned, p) })
 }
 
+// Barred says why the holder of a certificate of the ring may have no dealings with us: the ring has banned one of the peer IDs that it names, or nobody can tell
+// because no settings of the ring are known yet. nil where it may. That the certificate is good is another question.
+func (r *Ring) Barred(cert *x509.Certificate) error {
+	ids, err := r.n.id.PeerIDs(cert)
+	if err != nil {
+		return fmt.Errorf("peer IDs of the certificate: %w", err)
+	}
+	r.n.mu.Lock()
+	defer r.n.mu.Unlock()
+	switch {
+	case r.n.settings == nil:
+		return errors.New("the ring's settings are not known yet, and with them who is banned")
+	case r.n.settings.bans(ids):
+		return fmt.Errorf("%s is banned from the ring", ids[0])
+	}
+	return nil
+}
+
 func (s *Settings) clone() *Settings {
 	c := *s
 	c.Bootstraps, c.Banned = slices.Clone(s.Bootstraps), slices.Clone(s.Banned)
