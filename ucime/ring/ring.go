@@ -108,7 +108,7 @@ func New(cfg Config) (*Ring, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &Ring{cfg: cfg, n: n, cancel: cancel, store: make(chan struct{}, 1), keep: make(chan struct{}, 1), measured: cfg.Now()}
 	r.w = &wire{
-		n: n, ln: ln, ctx: ctx, wg: &r.wg, serveC: r.serve, byAddress: map[netip.Addr]int{}, open: map[*inbound]struct{}{},
+		n: n, ln: ln, ctx: ctx, wg: &r.wg, serveC: r.serve, shaking: newHandshakes(), open: map[*inbound]struct{}{},
 		perMember: map[memberUse]int{},
 	}
 	r.g = newGossip(r.w, cfg.Advertise, r.news)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,7 +30,7 @@ const (
 	maxOfMember      = 8 // connections of one member and ALPN
 	maxSyncs         = 16
 	maxHandshakes    = 512
-	maxOfAddress     = 16 // unfinished handshakes of one address
+	maxOfAddress     = 16 // unfinished handshakes of one IPv4 address or IPv6 /64
 	handshakeTimeout = 5 * time.Second
 	idleTimeout      = 60 * time.Second
 	callTimeout      = 5 * time.Second
@@ -49,12 +48,12 @@ type wire struct {
 	refusedHandshakes  atomic.Uint64
 	refusedConnections atomic.Uint64
 
-	mu         sync.Mutex
-	handshakes int
-	byAddress  map[netip.Addr]int
-	open       map[*inbound]struct{}
-	perMember  map[memberUse]int
-	closed     bool
+	shaking *handshakes
+
+	mu        sync.Mutex
+	open      map[*inbound]struct{}
+	perMember map[memberUse]int
+	closed    bool
 }
 
 type memberUse struct {
@@ -156,47 +155,29 @@ func (w *wire) accept() {
 			}
 			continue
 		}
-		from := remote(c).Addr()
-		if !w.admit(from) {
+		w.mu.Lock()
+		closed := w.closed
+		w.mu.Unlock()
+		h, victim := w.shaking.begin(c, sourceOf(c))
+		if victim != nil {
+			w.refusedConnections.Add(1)
+			victim.Close()
+		}
+		if closed || h == nil {
 			w.refusedConnections.Add(1)
 			c.Close()
 			continue
 		}
-		w.wg.Go(func() { w.handshake(c, from) })
+		w.wg.Go(func() { w.handshake(c, h) })
 	}
 }
 
-func remote(c net.Conn) netip.AddrPort {
-	a, _ := c.RemoteAddr().(*net.TCPAddr)
-	if a == nil {
-		return netip.AddrPort{}
-	}
-	p := a.AddrPort()
-	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
-}
-
-func (w *wire) admit(from netip.Addr) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed || w.handshakes >= maxHandshakes || w.byAddress[from] >= maxOfAddress {
-		return false
-	}
-	w.handshakes++
-	w.byAddress[from]++
-	return true
-}
-
-func (w *wire) handshake(raw net.Conn, from netip.Addr) {
+func (w *wire) handshake(raw net.Conn, h *handshake) {
 	c := tls.Server(raw, w.tlsConfig(true, alpnRing, alpnGossip, alpnSync))
 	ctx, cancel := context.WithTimeout(w.ctx, handshakeTimeout)
 	err := c.HandshakeContext(ctx)
 	cancel()
-	w.mu.Lock()
-	w.handshakes--
-	if w.byAddress[from]--; w.byAddress[from] == 0 {
-		delete(w.byAddress, from)
-	}
-	w.mu.Unlock()
+	w.shaking.end(h, err == nil)
 	if err != nil {
 		w.refusedHandshakes.Add(1)
 		raw.Close()
