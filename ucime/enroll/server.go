@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,7 +43,7 @@ type ServerStats struct {
 	Busy        uint64 `json:"busy"`    // requests over the 64 at a time
 	Failed      uint64 `json:"failed"`  // the authority's own trouble
 	Lists       uint64 `json:"lists"`
-	Connections uint64 `json:"connections_refused"` // over the 256 at a time
+	Connections uint64 `json:"connections_refused"` // that gave way to others, over the 256 at a time
 }
 
 // Server serves an authority over HTTPS.
@@ -90,44 +91,101 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		IdleTimeout: 30 * time.Second, MaxHeaderBytes: 8192, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	defer context.AfterFunc(ctx, func() { _ = web.Close() })()
-	err := web.Serve(tls.NewListener(&boundedListener{Listener: l, refused: &s.count.connections}, config))
+	err := web.Serve(tls.NewListener(&boundedListener{Listener: l, refused: &s.count.connections, open: map[netip.Addr][]*boundedConn{}}, config))
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	return err
 }
 
-// boundedListener closes connections over the limit at once.
+// boundedListener keeps at most maxConnections open. Beyond that the oldest one of the source that has most of them gives way: one host that opens connections
+// and says nothing would keep all members from the list of revoked certificates, without which they stop.
 type boundedListener struct {
 	net.Listener
-	open    atomic.Int64
 	refused *atomic.Uint64
+
+	mu     sync.Mutex                    // guards what follows
+	open   map[netip.Addr][]*boundedConn // by source, the oldest first
+	n      int                           // connections in open
+	opened uint64                        // since the start
 }
 
 func (l *boundedListener) Accept() (net.Conn, error) {
-	for {
-		c, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		if l.open.Add(1) <= maxConnections {
-			return &boundedConn{Conn: c, list: l}, nil
-		}
-		l.open.Add(-1)
-		l.refused.Add(1)
-		_ = c.Close()
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
 	}
+	b := &boundedConn{Conn: c, list: l, source: sourceOf(c)}
+	if victim := l.add(b); victim != nil {
+		l.refused.Add(1)
+		_ = victim.Close()
+	}
+	return b, nil
+}
+
+// add takes a connection in and returns the one that gives way to it, nil for none.
+func (l *boundedListener) add(b *boundedConn) (victim *boundedConn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.n >= maxConnections {
+		most := 0
+		for _, of := range l.open {
+			if victim == nil || len(of) > most || len(of) == most && of[0].opened < victim.opened {
+				victim, most = of[0], len(of)
+			}
+		}
+	}
+	if victim != nil {
+		l.forget(victim) // at once: its goroutine may take its time
+	}
+	l.opened++
+	b.opened = l.opened
+	l.open[b.source] = append(l.open[b.source], b)
+	l.n++
+	return victim
+}
+
+// forget takes a connection out, the first time. The caller holds mu.
+func (l *boundedListener) forget(b *boundedConn) {
+	list := l.open[b.source]
+	i := slices.Index(list, b)
+	if i < 0 {
+		return
+	}
+	if list = slices.Delete(list, i, i+1); len(list) == 0 {
+		delete(l.open, b.source)
+	} else {
+		l.open[b.source] = list
+	}
+	l.n--
 }
 
 type boundedConn struct {
 	net.Conn
-	list *boundedListener
-	once sync.Once
+	list   *boundedListener
+	source netip.Addr
+	opened uint64 // grows with each
 }
 
 func (c *boundedConn) Close() error {
-	c.once.Do(func() { c.list.open.Add(-1) })
+	c.list.mu.Lock()
+	c.list.forget(c)
+	c.list.mu.Unlock()
 	return c.Conn.Close()
+}
+
+// sourceOf is where a connection comes from: an IPv4 address, or the /64 of an IPv6 address, which one host may have to itself.
+func sourceOf(c net.Conn) netip.Addr {
+	at, _ := netip.ParseAddrPort(c.RemoteAddr().String())
+	return network(at.Addr())
+}
+
+func network(a netip.Addr) netip.Addr {
+	a = a.Unmap().WithZone("")
+	if p, err := a.Prefix(64); err == nil && a.Is6() {
+		return p.Addr()
+	}
+	return a
 }
 
 // serverCertificate is the HTTPS server's own.
@@ -194,7 +252,7 @@ func (s *Server) refuse(w http.ResponseWriter, status int, reason string) {
 
 func (s *Server) enroll(w http.ResponseWriter, r *http.Request) {
 	source, _ := netip.ParseAddrPort(r.RemoteAddr)
-	addr, now := source.Addr().Unmap(), s.authority.clock.Now()
+	addr, now := network(source.Addr()), s.authority.clock.Now()
 	if s.tooMany(addr, now) {
 		s.count.limited.Add(1)
 		s.refuse(w, http.StatusTooManyRequests, "too many refused requests, try again in a minute")
