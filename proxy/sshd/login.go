@@ -20,7 +20,9 @@ type login struct {
 	server *Server
 	timer  *time.Timer
 	once   sync.Once
-	wrong  bool // a password was; of the connection's own goroutine
+	wrong  bool          // a password was; of the connection's own goroutine
+	gone   chan struct{} // closed with the connection
+	close  sync.Once
 
 	user *config.User  // as he was when he logged in; nil: nobody has. Guarded by server.users
 	key  ssh.PublicKey // that he logged in with; nil: with his password. Guarded by server.users
@@ -30,13 +32,59 @@ type loginKey struct{}
 
 // users are the connections on which somebody has logged in.
 type users struct {
-	mu  sync.Mutex
-	all map[*login]struct{} // guarded by mu
+	mu      sync.Mutex
+	all     map[*login]struct{} // guarded by mu
+	waiting []*login            // on which nobody has yet, the oldest first; guarded by mu
 }
 
 func (s *Server) login(c net.Conn) *login {
 	s.logins.Add(1)
-	return &login{Conn: c, server: s, timer: time.AfterFunc(LoginTime, func() { _ = c.Close() })}
+	l := &login{Conn: c, server: s, gone: make(chan struct{})}
+	l.timer = time.AfterFunc(LoginTime, func() { _ = l.Close() })
+	s.users.mu.Lock()
+	defer s.users.mu.Unlock()
+	s.users.waiting = append(s.users.waiting, l)
+	return l
+}
+
+// Close ends the connection, and the wait after a wrong password with it.
+func (l *login) Close() error {
+	l.close.Do(func() { close(l.gone) })
+	return l.Conn.Close()
+}
+
+// from is the address at the other end.
+func from(c net.Conn) netip.Addr {
+	at, _ := netip.ParseAddrPort(c.RemoteAddr().String())
+	return at.Addr().Unmap()
+}
+
+// room says whether one more connection may wait for a login. When MaxHandshakes wait, the oldest of the address that has most of them gives way to an address that has
+// fewer, even with its next one: whoever only holds connections open must not keep the operator out. An address that has most waits until one of its own is over,
+// or it could leave each wrong password's wait behind.
+func (s *Server) room(c net.Conn) bool {
+	s.users.mu.Lock()
+	defer s.users.mu.Unlock()
+	if len(s.users.waiting) < MaxHandshakes {
+		return true
+	}
+	have := map[netip.Addr]int{}
+	for _, l := range s.users.waiting {
+		have[from(l)]++
+	}
+	i := 0
+	for k, l := range s.users.waiting {
+		if have[from(l)] > have[from(s.users.waiting[i])] {
+			i = k
+		}
+	}
+	victim := s.users.waiting[i]
+	if have[from(c)]+1 >= have[from(victim)] {
+		return false
+	}
+	_ = victim.Close()
+	s.users.waiting = slices.Delete(s.users.waiting, i, i+1)
+	return true
 }
 
 // over ends the time for the login, whether it succeeded or not.
@@ -44,6 +92,11 @@ func (l *login) over() {
 	l.once.Do(func() {
 		l.timer.Stop()
 		l.server.logins.Add(-1)
+		l.server.users.mu.Lock()
+		defer l.server.users.mu.Unlock()
+		if i := slices.Index(l.server.users.waiting, l); i >= 0 {
+			l.server.users.waiting = slices.Delete(l.server.users.waiting, i, i+1)
+		}
 	})
 }
 
@@ -60,9 +113,21 @@ func (l *login) password(ctx ssh.Context, given string) bool {
 	if u == nil {
 		l.wrong = true
 		l.fails()
+		l.wait()
 		return false
 	}
 	return l.in(u, nil)
+}
+
+// wait delays the answer to a wrong password, by which all guessing at once is as slow as MaxHandshakes a wrongPause.
+func (l *login) wait() {
+	t := time.NewTimer(wrongPause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-l.gone:
+	case <-l.server.ctx.Done():
+	}
 }
 
 // publicKey judges a key, which a client may only ask about; the one that it proves to have is asked about last.

@@ -3,8 +3,11 @@ package sshd
 import (
 	"crypto/ed25519"
 	"crypto/rand"
+	"errors"
+	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -160,5 +163,73 @@ func TestOwnChangeIsJudgedByTheNextOne(t *testing.T) {
 		if _, _, err := client.SendRequest("are you there", true, nil); (err == nil) != (i < 2) {
 			t.Errorf("change %d: %v", i, err)
 		}
+	}
+}
+
+// Who guesses waits for each answer, and the wait ends with the server.
+func TestWrongPasswordsWait(t *testing.T) {
+	defer func(d time.Duration) { wrongPause = d }(wrongPause)
+	wrongPause = time.Hour
+	c := allow(t, "127.0.0.0/8", freePort(t))
+	told := make(chan netip.Addr, 1)
+	s, _ := startTelling(t, c, func(from netip.Addr) { told <- from })
+	answer := make(chan error, 1)
+	go func() {
+		_, err := gossh.Dial("tcp", at(c), &gossh.ClientConfig{User: "admin", Auth: []gossh.AuthMethod{gossh.Password("wrong-password")}, HostKeyCallback: gossh.InsecureIgnoreHostKey()})
+		answer <- err
+	}()
+	<-told
+	if client, err := dial(c, "admin", secret); err != nil {
+		t.Errorf("the right password waits too: %v", err)
+	} else {
+		client.Close()
+	}
+	select {
+	case err := <-answer:
+		t.Errorf("an answer at once: %v", err)
+	default:
+	}
+	s.Close()
+	if err := <-answer; err == nil {
+		t.Error("a wrong password logs in")
+	}
+}
+
+// An address that takes all places of those that have not logged in keeps no other address out, and cannot take its own places over.
+func TestSilentAddressGivesWay(t *testing.T) {
+	c := allow(t, "127.0.0.0/8", freePort(t))
+	start(t, c)
+	var held []net.Conn
+	for range MaxHandshakes {
+		conn, err := net.Dial("tcp", at(c))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		held = append(held, conn)
+		if _, err := conn.Read(make([]byte, 1)); err != nil { // the version: it is being served
+			t.Fatal(err)
+		}
+	}
+	if !closed(t, c) {
+		t.Error("the address that has all places was given another")
+	}
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	conn, err := d.Dial("tcp", at(c))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	cc := &gossh.ClientConfig{User: "admin", Auth: []gossh.AuthMethod{gossh.Password(secret)}, HostKeyCallback: gossh.InsecureIgnoreHostKey()}
+	operator, _, _, err := gossh.NewClientConn(conn, at(c), cc)
+	if err != nil {
+		t.Fatalf("another address is kept out: %v", err)
+	}
+	operator.Close()
+	if err := held[0].SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, held[0]); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the oldest connection stands")
 	}
 }

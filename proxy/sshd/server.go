@@ -34,6 +34,9 @@ const (
 	MaxSession     = 12 * time.Hour
 )
 
+// wrongPause is how long the answer to a wrong password takes. Tests shorten it.
+var wrongPause = 2 * time.Second
+
 // Server is the SSH access of one daemon. Its methods may be called from any goroutine.
 type Server struct {
 	exec    shell.Executor
@@ -196,7 +199,7 @@ func (s *Server) serve(p *port) {
 				}
 				continue
 			}
-			if !s.admitted(p.at, c.RemoteAddr()) || s.conns.Load() >= MaxConnections || s.logins.Load() >= MaxHandshakes {
+			if !s.admitted(p.at, c.RemoteAddr()) || s.conns.Load() >= MaxConnections || !s.room(c) {
 				_ = c.Close()
 				continue
 			}

@@ -29,7 +29,10 @@ import (
 	"imeproxy/proxy/shell"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	wrongPause = time.Millisecond
+	goleak.VerifyTestMain(m)
+}
 
 // echo is an executor whose sessions tell who asks what.
 type echo struct{}
