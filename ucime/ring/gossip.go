@@ -22,7 +22,7 @@ const (
 	maxLinks       = 128 // outbound gossip connections
 	linkQueue      = 64  // packets that wait for one of them
 	packetQueue    = 256 // packets that wait for memberlist
-	packetsRate    = 200 // a second and member
+	packetsRate    = 200 // messages in packets, a second and member
 	packetsBurst   = 400
 	packetSize     = 8192     // bytes; settings fit
 	syncMax        = 12 << 20 // bytes of one push/pull in one direction
@@ -124,6 +124,20 @@ func screen(b []byte, depth int) error {
 	return nil
 }
 
+// messages screens a packet and counts what is in it: memberlist works for each message, up to 255 of a packet.
+func messages(b []byte) (n int, err error) {
+	if err := screen(b, 0); err != nil {
+		return 1, err
+	}
+	if b[0] == mlCRC {
+		b = b[5:]
+	}
+	if b[0] == mlCompound {
+		return max(1, int(b[1])), nil
+	}
+	return 1, nil
+}
+
 // serve takes an accepted connection of gossip or sync and closes it in the end.
 func (g *gossip) serve(alpn string, p *party, c net.Conn) {
 	if alpn == alpnSync {
@@ -143,10 +157,11 @@ func (g *gossip) serve(alpn string, p *party, c net.Conn) {
 		if err != nil {
 			return
 		}
+		k, err := messages(b)
 		g.mu.Lock()
-		ok := g.rates.take(p.name, g.w.n.now(), packetsBurst, packetsRate, 1)
+		ok := g.rates.take(p.name, g.w.n.now(), packetsBurst, packetsRate, float64(k))
 		g.mu.Unlock()
-		if !ok || screen(b, 0) != nil {
+		if !ok || err != nil {
 			g.dropped.Add(1)
 			continue
 		}

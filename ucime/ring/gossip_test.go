@@ -88,3 +88,33 @@ func TestVersionsThatNobodySpeaks(t *testing.T) {
 	sendPacket(t, c, v.alive([]byte{1, 9, 2, 0, 3, 0})) // a later software that speaks ours too
 	await(t, boot, "the one that agrees is let in", func(Status) bool { return boot.n.member(v.n.self.name) != nil })
 }
+
+// The messages of a packet count one by one: a member that packs 255 into each has no more of them.
+func TestMessagesOfAPacketCount(t *testing.T) {
+	b, boot := newBench(t)
+	v := newLeft(t, b, boot, "villain")
+	packet := []byte{mlCompound, 255}
+	for range 255 {
+		packet = append(packet, 0, 2)
+	}
+	for range 255 {
+		packet = append(packet, mlUser, 99) // of a kind that there is not
+	}
+	before := boot.Status().PacketsDropped
+	c := v.dial(t, b.boot, alpnGossip)
+	for range 20 { // within the burst if each counted once
+		sendPacket(t, c, packet)
+	}
+	await(t, boot, "most are dropped", func(s Status) bool { return s.PacketsDropped >= before+15 })
+	for _, x := range []struct {
+		b []byte
+		n int
+	}{{packet, 255}, {append([]byte{mlCRC, 0, 0, 0, 0}, packet...), 255}, {[]byte{mlUser, 99}, 1}, {[]byte{mlCompound, 0}, 1}} {
+		if n, err := messages(x.b); n != x.n || err != nil {
+			t.Errorf("%x...: %d messages, %v, want %d", x.b[:2], n, err, x.n)
+		}
+	}
+	if _, err := messages([]byte{mlCompress}); err == nil {
+		t.Error("a compressed packet passes")
+	}
+}
