@@ -7,7 +7,13 @@ import (
 	"imeproxy/ucime/learn"
 )
 
-const maxMembers = 20000
+const (
+	maxMembers = 20000
+	// Requests that a member may make at a holder, a second and at once; one for which signatures are made or verified counts as many.
+	requestsRate  = 200
+	requestsBurst = 2000
+	dearRequest   = 20
+)
 
 // bucket is what a member may still do at once.
 type bucket struct {
@@ -73,6 +79,18 @@ func (b *buckets) take(name learn.PeerID, now time.Time, most, rate, n float64) 
 	}
 	k.level -= n
 	return true
+}
+
+// mayAsk spends a member's budget for a request that came over a connection.
+func (n *node) mayAsk(p *party, kind uint8) bool {
+	cost := 1.0
+	if kind == typeAdmit || kind == typeHello {
+		cost = dearRequest
+	}
+	now := n.now()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.asking.take(p.name, now, requestsBurst, requestsRate, cost)
 }
 
 // holderLimit is how many records of one peer ID a holder keeps. The records of an owner fall on holders by chance, so that

@@ -54,6 +54,7 @@ type node struct {
 	store     storage
 	storing   buckets
 	reading   buckets
+	asking    buckets
 	count     Counters
 	watchers  chan struct{}
 }

@@ -176,3 +176,48 @@ func TestHolderThatKnowsTheFormerQuota(t *testing.T) {
 		}
 	}
 }
+
+// A member cannot keep a bootstrap server at work: each admission costs two signatures, made while all else waits.
+func TestRequestsOfOneMemberAreLimited(t *testing.T) {
+	b, boot := newBench(t)
+	id := b.a.identity(t, false, peer("greedy"))
+	m := b.start(id, nil)
+	await(t, m, "joined", members(2))
+	c, _, err := m.w.dial(t.Context(), b.boot, alpnRing, learn.PeerID{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for err == nil { // the budget is spent in between, and comes back
+		for boot.n.mayAsk(id.party(t), typePing) {
+		}
+		_, err = exchange(t.Context(), c, typeAdmit, putU32(10))
+	}
+	if !errors.Is(err, CodeThrottled) {
+		t.Fatalf("admission: %v, want throttled", err)
+	}
+	if boot.Status().LimitRefused == 0 {
+		t.Error("nothing is counted as refused")
+	}
+}
+
+func TestBudgetOfRequests(t *testing.T) {
+	s := newSimulation(t, 2, 1, nil)
+	n, p := s.nodes[0], s.nodes[1].p
+	some := func(kind uint8) (k int) {
+		for n.mayAsk(p, kind) {
+			k++
+		}
+		return k
+	}
+	if k := some(typeAdmit); k != requestsBurst/dearRequest {
+		t.Errorf("%d admissions at once", k)
+	}
+	s.clock.add(time.Second)
+	if k := some(typeRead); k != requestsRate {
+		t.Errorf("%d requests in a second", k)
+	}
+	if !n.mayAsk(n.self, typeRead) {
+		t.Error("another member has nothing left")
+	}
+}

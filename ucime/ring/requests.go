@@ -30,7 +30,13 @@ func (w *wire) serveRequests(p *party, c net.Conn) {
 		if err != nil {
 			return
 		}
-		if _, err := c.Write(frame(w.n.serve(s, kind, body))); err != nil {
+		out := []byte{uint8(CodeThrottled)}
+		if w.n.mayAsk(p, kind) {
+			kind, out = w.n.serve(s, kind, body)
+		} else {
+			kind = typeError
+		}
+		if _, err := c.Write(frame(kind, out)); err != nil {
 			return
 		}
 	}

@@ -61,7 +61,7 @@ func (n *node) status() Status {
 	s := Status{
 		Peers: n.self.peers, Members: len(n.members), NodeCount: n.countPeers(), Quota: n.quota(), QuotaUsed: len(n.pubs) + len(n.left),
 		StoredData: n.store.bytes, StoredCount: n.store.n, Banned: n.banned, Admitted: n.admission != nil, IsBootstrap: n.authority,
-		CertExpires: n.certEnds, Contested: len(n.contested), LimitRefused: n.storing.refused + n.reading.refused, Counters: n.count,
+		CertExpires: n.certEnds, Contested: len(n.contested), LimitRefused: n.storing.refused + n.reading.refused + n.asking.refused, Counters: n.count,
 	}
 	s.OverQuota = s.QuotaUsed > s.Quota
 	late := false
