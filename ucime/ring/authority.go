@@ -64,7 +64,7 @@ func (n *node) adopt(s *Settings, raw []byte, known map[learn.PeerID]trusted) {
 			delete(n.tokens, name)
 		}
 	}
-	n.banned = s.bans(n.self.peers)
+	n.banned = s.bans(n.self.named)
 	if len(s.Banned) > 0 {
 		for _, m := range slices.Clone(n.members) {
 			if s.bans(m.Peers) {

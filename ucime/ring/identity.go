@@ -89,8 +89,9 @@ func checkPeers(ids []learn.PeerID, most int) error {
 
 // party is whoever is at the other end of a connection, as its certificate says.
 type party struct {
-	name      learn.PeerID // the lowest of peers
-	peers     []learn.PeerID
+	name      learn.PeerID   // the lowest of peers
+	peers     []learn.PeerID // that take part
+	named     []learn.PeerID // all of the certificate's: a ban of any is a ban of all
 	key       crypto.PublicKey
 	spki      string // SubjectPublicKeyInfo
 	cert      []byte // DER
@@ -132,12 +133,13 @@ func describe(id Identity, leaf *x509.Certificate) (*party, error) {
 	if err := checkPeers(ids, maxNamed); err != nil {
 		return nil, err
 	}
+	named := ids
 	ids = ids[:min(len(ids), maxPeers)]
 	if err := usableKey(leaf.PublicKey); err != nil {
 		return nil, err
 	}
 	return &party{
-		name: ids[0], peers: ids, key: leaf.PublicKey, spki: string(leaf.RawSubjectPublicKeyInfo), cert: leaf.Raw,
+		name: ids[0], peers: ids, named: named, key: leaf.PublicKey, spki: string(leaf.RawSubjectPublicKeyInfo), cert: leaf.Raw,
 		print: sha256.Sum256(leaf.Raw), bootstrap: IsBootstrap(leaf),
 	}, nil
 }

@@ -145,7 +145,7 @@ func (n *node) weighOne(raw []byte, signers map[[32]byte]*party, sec secrets, no
 		return Claim{}, errors.New("signed by nobody whom we know")
 	}
 	n.mu.Lock()
-	bad := n.settings.bans(p.peers)
+	bad := n.settings.bans(p.named)
 	n.mu.Unlock()
 	switch {
 	case bad:

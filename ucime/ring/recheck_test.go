@@ -177,6 +177,31 @@ func TestHolderThatKnowsTheFormerQuota(t *testing.T) {
 	}
 }
 
+// A member may be banned by any peer ID that its certificate names, though only the lowest eight take part in the ring.
+func TestBanOfAPeerIDThatTakesNoPart(t *testing.T) {
+	b, boot := newBench(t)
+	var ids []learn.PeerID
+	for i := range maxPeers + 2 {
+		ids = append(ids, peer("villain %d", i))
+	}
+	sorted(ids)
+	id := b.a.identity(t, false, ids...)
+	m := b.start(id, nil)
+	await(t, m, "joined", members(2))
+	if err := boot.Change(func(s *Settings) { s.Banned = ids[len(ids)-1:] }); err != nil {
+		t.Fatal(err)
+	}
+	await(t, m, "told that it is banned", func(s Status) bool { return s.Banned })
+	c, _, err := m.w.dial(t.Context(), b.boot, alpnRing, learn.PeerID{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := exchange(t.Context(), c, typeAdmit, putU32(10)); !errors.Is(err, CodeBanned) {
+		t.Errorf("admission: %v, want banned", err)
+	}
+}
+
 // A member cannot keep a bootstrap server at work: each admission costs two signatures, made while all else waits.
 func TestRequestsOfOneMemberAreLimited(t *testing.T) {
 	b, boot := newBench(t)

@@ -287,7 +287,7 @@ func (r *Ring) ask(ctx context.Context) (*admission, error) {
 func (n *node) setBanned(b bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.banned = b || n.settings.bans(n.self.peers)
+	n.banned = b || n.settings.bans(n.self.named)
 	n.changed()
 }
 
@@ -359,7 +359,7 @@ func (r *Ring) news() {
 	if s == nil {
 		return
 	}
-	r.w.closeIf(func(p *party) bool { return s.bans(p.peers) })
+	r.w.closeIf(func(p *party) bool { return s.bans(p.named) })
 	if r.cfg.OnSettings != nil {
 		r.cfg.OnSettings(s.clone())
 	}

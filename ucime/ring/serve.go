@@ -25,7 +25,7 @@ func (n *node) serve(s *session, kind uint8, body []byte) (uint8, []byte) {
 
 func (n *node) answer(s *session, kind uint8, body []byte) ([]byte, Code) {
 	n.mu.Lock()
-	bad := n.settings.bans(s.p.peers)
+	bad := n.settings.bans(s.p.named)
 	n.mu.Unlock()
 	if bad {
 		return nil, CodeBanned

@@ -132,7 +132,7 @@ func (w *wire) tlsConfig(accepted bool, alpn ...string) *tls.Config {
 			w.n.mu.Lock()
 			defer w.n.mu.Unlock()
 			// Requests of a banned member are answered, each with "banned": it has to learn of it.
-			if w.n.settings.bans(p.peers) && (!accepted || s.NegotiatedProtocol != alpnRing) {
+			if w.n.settings.bans(p.named) && (!accepted || s.NegotiatedProtocol != alpnRing) {
 				return CodeBanned
 			}
 			return nil
