@@ -96,6 +96,9 @@ type EngineSpec struct {
 type EngineStream interface {
 	SetRemote(side Side, r Remote) error
 	SetCrypto(side Side, local, remote *Key) error
+	// Withhold and Heard are those of Stream; open is false after Close.
+	Withhold(side Side, on bool)
+	Heard(side Side) (from netip.AddrPort, sent uint64, open bool)
 	SetClockRate(payloadType uint8, hz uint32)
 	// Report sends a compound RTCP packet of our own to the far end outside, from an SSRC; write makes it.
 	Report(write func(*reportView) []byte, ssrc uint32) error

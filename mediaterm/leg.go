@@ -31,7 +31,7 @@ const (
 // that must be fetched costs more than the work with it. A packet that leaves by the leg needs the first lines of these, one that comes the last.
 type leg struct {
 	local   netip.AddrPort
-	to      netip.AddrPort // remote.RTP
+	to      netip.AddrPort // remote.RTP; zero while quiet
 	sealKey *keyUse        // tx.current()
 	hop     *hop           // engine tproxy: the way to where RTP went last, nil at first
 	sent    traffic
@@ -42,6 +42,7 @@ type leg struct {
 	older    bool    // other keys than openKey are accepted
 	clockPT  uint8   // of the last packet
 	lastPT   uint8   // of the last packet that was accepted
+	quiet    bool    // nothing is sent until the far end is heard, see withhold
 	clockHz  uint32  // of clockPT; 0: to be looked up
 	lastSSRC uint32  // of the last packet that was accepted
 	source   netip.AddrPort
@@ -101,7 +102,7 @@ func (l *leg) hopOf(p port) **hop {
 // setRemote opens the source lock. The source learned stays the target while the
 // signalled address is what it was: a re-INVITE must not send media past a NAT.
 func (l *leg) setRemote(r Remote) {
-	l.remote, l.to = r, r.RTP
+	l.remote, l.to, l.quiet = r, r.RTP, false
 	l.locked = [2]bool{}
 	if !r.RTP.IsValid() {
 		return
@@ -110,6 +111,31 @@ func (l *leg) setRemote(r Remote) {
 		l.source, l.sourceRTCP = netip.AddrPort{}, netip.AddrPort{}
 	}
 	l.known = r
+}
+
+// talksFrom is where the far end sends from, invalid while nothing has come since its address was told.
+func (l *leg) talksFrom() netip.AddrPort {
+	if l.source.IsValid() {
+		return l.source
+	}
+	return l.sourceRTCP
+}
+
+// withhold sends nothing until the far end is heard, or goes on with it. It does nothing where the far end has been heard.
+func (l *leg) withhold(on bool) {
+	l.quiet, l.to = on && !l.talksFrom().IsValid(), l.remote.RTP
+	if l.quiet {
+		l.to = netip.AddrPort{}
+	}
+}
+
+// learn notes where the far end sends from.
+func (l *leg) learn(p port, src netip.AddrPort) {
+	l.locked[p] = true
+	*l.sourceOf(p) = src
+	if l.quiet {
+		l.withhold(false)
+	}
 }
 
 func (l *leg) setCrypto(local, remote *Key) error {
@@ -173,8 +199,7 @@ func (l *leg) admitPlain(kind packetKind, p port, src netip.AddrPort) (ok, locks
 	if !l.teaches(kind, p) {
 		return true, false
 	}
-	l.locked[p] = true
-	*l.sourceOf(p) = src
+	l.learn(p, src)
 	return true, true
 }
 
@@ -189,8 +214,7 @@ func (l *leg) admitSecure(kind packetKind, p port, src netip.AddrPort, newer boo
 		return true, ""
 	}
 	if !l.locked[p] {
-		l.locked[p] = true
-		*source = src
+		l.learn(p, src)
 		return true, EventSourceLocked
 	}
 	if !newer {

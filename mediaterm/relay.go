@@ -298,6 +298,19 @@ func (r *relay) setRemote(side Side, remote Remote) error {
 	return nil
 }
 
+func (r *relay) withhold(side Side, on bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.legs[side].withhold(on)
+}
+
+func (r *relay) heard(side Side) (from netip.AddrPort, sent uint64, open bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := &r.legs[side]
+	return l.talksFrom(), l.sent.packets, !r.wiped
+}
+
 func (r *relay) setCrypto(side Side, local, remote *Key) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

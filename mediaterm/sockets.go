@@ -158,6 +158,12 @@ func (s *socketStream) forward(side Side, p port, src netip.AddrPort, pkt []byte
 
 func (s *socketStream) SetRemote(side Side, r Remote) error { return s.setRemote(side, r) }
 
+func (s *socketStream) Withhold(side Side, on bool) { s.withhold(side, on) }
+
+func (s *socketStream) Heard(side Side) (from netip.AddrPort, sent uint64, open bool) {
+	return s.heard(side)
+}
+
 func (s *socketStream) SetCrypto(side Side, local, remote *Key) error {
 	return s.setCrypto(side, local, remote)
 }

@@ -128,6 +128,66 @@ func TestSecureSourceLock(t *testing.T) {
 	heard(moved.rtp, 6)
 }
 
+// Somebody may name an address that is not his. What is withheld goes there once it is heard, with its key, and not before.
+func TestWithheldUntilHeard(t *testing.T) {
+	for _, first := range []string{"RTP", "RTCP"} {
+		r := newRig(t, nil)
+		local, remote := mustKey(t, SuiteCM80), mustKey(t, SuiteCM80)
+		r.setCrypto(Outside, local, remote)
+		far := newPeer(t, *remote, *local)
+		say := func(seq uint16) { send(t, r.phone.rtp, r.our(Inside, portRTP), rtpPacket(1, seq)) }
+		said := func(seq uint16) {
+			t.Helper()
+			wire, _ := recv(t, r.far.rtp)
+			if got := far.one('u', wire); !bytes.Equal(got, rtpPacket(1, seq)) {
+				t.Errorf("%s: the far end got %x, want packet %d", first, got, seq)
+			}
+		}
+		say(1)
+		said(1)
+		r.stream.Withhold(Outside, true)
+		say(2)
+		r.waitFor(func(st Stats) bool { return st.Leg(Outside).Drops.TxHeld == 1 })
+		if from, sent, open := r.stream.Heard(Outside); from.IsValid() || sent != 1 || !open {
+			t.Errorf("%s: heard from %v, %d sent, open %v", first, from, sent, open)
+		}
+		send(t, r.far.rtp, r.our(Outside, portRTP), rtpPacket(2, 1)) // whoever, without the key
+		r.waitFor(func(st Stats) bool { return st.Leg(Outside).Drops.AuthFailures == 1 })
+		say(3)
+		r.waitFor(func(st Stats) bool { return st.Leg(Outside).Drops.TxHeld == 2 })
+		if first == "RTP" {
+			send(t, r.far.rtp, r.our(Outside, portRTP), far.one('p', rtpPacket(2, 1)))
+		} else {
+			send(t, r.far.rtcp, r.our(Outside, portRTCP), far.one('P', senderReport(2)))
+		}
+		r.waitFor(func(st Stats) bool { return st.Leg(Outside).RxRTPPackets+st.Leg(Outside).RxRTCPPackets == 1 })
+		if from, _, _ := r.stream.Heard(Outside); !from.IsValid() {
+			t.Errorf("%s: not heard", first)
+		}
+		r.stream.Withhold(Outside, true) // says nothing about an end that is heard
+		say(4)
+		said(4)
+		r.setRemote(Outside, r.far.remote()) // nor does the same address again
+		r.stream.Withhold(Outside, true)
+		say(5)
+		said(5)
+		moved := newEndpoint(t, peerAddr)
+		r.setRemote(Outside, moved.remote())
+		r.stream.Withhold(Outside, true)
+		say(6)
+		r.waitFor(func(st Stats) bool { return st.Leg(Outside).Drops.TxHeld == 3 })
+		r.stream.Withhold(Outside, false)
+		say(7)
+		if wire, _ := recv(t, moved.rtp); !bytes.Equal(far.one('u', wire), rtpPacket(1, 7)) {
+			t.Errorf("%s: the far end's new address got %x", first, wire)
+		}
+		r.stream.Close()
+		if _, _, open := r.stream.Heard(Outside); open {
+			t.Errorf("%s: a stream that is closed is open", first)
+		}
+	}
+}
+
 // A plain outside leg sends to the port that the far end really uses.
 func TestPlainOutsideFollowsPort(t *testing.T) {
 	r := newRig(t, nil)

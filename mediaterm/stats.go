@@ -72,7 +72,7 @@ type Drops struct {
 	Malformed    uint64 `json:"malformed"`
 	RTCPOff      uint64 `json:"rtcp_off"` // `no rtcp` is configured
 
-	TxHeld       uint64 `json:"tx_held"` // nowhere to send: hold, or not signalled yet
+	TxHeld       uint64 `json:"tx_held"` // nowhere to send: hold, not signalled yet, or withheld
 	TxNoKey      uint64 `json:"tx_no_key"`
 	TxKeyExpired uint64 `json:"tx_key_expired"`
 	TxSSRCLimit  uint64 `json:"tx_ssrc_limit"`

@@ -36,6 +36,16 @@ func (s *Stream) SetRemote(side Side, r Remote) error {
 	return nil
 }
 
+// Withhold sends nothing to the far end of a leg until a packet of it is accepted (authentic where the leg has keys), or on is false, or
+// SetRemote is called. It does nothing where one has been since SetRemote told the present address.
+func (s *Stream) Withhold(side Side, on bool) { s.eng.Withhold(side, on) }
+
+// Heard tells where the far end of a leg sends from, invalid while no packet has been accepted since SetRemote told the present address; how
+// many packets of RTP have been sent to it, whatever its address was; and whether the stream is open.
+func (s *Stream) Heard(side Side) (from netip.AddrPort, sent uint64, open bool) {
+	return s.eng.Heard(side)
+}
+
 // SetCrypto sets the keys of a leg: local is what we seal with, remote what the far end
 // seals with. Both nil: plain RTP. One nil: SRTP whose other key is not known yet, and
 // nothing passes in that direction. Contexts belong to the master key: the same one

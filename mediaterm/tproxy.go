@@ -323,6 +323,12 @@ func (s *tproxyStream) way(side Side, p port, to netip.Addr) *hop {
 
 func (s *tproxyStream) SetRemote(side Side, r Remote) error { return s.setRemote(side, r) }
 
+func (s *tproxyStream) Withhold(side Side, on bool) { s.withhold(side, on) }
+
+func (s *tproxyStream) Heard(side Side) (from netip.AddrPort, sent uint64, open bool) {
+	return s.heard(side)
+}
+
 func (s *tproxyStream) SetCrypto(side Side, local, remote *Key) error {
 	return s.setCrypto(side, local, remote)
 }

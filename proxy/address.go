@@ -112,10 +112,11 @@ func (p *plan) forbiddenMedia(addr netip.Addr) string {
 }
 
 // mediaPolicy is what the media of a new call on this session is made from.
-func (s *session) mediaPolicy(callID string) mediaPolicy {
+func (s *session) mediaPolicy(callID, domain string) mediaPolicy {
 	p := s.a.plan.Load()
 	return mediaPolicy{
 		term: s.a.term.Load(), addr: p.mediaAddr, secureIn: s.agent.secure, callID: callID, marking: s.class.marking, forbidden: p.forbiddenMedia, trace: &s.a.trace,
+		silent: s.a.silent, domain: domain,
 		sweep: func(from dialog.Side, line string) string {
 			if from == dialog.Outside {
 				return line

@@ -151,9 +151,12 @@ func (m *media) apply(x *exchange, ans *sdp.Session, results []lineResult) error
 			if err := l.stream.SetCrypto(mediaSide(side), r.local[side], r.peer[side]); err != nil {
 				return fmt.Errorf("%w: %w", errUnusable, err)
 			}
-			if err := l.stream.SetRemote(mediaSide(side), r.remote[side]); err != nil {
-				return fmt.Errorf("%w: %w", errUnusable, err)
-			}
+		}
+		if err := l.stream.SetRemote(mediaterm.Inside, r.remote[dialog.Inside]); err != nil {
+			return fmt.Errorf("%w: %w", errUnusable, err)
+		}
+		if err := m.silent.setRemote(l.stream, m.domain, r.remote[dialog.Outside]); err != nil {
+			return fmt.Errorf("%w: %w", errUnusable, err)
 		}
 	}
 	for _, y := range m.exchanges {

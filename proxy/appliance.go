@@ -86,6 +86,7 @@ type Appliance struct {
 	quality *quality
 	trace   trace.Hub
 	guard   guard
+	silent  *silentEnds // far ends that have never sent any media
 	flows   *flowLog
 	capture *capture.Store
 	disk    *disk.Disk
@@ -105,6 +106,7 @@ func Start(ctx context.Context, opt Options) (_ *Appliance, err error) {
 	}
 	// Not the named result: `return nil, err` would take the appliance away from what undoes it.
 	a := &Appliance{opt: opt, log: limitedLog(opt.Log, opt.Now), now: opt.Now, started: opt.Now(), sessions: newSessions(), calls: newCalls(), agenda: newAgenda(opt.Now()), flows: newFlowLog()}
+	a.silent = newSilent(a.log, a.now)
 	a.ctx, a.cancel = context.WithCancel(ctx)
 	a.quality, a.reports = newQuality(a), vqreport.New(a.log)
 	a.peers.webhooks = peerserver.NewWebhooks(a.log)

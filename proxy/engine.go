@@ -145,6 +145,7 @@ func (a *Appliance) MediaTermination() observe.MediaTermination {
 		Streams: c.Streams, MostStreams: c.MostStreams, MaximumStreams: c.MaxStreams, PortPairs: c.PortPairs, PortPairsUsed: c.InUse, PortPairsRest: c.Resting,
 		RefusedForPorts: c.RefusedPorts, RefusedForStreams: c.RefusedStreams, PortConflicts: c.PortConflicts,
 	}
+	out.Withheld, out.WithheldEver = a.silent.counts()
 	for _, m := range p.Media.Addresses {
 		out.Addresses = append(out.Addresses, strings.TrimSpace(m.Addr.String()+" "+m.Interface))
 	}

@@ -68,5 +68,5 @@ func limitedLog(log *slog.Logger, now func() time.Time) *slog.Logger {
 		"tls handshake failed", "connection refused: tls-proxy maximum-sessions is reached", "connection refused: its source is no `ucm address`",
 		silenceMessage, "connection refused: no call agent behind this address", "message refused", "request refused", "ticket refused", "other side cannot be opened",
 		"vap: no TLS session", "vap: connection closed", "vap: connection lost", "vap: authentication failed", "vap: integrity check failed",
-		"session description refused", "request cannot be translated", "response cannot be translated", "response cannot be delivered"))
+		"session description refused", mediaWithheld, "request cannot be translated", "response cannot be translated", "response cannot be delivered"))
 }

@@ -25,6 +25,8 @@ type mediaPolicy struct {
 	callID   string
 	marking  map[string]mediaterm.Marking // by medium
 	trace    *trace.Hub
+	silent   *silentEnds // nil: media goes wherever it is wanted
+	domain   string      // the far enterprise
 	// forbidden tells why a media address from the Internet cannot be used, "" when it can.
 	forbidden func(netip.Addr) string
 	// sweep replaces inside addresses in lines that are not understood.

@@ -270,7 +270,7 @@ func (s *session) newCall(m *sipalg.Message, from dialog.Side, domain, ticketID 
 	if k := s.conn(dialog.Outside); k != nil {
 		c.rec.TLSVersion, c.rec.CipherSuite = k.version, k.suite
 	}
-	c.media = newMedia(s.mediaPolicy(c.d.ID))
+	c.media = newMedia(s.mediaPolicy(c.d.ID, c.domain))
 	if s.a.trace.Wants(trace.Signaling) {
 		s.a.trace.Event(trace.Signaling, m.CallID(), domain, "session %d: %s begins, %s from %s to %s, other enterprise %s at %s", s.id, m.Method, c.rec.Direction, c.rec.From, c.rec.To, domain, s.remote)
 	}

@@ -22,6 +22,7 @@ func (a *Appliance) sweep() {
 			a.sweepFormer()
 			a.sweepCertificates(a.now())
 			a.quality.loadTable(a.plan.Load())
+			a.silent.sweep(a.now())
 			collector.adjust(a.now())
 		}
 	}

@@ -22,6 +22,8 @@ type MediaTermination struct {
 	RefusedForPorts   uint64 // streams refused because no pair of ports was free
 	RefusedForStreams uint64 // because of the maximum
 	PortConflicts     uint64 // pairs passed over because another program holds one of them
+	Withheld          int    // streams whose far end is to be heard first, as many go to ends of its network that never were
+	WithheldEver      uint64
 
 	Fast *MediaEngine // nil with engine sockets
 }
@@ -62,6 +64,7 @@ func (m MediaTermination) rows() []anyRow {
 		anyRow{"Streams in use", m.Streams}, anyRow{"Streams most used", m.MostStreams}, anyRow{"Streams maximum", m.MaximumStreams},
 		anyRow{"Port pairs", m.PortPairs}, anyRow{"Port pairs in use", m.PortPairsUsed}, anyRow{"Port pairs resting", m.PortPairsRest},
 		anyRow{"Refused no port", m.RefusedForPorts}, anyRow{"Refused maximum streams", m.RefusedForStreams}, anyRow{"Port conflicts", m.PortConflicts},
+		anyRow{"Withheld from silent ends", m.Withheld}, anyRow{"Withheld since the start", m.WithheldEver},
 	)
 	if f := m.Fast; f != nil {
 		rows = append(rows,
