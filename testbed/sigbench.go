@@ -98,8 +98,14 @@ func (e *SignalEdge) Memory(t T) (sum int64) {
 	return sum
 }
 
-// CostOfCalls gives CPU seconds per 1,000 calls, medians of rounds in which the edges take turns.
-func CostOfCalls(t T, edges []*SignalEdge, rounds, rate, calls int) map[*SignalEdge]float64 {
+// CallCost is what an edge takes for calls.
+type CallCost struct {
+	Seconds float64 // of CPU per 1,000 calls, the median of the rounds
+	Ratio   float64 // to the reference, the median of the ratios within a round: the machine's speed changes from one to the next
+}
+
+// CostOfCalls measures edges in rounds in which they take turns. The reference is one of them.
+func CostOfCalls(t T, edges []*SignalEdge, reference *SignalEdge, rounds, rate, calls int) map[*SignalEdge]CallCost {
 	t.Helper()
 	all := make(map[*SignalEdge][]float64)
 	for range rounds {
@@ -112,10 +118,14 @@ func CostOfCalls(t T, edges []*SignalEdge, rounds, rate, calls int) map[*SignalE
 			all[e] = append(all[e], (e.CPU(t)-before).Seconds()*1000/float64(calls))
 		}
 	}
-	out := make(map[*SignalEdge]float64)
+	middle := func(list []float64) float64 { return slices.Sorted(slices.Values(list))[len(list)/2] }
+	out := make(map[*SignalEdge]CallCost)
 	for e, list := range all {
-		slices.Sort(list)
-		out[e] = list[len(list)/2]
+		ratios := make([]float64, len(list))
+		for i := range list {
+			ratios[i] = list[i] / all[reference][i]
+		}
+		out[e] = CallCost{middle(list), middle(ratios)}
 	}
 	return out
 }

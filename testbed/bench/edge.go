@@ -27,14 +27,14 @@ func oneEdge(t *testbed.Console, o edgeOptions) {
 		e.Load.Connect(t, loadConnections)
 	}
 	fmt.Printf("\nOne edge on core 1, from mutual TLS outside to TCP inside; the load, which plays both ends, on core 0. Calls of 1 s over %d connections.\n\n", loadConnections)
-	costs := testbed.CostOfCalls(t, edges, o.rounds, o.rate, o.calls)
-	busy := testbed.CostOfCalls(t, edges[:2], o.rounds, o.busy, 4*o.busy) // more than the third can do
-	fmt.Printf("CPU-s per 1,000 calls, medians of %d rounds in turn:\n\n", o.rounds)
+	costs := testbed.CostOfCalls(t, edges, kam, o.rounds, o.rate, o.calls)
+	busy := testbed.CostOfCalls(t, edges[:2], kam, o.rounds, o.busy, 4*o.busy) // more than the third can do
+	fmt.Printf("CPU-s per 1,000 calls, medians of %d rounds in turn, and medians of the ratios within a round:\n\n", o.rounds)
 	fmt.Printf("| edge | at %d calls/s | of Kamailio's | at %d calls/s | of Kamailio's |\n| --- | --- | --- | --- | --- |\n", o.rate, o.busy)
 	for _, e := range edges {
-		fmt.Printf("| %s | %.3f | %.2f |", e.Name, costs[e], costs[e]/costs[kam])
-		if busy[e] > 0 {
-			fmt.Printf(" %.3f | %.2f |\n", busy[e], busy[e]/busy[kam])
+		fmt.Printf("| %s | %.3f | %.2f |", e.Name, costs[e].Seconds, costs[e].Ratio)
+		if b, ok := busy[e]; ok {
+			fmt.Printf(" %.3f | %.2f |\n", b.Seconds, b.Ratio)
 		} else {
 			fmt.Println(" | |")
 		}
