@@ -17,6 +17,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"imeproxy/ucime/source"
 )
 
 // Paths of the server.
@@ -115,7 +117,7 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &boundedConn{Conn: c, list: l, source: sourceOf(c)}
+	b := &boundedConn{Conn: c, list: l, source: source.OfConn(c)}
 	if victim := l.add(b); victim != nil {
 		l.refused.Add(1)
 		_ = victim.Close()
@@ -172,20 +174,6 @@ func (c *boundedConn) Close() error {
 	c.list.forget(c)
 	c.list.mu.Unlock()
 	return c.Conn.Close()
-}
-
-// sourceOf is where a connection comes from: an IPv4 address, or the /64 of an IPv6 address, which one host may have to itself.
-func sourceOf(c net.Conn) netip.Addr {
-	at, _ := netip.ParseAddrPort(c.RemoteAddr().String())
-	return network(at.Addr())
-}
-
-func network(a netip.Addr) netip.Addr {
-	a = a.Unmap().WithZone("")
-	if p, err := a.Prefix(64); err == nil && a.Is6() {
-		return p.Addr()
-	}
-	return a
 }
 
 // serverCertificate is the HTTPS server's own.
@@ -251,8 +239,8 @@ func (s *Server) refuse(w http.ResponseWriter, status int, reason string) {
 }
 
 func (s *Server) enroll(w http.ResponseWriter, r *http.Request) {
-	source, _ := netip.ParseAddrPort(r.RemoteAddr)
-	addr, now := network(source.Addr()), s.authority.clock.Now()
+	from, _ := netip.ParseAddrPort(r.RemoteAddr)
+	addr, now := source.Of(from.Addr()), s.authority.clock.Now()
 	if s.tooMany(addr, now) {
 		s.count.limited.Add(1)
 		s.refuse(w, http.StatusTooManyRequests, "too many refused requests, try again in a minute")
@@ -264,15 +252,15 @@ func (s *Server) enroll(w http.ResponseWriter, r *http.Request) {
 	case errors.As(err, &no):
 		s.count.refused.Add(1)
 		s.failed(addr, now)
-		s.log.Warn("enroll: request refused", "source", source, "status", no.Status, "reason", no.Reason)
+		s.log.Warn("enroll: request refused", "source", from, "status", no.Status, "reason", no.Reason)
 		s.refuse(w, no.Status, no.Reason)
 	case err != nil:
 		s.count.failed.Add(1)
-		s.log.Error("enroll: request failed", "source", source, "error", err)
+		s.log.Error("enroll: request failed", "source", from, "error", err)
 		s.refuse(w, http.StatusInternalServerError, "the authority cannot do it now")
 	default:
 		s.count.issued.Add(1)
-		s.log.Info("enroll: certificate issued", "source", source, "until", answer.NotAfter)
+		s.log.Info("enroll: certificate issued", "source", from, "until", answer.NotAfter)
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(answer)
 	}

@@ -140,16 +140,6 @@ func TestBudgetAtItsCap(t *testing.T) {
 	}
 }
 
-func TestSources(t *testing.T) {
-	for in, want := range map[string]string{
-		"192.0.2.7": "192.0.2.7", "::ffff:192.0.2.7": "192.0.2.7", "2001:db8::1": "2001:db8::", "2001:db8:0:0:9::1": "2001:db8::", "fe80::1%eth0": "fe80::",
-	} {
-		if got := sourceOf(netip.MustParseAddr(in)); got.String() != want {
-			t.Errorf("source of %s is %s, want %s", in, got, want)
-		}
-	}
-}
-
 func TestLimitsThatMakeNoSense(t *testing.T) {
 	if _, err := (Limits{Pending: -1}).withDefaults(); err == nil {
 		t.Error("a negative limit was accepted")

@@ -82,15 +82,3 @@ func (p *pending) size() int {
 	defer p.mu.Unlock()
 	return p.open.Len()
 }
-
-// sourceOf is the key of a source: its IPv4 address or IPv6 /64, which one host may own whole.
-func sourceOf(a netip.Addr) netip.Addr {
-	a = a.Unmap().WithZone("")
-	if a.Is6() {
-		prefix, err := a.Prefix(64)
-		if err == nil {
-			return prefix.Addr()
-		}
-	}
-	return a
-}

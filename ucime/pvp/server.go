@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"imeproxy/ucime/learn"
+	"imeproxy/ucime/source"
 )
 
 // ServerConfig is what a Server works with. Identity, Records, Trust and Issuer are mandatory.
@@ -108,13 +109,13 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 
 // accept applies the limits that hold before any cryptography.
 func (s *Server) accept(ctx context.Context, conn net.Conn, all *sync.WaitGroup) {
-	source := remote(conn)
-	if !s.sources.take(source, s.Now()) {
+	from := source.OfConn(conn)
+	if !s.sources.take(from, s.Now()) {
 		s.Counters.SourceLimited.Add(1)
 		_ = conn.Close()
 		return
 	}
-	entry, victim, ok := s.pending.add(conn, source)
+	entry, victim, ok := s.pending.add(conn, from)
 	if victim != nil || !ok {
 		s.Counters.BlockedValidationTermTLSLimit.Add(1)
 	}
@@ -134,7 +135,7 @@ func (s *Server) accept(ctx context.Context, conn net.Conn, all *sync.WaitGroup)
 		defer func() { _ = conn.Close() }()
 		var finished bool
 		decided := sync.OnceFunc(func() {
-			s.pending.remove(entry, source, finished)
+			s.pending.remove(entry, from, finished)
 			s.Counters.Pending.Add(-1)
 		})
 		defer decided()
@@ -142,7 +143,7 @@ func (s *Server) accept(ctx context.Context, conn net.Conn, all *sync.WaitGroup)
 		if err != nil {
 			s.Counters.HandshakeFailed.Add(1)
 			s.note(err)
-			s.Log.Debug("validation: no TLS handshake", "source", source, "error", err)
+			s.Log.Debug("validation: no TLS handshake", "source", from, "error", err)
 			return
 		}
 		finished = true
@@ -220,14 +221,6 @@ func (s *Server) busy(t *tls.Conn) {
 	_ = t.SetWriteDeadline(time.Now().Add(s.Limits.Frame))
 	_ = writeFrame(t, frameBusy, nil)
 	_ = t.CloseWrite()
-}
-
-// remote is the source of a connection, the zero address where it has none.
-func remote(conn net.Conn) netip.Addr {
-	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
-		return sourceOf(a.AddrPort().Addr())
-	}
-	return netip.Addr{}
 }
 
 func ownIDs(id Identity) ([]learn.PeerID, error) {

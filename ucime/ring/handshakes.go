@@ -3,7 +3,6 @@ package ring
 import (
 	"container/list"
 	"io"
-	"net"
 	"net/netip"
 	"sync"
 )
@@ -74,21 +73,4 @@ func (s *handshakes) end(h *handshake, finished bool) {
 		delete(s.known, s.order.Remove(oldest).(netip.Addr))
 	}
 	s.known[h.source] = s.order.PushBack(h.source)
-}
-
-// sourceOf is where a connection comes from: an IPv4 address, or the /64 of an IPv6 address, which one host may have to itself.
-func sourceOf(c net.Conn) netip.Addr {
-	a, _ := c.RemoteAddr().(*net.TCPAddr)
-	if a == nil {
-		return netip.Addr{}
-	}
-	return network(a.AddrPort().Addr())
-}
-
-func network(a netip.Addr) netip.Addr {
-	a = a.Unmap().WithZone("")
-	if p, err := a.Prefix(64); err == nil && a.Is6() {
-		return p.Addr()
-	}
-	return a
 }

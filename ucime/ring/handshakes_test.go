@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+
+	"imeproxy/ucime/source"
 )
 
 type closer struct{ closed bool }
@@ -73,17 +75,17 @@ func TestHandshakesThatGiveWay(t *testing.T) {
 	if s.open.Len() != 2 {
 		t.Errorf("%d are open, want 2", s.open.Len())
 	}
-	a, _ := s.begin(&closer{}, network(netip.MustParseAddr("2001:db8::1")))
+	a, _ := s.begin(&closer{}, source.Of(netip.MustParseAddr("2001:db8::1")))
 	for i := range maxOfAddress - 1 {
-		if h, _ := s.begin(&closer{}, network(netip.MustParseAddr("2001:db8::ffff"))); h == nil {
+		if h, _ := s.begin(&closer{}, source.Of(netip.MustParseAddr("2001:db8::ffff"))); h == nil {
 			t.Fatal(i)
 		}
 	}
-	if h, _ := s.begin(&closer{}, network(netip.MustParseAddr("2001:db8::2"))); h != nil {
+	if h, _ := s.begin(&closer{}, source.Of(netip.MustParseAddr("2001:db8::2"))); h != nil {
 		t.Error("a /64 has more than one address may have")
 	}
 	s.end(a, true)
-	if h, _ := s.begin(&closer{}, network(netip.MustParseAddr("2001:db8::2"))); h == nil || !h.known {
+	if h, _ := s.begin(&closer{}, source.Of(netip.MustParseAddr("2001:db8::2"))); h == nil || !h.known {
 		t.Error("one that ended takes up room")
 	}
 	for i := range maxMembers + 5 {

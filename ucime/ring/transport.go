@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"imeproxy/ucime/learn"
+	"imeproxy/ucime/source"
 )
 
 // Port is the ring's TCP port (guide line 1853).
@@ -158,7 +159,7 @@ func (w *wire) accept() {
 		w.mu.Lock()
 		closed := w.closed
 		w.mu.Unlock()
-		h, victim := w.shaking.begin(c, sourceOf(c))
+		h, victim := w.shaking.begin(c, source.OfConn(c))
 		if victim != nil {
 			w.refusedConnections.Add(1)
 			victim.Close()
