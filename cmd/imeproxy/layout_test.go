@@ -48,7 +48,7 @@ var rooms = map[string][]string{
 	"imeproxy/proxy/trace":          {"imeproxy/proxy/observe"},
 	"imeproxy/proxy/vqreport":       {"imeproxy/sipalg"},
 	"imeproxy/proxy/revision":       {"imeproxy/proxy/config"},
-	"imeproxy/proxy/sshd":           {"imeproxy/proxy/config", "imeproxy/proxy/disk", "imeproxy/proxy/revision", "imeproxy/proxy/shell"},
+	"imeproxy/proxy/sshd":           {"imeproxy/proxy/config", "imeproxy/proxy/disk", "imeproxy/proxy/revision", "imeproxy/proxy/shell", "imeproxy/ucime/source"},
 	"imeproxy/proxy/trust":          {"imeproxy/tlsproxy"},
 	"imeproxy/proxy":                {"imeproxy/sipalg/...", "imeproxy/sipalg", "imeproxy/mediaterm", "imeproxy/mediaterm/prefetch", "imeproxy/tlsproxy", "imeproxy/mapping", "imeproxy/mapping/service", "imeproxy/fallback", "imeproxy/ucime/...", "imeproxy/proxy/peerserver", "imeproxy/proxy/capture", "imeproxy/proxy/config", "imeproxy/proxy/disk", "imeproxy/proxy/remote", "imeproxy/proxy/observe", "imeproxy/proxy/trace", "imeproxy/proxy/vqreport"},
 	"imeproxy/proxy/peerserver":     {"imeproxy/ucime/..."},

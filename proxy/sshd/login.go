@@ -12,6 +12,7 @@ import (
 
 	"imeproxy/proxy/config"
 	"imeproxy/proxy/shell"
+	"imeproxy/ucime/source"
 )
 
 // login is a connection that must come to a session within LoginTime.
@@ -53,15 +54,9 @@ func (l *login) Close() error {
 	return l.Conn.Close()
 }
 
-// from is the address at the other end.
-func from(c net.Conn) netip.Addr {
-	at, _ := netip.ParseAddrPort(c.RemoteAddr().String())
-	return at.Addr().Unmap()
-}
-
-// room says whether one more connection may wait for a login. When MaxHandshakes wait, the oldest of the address that has most of them gives way to an address that has
-// fewer, even with its next one: whoever only holds connections open must not keep the operator out. An address that has most waits until one of its own is over,
-// or it could leave each wrong password's wait behind.
+// room says whether one more connection may wait for a login. When MaxHandshakes wait, the oldest of the source that has most of them gives way to a source that has
+// fewer, even with its next one: whoever only holds connections open must not keep the operator out. A source that has most waits until one of its own is over,
+// or it could leave each wrong password's wait behind. Of IPv6 a /64 is one source: a single host may have all its addresses.
 func (s *Server) room(c net.Conn) bool {
 	s.users.mu.Lock()
 	defer s.users.mu.Unlock()
@@ -70,16 +65,16 @@ func (s *Server) room(c net.Conn) bool {
 	}
 	have := map[netip.Addr]int{}
 	for _, l := range s.users.waiting {
-		have[from(l)]++
+		have[source.OfConn(l)]++
 	}
 	i := 0
 	for k, l := range s.users.waiting {
-		if have[from(l)] > have[from(s.users.waiting[i])] {
+		if have[source.OfConn(l)] > have[source.OfConn(s.users.waiting[i])] {
 			i = k
 		}
 	}
 	victim := s.users.waiting[i]
-	if have[from(c)]+1 >= have[from(victim)] {
+	if have[source.OfConn(c)]+1 >= have[source.OfConn(victim)] {
 		return false
 	}
 	_ = victim.Close()

@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -231,5 +232,50 @@ func TestSilentAddressGivesWay(t *testing.T) {
 	}
 	if _, err := io.Copy(io.Discard, held[0]); errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error("the oldest connection stands")
+	}
+}
+
+// silentConn is a connection from an address that says nothing.
+type silentConn struct {
+	net.Conn
+	from   string
+	closed bool
+}
+
+func (c *silentConn) RemoteAddr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(c.from), 4022))
+}
+
+func (c *silentConn) Close() error { c.closed = true; return nil }
+
+// A host has a whole /64 of IPv6 to itself: all its addresses together are one that gives way.
+func TestSilentNetworkGivesWay(t *testing.T) {
+	for _, c := range []struct {
+		name, silent, next string
+		room               bool
+	}{
+		{"another network", "2001:db8:0:1::%x", "2001:db8:0:2::1", true},
+		{"IPv4", "2001:db8:0:1:%x::", "192.0.2.7", true},
+		{"the same network", "2001:db8:0:1::%x", "2001:db8:0:1:ffff::", false},
+		{"networks that have one each", "2001:db8:0:%x::1", "2001:db8:1::1", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := &Server{}
+			var first *silentConn
+			for i := range MaxHandshakes {
+				conn := &silentConn{from: fmt.Sprintf(c.silent, i+1)}
+				if !s.room(conn) {
+					t.Fatalf("connection %d finds no room", i+1)
+				}
+				if first == nil {
+					first = conn
+				}
+				l := s.login(conn)
+				defer l.timer.Stop()
+			}
+			if room := s.room(&silentConn{from: c.next}); room != c.room || first.closed != c.room {
+				t.Errorf("%s finds room: %v, the oldest connection was closed: %v, want %v", c.next, room, first.closed, c.room)
+			}
+		})
 	}
 }
