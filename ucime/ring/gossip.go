@@ -54,6 +54,8 @@ type gossip struct {
 	dropped atomic.Uint64
 	news    func() // settings changed
 
+	started atomic.Bool // memberlist takes connections
+
 	mu     sync.Mutex
 	rates  buckets
 	links  map[string]*link
@@ -141,11 +143,7 @@ func messages(b []byte) (n int, err error) {
 // serve takes an accepted connection of gossip or sync and closes it in the end.
 func (g *gossip) serve(alpn string, p *party, c net.Conn) {
 	if alpn == alpnSync {
-		select {
-		case g.streams <- &stream{Conn: c, left: syncMax}: // memberlist closes it
-		case <-g.w.ctx.Done():
-			c.Close()
-		}
+		g.serveSync(c)
 		return
 	}
 	defer c.Close()
@@ -171,48 +169,6 @@ func (g *gossip) serve(alpn string, p *party, c net.Conn) {
 			g.dropped.Add(1)
 		}
 	}
-}
-
-// stream is a sync connection: bounded, and only in memberlist's plain forms.
-type stream struct {
-	net.Conn
-	left  int
-	begun bool
-	head  []byte      // has been looked at, and memberlist has not read it yet
-	stop  func() bool // nil for an accepted one
-}
-
-func (s *stream) Close() error {
-	if s.stop != nil {
-		s.stop()
-	}
-	return s.Conn.Close()
-}
-
-func (s *stream) Read(b []byte) (int, error) {
-	if !s.begun {
-		s.begun = true
-		var err error
-		if s.head, err = readHead(s.Conn); err != nil {
-			s.left, s.head = 0, nil
-			return 0, err
-		}
-		s.left -= len(s.head)
-	}
-	if len(s.head) > 0 {
-		k := copy(b, s.head)
-		s.head = s.head[k:]
-		return k, nil
-	}
-	if s.left <= 0 {
-		return 0, errSize
-	}
-	if len(b) > s.left {
-		b = b[:s.left]
-	}
-	k, err := s.Conn.Read(b)
-	s.left -= k
-	return k, err
 }
 
 // The transport of memberlist.
@@ -570,6 +526,7 @@ func (g *gossip) config(name learn.PeerID, p Pace, logs io.Writer) *memberlist.C
 	c.DNSConfigPath = ""
 	c.RequireNodeNames = false
 	c.Logger = log.New(logs, "", 0)
+	g.started.Store(true)
 	set := func(to *time.Duration, v time.Duration) {
 		if v > 0 {
 			*to = v

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +31,7 @@ const (
 	maxInbound       = 2048
 	maxOfMember      = 8 // connections of one member and ALPN
 	maxSyncs         = 16
+	maxSyncsOfMember = 2
 	maxHandshakes    = 512
 	maxOfAddress     = 16 // unfinished handshakes of one IPv4 address or IPv6 /64
 	handshakeTimeout = 5 * time.Second
@@ -54,6 +56,7 @@ type wire struct {
 	mu        sync.Mutex
 	open      map[*inbound]struct{}
 	perMember map[memberUse]int
+	last      uint64 // number of the newest connection
 	closed    bool
 }
 
@@ -65,10 +68,12 @@ type memberUse struct {
 // inbound is an accepted connection, counted until it closes.
 type inbound struct {
 	net.Conn
-	w    *wire
-	p    *party
-	use  memberUse
-	once sync.Once
+	w       *wire
+	p       *party
+	use     memberUse
+	number  uint64 // grows: the oldest has the lowest
+	network netip.Prefix
+	once    sync.Once
 }
 
 func (c *inbound) Close() error {
@@ -189,7 +194,11 @@ func (w *wire) handshake(raw net.Conn, h *handshake) {
 		c.Close()
 		return
 	}
-	in := w.register(counted{c, w}, p, c.ConnectionState().NegotiatedProtocol)
+	in, victim := w.register(counted{c, w}, p, c.ConnectionState().NegotiatedProtocol)
+	if victim != nil {
+		w.refusedConnections.Add(1)
+		victim.cut()
+	}
 	if in == nil {
 		w.refusedConnections.Add(1)
 		raw.Close() // without close_notify, which would wait for the other side
@@ -198,24 +207,29 @@ func (w *wire) handshake(raw net.Conn, h *handshake) {
 	w.serveC(in.use.alpn, p, in)
 }
 
-func (w *wire) register(c net.Conn, p *party, alpn string) *inbound {
-	in := &inbound{Conn: c, w: w, p: p, use: memberUse{p.name, alpn}}
+// register counts a connection in, nil where its member has too many; victim is one that ends in its place.
+func (w *wire) register(c net.Conn, p *party, alpn string) (in, victim *inbound) {
+	in = &inbound{Conn: c, w: w, p: p, use: memberUse{p.name, alpn}, network: source.NetworkOfConn(c)}
+	most := maxOfMember
+	if alpn == alpnSync {
+		most = maxSyncsOfMember
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	syncs := 0
-	if alpn == alpnSync {
-		for o := range w.open {
-			if o.use.alpn == alpnSync {
-				syncs++
-			}
-		}
+	if w.closed || w.perMember[in.use] >= most {
+		return nil, nil
 	}
-	if w.closed || len(w.open) >= maxInbound || w.perMember[in.use] >= maxOfMember || syncs >= maxSyncs {
-		return nil
-	}
+	w.last++
+	in.number = w.last
 	w.open[in] = struct{}{}
 	w.perMember[in.use]++
-	return in
+	if alpn == alpnSync {
+		victim = w.tooMany(maxSyncs, func(o *inbound) bool { return o.use.alpn == alpnSync })
+	}
+	if victim == nil {
+		victim = w.tooMany(maxInbound, func(*inbound) bool { return true })
+	}
+	return in, victim
 }
 
 // closeIf closes the accepted connections that f picks.
