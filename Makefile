@@ -18,6 +18,8 @@ DEPS_LAB   := iproute2 iputils-ping conntrack nftables ethtool openssl openssh-c
 
 # A number of inputs, not a time: Go up to 1.26 may report the end of a time as a failure without an input (go.dev/issue/75804).
 FUZZTIME ?= 200000x
+# the default of a minute is spent on every new input that is long, and nothing is tried meanwhile
+MINIMIZETIME ?= 2s
 
 MEDIA_ROUNDS ?= 5
 
@@ -88,7 +90,7 @@ bench-media: deps build ## packets: CPU, delay and rate beside rtpengine; MEDIA_
 fuzz: ## every fuzz target with FUZZTIME inputs
 	@set -e; for pkg in $$($(GO) list ./...); do \
 		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-			echo "== $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; \
+			echo "== $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime $(MINIMIZETIME) $$pkg; \
 		done; \
 	done
 

@@ -177,6 +177,10 @@ func FuzzDecodeRequest(f *testing.F) {
 	f.Add(encodeRequest("a.example"))
 	f.Add(appendTLV(appendTLV(nil, 1, "a.example"), 0x0100, "later"))
 	f.Fuzz(func(t *testing.T, in []byte) {
+		if len(in) > requestSize {
+			return // there is none on the wire, and the time that the fuzzer takes to shorten an input grows with the square of its length
+		}
+		in = append(in, make([]byte, requestSize-len(in))...)
 		if d, err := decodeRequest(in); err == nil {
 			if again, err := decodeRequest(encodeRequest(d)); err != nil || again != d {
 				t.Fatalf("%q came back as %q: %v", d, again, err)
