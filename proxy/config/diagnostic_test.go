@@ -143,6 +143,63 @@ f:2:2: error: unknown keyword "foo"
  foo
  ^
 no such command in tls-proxy mode, which has client and server`},
+	"a command of an ASA": {"snmp-server location x\nno failover\nhostname a", `
+f:1:1: error: unknown keyword "snmp-server"
+snmp-server location x
+^
+an ASA's command that this product does not have: leave it out; metrics come over HTTP: ` + "`imeproxy run --metrics`" + `
+f:2:4: error: unknown keyword "failover"
+no failover
+   ^
+an ASA's command that this product does not have: leave it out; there is no pair of units: a second proxy stands by itself`},
+	"a command of an ASA with lines under it": {"webvpn\n enable outside\n!\n csd image x\nhostname a_b", `
+f:1:1: error: unknown keyword "webvpn"
+webvpn
+^
+an ASA's command that this product does not have: leave it out with the lines indented under it, which were not read; this product is no VPN gateway
+f:5:10: error: invalid hostname "a_b"
+hostname a_b
+         ^
+letters, digits and hyphens are allowed, at most 63, with a letter or digit at both ends`},
+	"a command of an ASA beside one that there is": {"interface eth0\n ip address 10.0.0.1 255.255.255.0 standby 10.0.0.2\ncrypto ikev1 policy 10\n hash sha", `
+f:2:36: error: unknown keyword "standby"
+ ip address 10.0.0.1 255.255.255.0 standby 10.0.0.2
+                                   ^
+an ASA's command that this product does not have: leave it out; there is no pair of units: a second proxy stands by itself
+f:3:8: error: unknown keyword "ikev1"
+crypto ikev1 policy 10
+       ^
+an ASA's command that this product does not have: leave it out with the lines indented under it, which were not read; this product is no VPN gateway`},
+	"what an ASA refuses with lines under it": {"policy-map type inspect sip m\n parameters\n  max-forwards-validation action drop", `
+f:1:12: error: inspection policy maps are not supported: their settings would have no effect
+policy-map type inspect sip m
+           ^
+leave it out; malformed messages are always refused`},
+	"a command of the shell": {"wr mem", `
+f:1:1: error: unknown keyword "wr"
+wr mem
+^
+a command of the shell, not of a configuration: leave it out`},
+	"the head of an ASA's text": {": Saved\nASA Version 9.0(1)\n: end", `
+f:2:1: error: unknown keyword "ASA"
+ASA Version 9.0(1)
+^
+an ASA prints this around its configuration: leave it out`},
+	"no command of a mode with many": {"frobnicate 5", `
+f:1:1: error: unknown keyword "frobnicate"
+frobnicate 5
+^
+no such command in configuration mode; docs/configuration.md has those that there are, and so has ` + "`?` in the shell"},
+	"no of a mistyped keyword": {"uc-ime x\nno acess-group a in interface b", `
+f:2:4: error: unknown keyword "acess-group"
+no acess-group a in interface b
+   ^
+did you mean "access-group"? no such command in uc-ime mode`},
+	"no of a command of another mode": {"no security-level", `
+f:1:4: error: unknown keyword "security-level"
+no security-level
+   ^
+no such command in configuration mode; it belongs to interface mode`},
 	"a class with a word too many": {"policy-map p\n class c d\n  inspect sip uc-ime u tls-proxy t", `
 f:2:10: error: unexpected word "d"
  class c d

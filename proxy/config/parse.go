@@ -132,6 +132,7 @@ type parser struct {
 	masked []bool
 	shown  string
 	lost   bool // the mode's own line was mistaken, so what is set in it goes nowhere
+	under  int  // the column of a line that was not understood as a whole: what is indented deeper belongs to it; 0: there is none
 	watch  func(*parser, *mode, command)
 	known  map[entryKey]bool // entries that may be in the lists, whatever they log; nil: nobody has asked
 
@@ -223,6 +224,10 @@ func (p *parser) line(raw string) {
 	if len(p.words) == 0 || p.words[0].Text[0] == '!' || p.words[0].Text[0] == ':' {
 		return
 	}
+	if p.under > 0 && p.words[0].Col > p.under {
+		return
+	}
+	p.under = 0
 	if strings.HasPrefix(p.words[0].Text, "-----BEGIN") {
 		p.strayBlock()
 		return
@@ -283,12 +288,15 @@ func (p *parser) command() {
 			if p.watch != nil {
 				p.watch(p, m, cmd)
 			}
+			if cmd.refused {
+				p.removal("")
+			}
 			cmd.run(p, args{a})
 			return
 		}
 		if first == nil || err.Index > first.Index {
 			first = err
-		} else if first.Index == 0 && first.Kind == keyword.Unknown {
+		} else if p.first(first.Index) && err.Index == first.Index && first.Kind == keyword.Unknown {
 			first.Expected = append(first.Expected, err.Expected...)
 		}
 	}
@@ -318,6 +326,10 @@ func (p *parser) mismatch(e *keyword.Error) {
 			p.fail(e.Col, "a prompt is not part of a command", fmt.Sprintf("remove %q", prompt))
 			return
 		}
+		if hint := p.foreignHint(e.Index); hint != "" {
+			p.fail(e.Col, "unknown keyword "+word, hint)
+			return
+		}
 		if len(e.Expected) == 1 && e.Expected[0].Text == keyword.EndOfLine {
 			p.fail(e.Col, "unexpected word "+word, "the command ends before it")
 			return
@@ -325,9 +337,9 @@ func (p *parser) mismatch(e *keyword.Error) {
 		hint := "expected " + keyword.List(e.Expected)
 		best := nearest(e.Word, e.Expected)
 		switch {
-		case e.Index == 0 && best == "":
+		case p.first(e.Index) && best == "":
 			hint = p.misplaced()
-		case e.Index == 0:
+		case p.first(e.Index):
 			hint = fmt.Sprintf("no such command in %s mode", p.modes[len(p.modes)-1].name)
 		}
 		if best != "" && !secret {
@@ -337,12 +349,23 @@ func (p *parser) mismatch(e *keyword.Error) {
 	}
 }
 
-// misplaced says of a line that begins with no command of its mode where it belongs, or else what the mode has.
+// first tells whether the word of an index is the one that a command begins with.
+func (p *parser) first(index int) bool {
+	return index == 0 || (index == 1 && strings.EqualFold(p.words[0].Text, "no"))
+}
+
+// fewCommands is how many an error lists.
+const fewCommands = 8
+
+// misplaced says of a line that begins with no command of its mode where it belongs, or else what the mode has, if that is little.
 func (p *parser) misplaced() string {
 	here := p.modes[len(p.modes)-1]
 	hint := fmt.Sprintf("no such command in %s mode", here.name)
 	var fits []string
-	furthest := 1
+	furthest := 1 // word that a line must get beyond
+	if p.first(furthest) {
+		furthest++
+	}
 	for _, m := range modes().list() {
 		_, _, err := m.tree.Match(m.prepare(p.words))
 		reached := len(p.words) + 1
@@ -365,6 +388,9 @@ func (p *parser) misplaced() string {
 		if c.Text != "exit" && c.Text != "quit" && c.Text != "end" && c.Text != "no" {
 			own = append(own, c)
 		}
+	}
+	if len(own) > fewCommands {
+		return hint + "; docs/configuration.md has those that there are, and so has `?` in the shell"
 	}
 	return hint + ", which has " + strings.ReplaceAll(keyword.List(own), " or ", " and ")
 }
