@@ -15,18 +15,28 @@ import (
 type children struct {
 	mu      sync.Mutex
 	waiting map[int]chan syscall.WaitStatus // guarded by mu, which is held from before a start until its entry is here
+
+	ended chan os.Signal
+	done  chan struct{} // closed when nothing is collected any more
 }
 
 func newChildren() *children {
-	c := &children{waiting: map[int]chan syscall.WaitStatus{}}
-	ended := make(chan os.Signal, 1)
-	signal.Notify(ended, syscall.SIGCHLD)
+	c := &children{waiting: map[int]chan syscall.WaitStatus{}, ended: make(chan os.Signal, 1), done: make(chan struct{})}
+	signal.Notify(c.ended, syscall.SIGCHLD)
 	go func() {
-		for range ended {
+		defer close(c.done)
+		for range c.ended {
 			c.collect()
 		}
 	}()
 	return c
+}
+
+// close ends the collecting: from then on processes belong to who started them, as everywhere but in a first process.
+func (c *children) close() {
+	signal.Stop(c.ended)
+	close(c.ended)
+	<-c.done
 }
 
 func (c *children) collect() {

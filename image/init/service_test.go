@@ -25,7 +25,8 @@ func TestSignOfLife(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", program, "imeproxy/cmd/imeproxy").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	c := newChildren() // from here on it collects every process of this test
+	c := newChildren() // from here on it collects every process of this test, and of the next one if it is not closed
+	t.Cleanup(c.close)
 	control := filepath.Join(t.TempDir(), "control")
 	const limit = 20 * time.Second
 	if c.alive(program, control, limit) {
