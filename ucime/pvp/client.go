@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/cloudflare/circl/group"
 
 	"imeproxy/ucime/learn"
+	"imeproxy/ucime/source"
 	"imeproxy/ucime/ticket"
 )
 
@@ -76,7 +78,9 @@ var (
 	ErrBusy = errors.New("the peer has reached a limit")
 	// ErrUnusable is a VCR that none of the methods can prove; trying again is of no use.
 	ErrUnusable = errors.New("the call record cannot be validated")
-	errNoMatch  = errors.New("the peer does not know the call")
+	// ErrTarget is our own limit of connections to one host that led to no peer of the ring.
+	ErrTarget  = errors.New("too many connections to this host that led to no peer")
+	errNoMatch = errors.New("the peer does not know the call")
 )
 
 // ClientConfig is what a Client works with. Identity, Own and Domain are mandatory.
@@ -102,6 +106,7 @@ type Client struct {
 	slots   chan struct{}
 	workers chan struct{}
 	clocks  clocks
+	targets *rates[netip.Addr] // connections that led to no peer
 }
 
 // shifts are the supposed differences of the clocks, in Units, in the order in which they are tried.
@@ -193,10 +198,11 @@ func NewClient(c ClientConfig) (*Client, error) {
 	return &Client{
 		ClientConfig: c, tls: tlsConfig(c.Identity, c.Now),
 		slots: make(chan struct{}, c.Limits.Originating), workers: make(chan struct{}, c.Limits.Workers), clocks: clocks{cap: c.Limits.TableEntries},
+		targets: newRates[netip.Addr](c.Limits.TargetBurst, float64(c.Limits.TargetPerHour)/3600, c.Limits.TableEntries),
 	}, nil
 }
 
-// Validate asks the server at addr (host:port), which must be peer, to prove that the call of v came to it, by the methods
+// Validate asks the server at addr (address:port), which must be peer, to prove that the call of v came to it, by the methods
 // in their order, those left out that v cannot be proven by. It counts one validation however many methods are tried.
 //
 // It blocks for at most Limits.Connection and ends early with ctx, as Unreachable where the caller cancelled it.
@@ -274,6 +280,16 @@ func (c *Client) count(r Result) Result {
 }
 
 func (c *Client) connect(ctx context.Context, addr string, peer learn.PeerID) (*tls.Conn, error) {
+	at, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("no address to connect to: %w", err)
+	}
+	// Where a peer is, is its own word: whoever claims many numbers at somebody else's address must not have us knock there for each of them.
+	host := source.Of(at.Addr())
+	if !c.targets.take(host, c.Now()) {
+		c.Counters.TargetLimited.Add(1)
+		return nil, ErrTarget
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.Limits.Handshake)
 	defer cancel()
 	raw, err := c.Dial(ctx, "tcp", addr)
@@ -290,6 +306,7 @@ func (c *Client) connect(ctx context.Context, addr string, peer learn.PeerID) (*
 		_ = raw.Close()
 		return nil, fmt.Errorf("TLS handshake: %w", err)
 	}
+	c.targets.giveBack(host, 1, c.Now())
 	return conn, nil
 }
 

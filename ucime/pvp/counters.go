@@ -12,6 +12,8 @@ type Counters struct {
 
 	// Results of our own validations.
 	OrigSuccess, OrigRefused, OrigFailed, OrigUnreachable atomic.Uint64
+	// TargetLimited are validations that were not begun because their peer's host had been tried too often in vain.
+	TargetLimited atomic.Uint64
 
 	// Called side: connections that ended before a run could begin.
 	SourceLimited, PendingEvicted, HandshakeFailed, PeerRefused, PeerLimited atomic.Uint64
@@ -31,7 +33,7 @@ func (c *Counters) Values() map[string]int64 {
 		"BlockedValidationOrigTLSLimit": &c.BlockedValidationOrigTLSLimit, "BlockedValidationTermTLSLimit": &c.BlockedValidationTermTLSLimit,
 		"ValidationAttempts": &c.ValidationAttempts, "ValidationsBlocked": &c.ValidationsBlocked,
 		"OrigSuccess": &c.OrigSuccess, "OrigRefused": &c.OrigRefused, "OrigFailed": &c.OrigFailed, "OrigUnreachable": &c.OrigUnreachable,
-		"SourceLimited": &c.SourceLimited, "PendingEvicted": &c.PendingEvicted, "HandshakeFailed": &c.HandshakeFailed, "PeerRefused": &c.PeerRefused,
+		"TargetLimited": &c.TargetLimited, "SourceLimited": &c.SourceLimited, "PendingEvicted": &c.PendingEvicted, "HandshakeFailed": &c.HandshakeFailed, "PeerRefused": &c.PeerRefused,
 		"PeerLimited": &c.PeerLimited, "Runs": &c.Runs, "WrongGuesses": &c.WrongGuesses, "Proofs": &c.Proofs, "Granted": &c.Granted,
 		"TermRefused": &c.TermRefused, "Unavailable": &c.Unavailable, "Malformed": &c.Malformed, "TimedOut": &c.TimedOut,
 	} {

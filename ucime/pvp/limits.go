@@ -23,6 +23,8 @@ type Limits struct {
 	PeerBurst, PeerPerHour int
 	// GuessesPerPeer and Guesses bound the unsuccessful runs against one VCR, by one peer and by all (8, 48).
 	GuessesPerPeer, Guesses int
+	// TargetBurst and TargetPerHour bound our connections to one host (IPv4 address, IPv6 /64) that lead to no peer (16, 60).
+	TargetBurst, TargetPerHour int
 	// Workers is how many runs are computed at a time (half the processors, at least 1).
 	Workers int
 	// Handshake, Frame and Connection bound the TLS handshake, the wait for one frame, and all of it (10 s, 10 s, 30 s).
@@ -48,6 +50,8 @@ func (l Limits) withDefaults() (Limits, error) {
 		{&l.PeerPerHour, "runs an hour", 12},
 		{&l.GuessesPerPeer, "guesses of one peer", 8},
 		{&l.Guesses, "guesses", 48},
+		{&l.TargetBurst, "burst of connections to a host", 16},
+		{&l.TargetPerHour, "connections to a host an hour", 60},
 		{&l.Workers, "workers", max(1, runtime.GOMAXPROCS(0)/2)},
 		{&l.TableEntries, "table entries", 16384},
 		{&l.BudgetEntries, "budget entries", 200_000},

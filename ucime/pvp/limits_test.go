@@ -404,3 +404,52 @@ func TestIndexForgetsAll(t *testing.T) {
 		t.Fatalf("expired %d, left %d, %d lines, %d stops", n, x.Len(), len(x.lines), len(x.stops))
 	}
 }
+
+// A peer says itself where it is: whoever claims numbers at somebody else's address does not have us knock there for each call, and nobody else suffers for it.
+func TestConnectionsToOneHostAreLimited(t *testing.T) {
+	w := newWorld(t, nil)
+	c := w.client(peerA)
+	now := w.clock()
+	c.Now = func() time.Time { return now }
+	dialled := map[string]int{}
+	c.Dial = func(_ context.Context, _, addr string) (net.Conn, error) {
+		dialled[addr]++
+		return nil, errors.New("refused")
+	}
+	knock := func(addr string, n int) (last error) {
+		for range n {
+			r := c.Validate(t.Context(), addr, peerB, callOf(), WithCaller)
+			if r.Outcome != Unreachable {
+				t.Fatalf("%s: %+v", addr, r)
+			}
+			last = r.Err
+		}
+		return last
+	}
+	if err := knock("192.0.2.9:8470", 20); !errors.Is(err, ErrTarget) || dialled["192.0.2.9:8470"] != 16 {
+		t.Errorf("%d connections to one host, want 16; last %v", dialled["192.0.2.9:8470"], err)
+	}
+	if knock("192.0.2.9:2000", 1); dialled["192.0.2.9:2000"] != 0 {
+		t.Error("another port of the same host is tried")
+	}
+	if knock("192.0.2.10:8470", 1); dialled["192.0.2.10:8470"] != 1 {
+		t.Error("another host is not tried")
+	}
+	if err := knock("victim.example:8470", 1); err == nil || len(dialled) != 2 {
+		t.Errorf("a name is resolved for a peer: %v, %v", dialled, err)
+	}
+	if got := c.Counters.TargetLimited.Load(); got != 5 {
+		t.Errorf("%d are counted, want 5", got)
+	}
+	now = now.Add(time.Minute)
+	if knock("192.0.2.9:8470", 1); dialled["192.0.2.9:8470"] != 17 {
+		t.Error("a host that was tried in vain is not tried a minute later")
+	}
+	// Where the peer is, no limit is reached.
+	c.Dial = (&net.Dialer{}).DialContext
+	for i := range 20 {
+		if r := c.Validate(t.Context(), w.addr, peerB, callOf(), WithCaller); errors.Is(r.Err, ErrTarget) { // BUSY comes in the end: it has proven nothing
+			t.Fatalf("validation %d with the peer itself: %v", i, r.Err)
+		}
+	}
+}

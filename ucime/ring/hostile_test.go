@@ -66,7 +66,7 @@ func TestForgedRecordsAreRefused(t *testing.T) {
 	newer := v.record(func(r *record) { r.hash = Hash{1}; r.slot = 1 })
 	stolen := func() []byte { // an honest record, taken from a holder that the villain is
 		r := &record{owner: honest.p.peers[0], hash: Hash{2}, issued: now, expires: now.Add(lifetime), cert: honest.p.print}
-		if err := r.sealClaim([32]byte{}, "honest.example:8470"); err != nil {
+		if err := r.sealClaim([32]byte{}, "203.0.113.1:8470"); err != nil {
 			t.Fatal(err)
 		}
 		r.signature, _ = sign(honest.signer, "record", r.signed())
@@ -162,7 +162,7 @@ func TestLyingHolder(t *testing.T) {
 			return s.caller(reader)(ctx, to, kind, body)
 		}
 		claims, err := reader.lookup(context.Background(), x, call)
-		if err != nil || len(claims) != 1 || claims[0].Address != "validator-0.example:8470" || slices.Contains(claims[0].Holders, v.m.Name) {
+		if err != nil || len(claims) != 1 || claims[0].Address != owner.validator || slices.Contains(claims[0].Holders, v.m.Name) {
 			t.Errorf("%s: %+v, %v", what, claims, err)
 		}
 	}

@@ -18,7 +18,7 @@ var ErrUnavailable = errors.New("no holder of the number could be asked")
 // Claim is one member's word that a number is its own. It is proved by nothing but a validation.
 type Claim struct {
 	Peer            learn.PeerID // the claiming peer ID; the validator's certificate must name it
-	Address         string       // host:port of its validator
+	Address         string       // its validator, at the address that it has in the ring; "" where it is no member now
 	Issued, Expires time.Time
 	Holders         []learn.PeerID // names of the members that answered with it
 }
@@ -159,6 +159,9 @@ func (n *node) weighOne(raw []byte, signers map[[32]byte]*party, sec secrets, no
 	}
 	address, err := x.openClaim(sec.seal)
 	if err != nil {
+		return Claim{}, err
+	}
+	if address, err = n.validatorOf(p, address); err != nil {
 		return Claim{}, err
 	}
 	return Claim{Peer: x.owner, Address: address, Issued: x.issued, Expires: x.expires}, nil

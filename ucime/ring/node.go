@@ -27,6 +27,7 @@ type node struct {
 	validator  string
 	software   uint32
 	tokenEvery time.Duration
+	addr       netip.AddrPort // that others know us by
 
 	mu        sync.Mutex // guards all below; never held during a call of a caller or of memberlist
 	self      *party
@@ -133,7 +134,7 @@ func (n *node) judge(raw []byte) (*Member, error) {
 	now := n.now()
 	n.mu.Lock()
 	trust := n.trusted
-	bad := n.settings.bans(d.admission.peers)
+	bad, mine := n.settings.bans(d.admission.peers), d.admission.peers[0] == n.self.name
 	i, known := findMember(n.members, d.admission.peers[0])
 	var old *Member
 	if known {
@@ -150,6 +151,9 @@ func (n *node) judge(raw []byte) (*Member, error) {
 		return nil, fmt.Errorf("description of %s is older than the one known", old.Name)
 	case old != nil && d.serial.Equal(old.serial) && d.addr == old.Addr && string(d.admission.spki) == old.spki:
 		return old, nil
+	}
+	if err := n.placed(d); err != nil && !mine {
+		return nil, err
 	}
 	return d.check(trust, now)
 }

@@ -23,7 +23,7 @@ type Config struct {
 	Identity   Identity
 	Listen     string         // address:port to listen on; ":6084"
 	Advertise  netip.AddrPort // how others reach us; zero: the address that Listen got
-	Validator  string         // host:port of our validator, told to those who look up our numbers
+	Validator  string         // address:port of our validator, told to those who look up our numbers; the address is that of Advertise
 	Bootstraps []string       // host:port of bootstrap servers
 	Software   uint32         // our version, compared with the one that the ring requires
 
@@ -105,6 +105,11 @@ func New(cfg Config) (*Ring, error) {
 		cfg.Advertise = ln.Addr().(*net.TCPAddr).AddrPort()
 	}
 	cfg.Advertise = netip.AddrPortFrom(cfg.Advertise.Addr().Unmap(), cfg.Advertise.Port())
+	n.addr = cfg.Advertise
+	if v, err := netip.ParseAddrPort(cfg.Validator); cfg.Validator != "" && (err != nil || v.Addr().Unmap() != cfg.Advertise.Addr()) {
+		ln.Close()
+		return nil, fmt.Errorf("ring: validator %s: others take our word for a port at our own address %s alone", cfg.Validator, cfg.Advertise.Addr())
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &Ring{cfg: cfg, n: n, cancel: cancel, store: make(chan struct{}, 1), keep: make(chan struct{}, 1), measured: cfg.Now()}
 	r.w = &wire{

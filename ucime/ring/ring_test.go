@@ -46,7 +46,7 @@ func (b *bench) start(id *testIdentity, edit func(*Config)) *Ring {
 			}
 		}
 	}()
-	cfg := Config{Identity: id, Listen: "127.0.0.1:0", Validator: "192.0.2.1:8470", Pace: quick, Software: 10, Tick: tick}
+	cfg := Config{Identity: id, Listen: "127.0.0.1:0", Validator: "127.0.0.1:8470", Pace: quick, Software: 10, Tick: tick}
 	if b.boot != "" {
 		cfg.Bootstraps = []string{b.boot}
 	}
@@ -120,7 +120,7 @@ func TestEightMembersOverTLS(t *testing.T) {
 	b, boot := newBench(t)
 	all := []*Ring{boot}
 	for i := range 7 {
-		all = append(all, b.start(b.a.identity(t, false, peer("m%d", i), peer("m%d'", i)), func(c *Config) { c.Validator = fmt.Sprintf("192.0.2.%d:8470", i+1) }))
+		all = append(all, b.start(b.a.identity(t, false, peer("m%d", i), peer("m%d'", i)), func(c *Config) { c.Validator = fmt.Sprintf("127.0.0.1:%d", 8470+i) }))
 	}
 	for _, r := range all {
 		await(t, r, "all members known", members(8))
@@ -137,7 +137,7 @@ func TestEightMembersOverTLS(t *testing.T) {
 		if err != nil || len(claims) != 1 {
 			t.Fatalf("look-up: %v, %v", claims, err)
 		}
-		if c := claims[0]; c.Address != "192.0.2.3:8470" || len(c.Holders) != 3 || c.Peer != peer("m2") && c.Peer != peer("m2'") {
+		if c := claims[0]; c.Address != "127.0.0.1:8472" || len(c.Holders) != 3 || c.Peer != peer("m2") && c.Peer != peer("m2'") {
 			t.Errorf("claim %+v", c)
 		}
 	}

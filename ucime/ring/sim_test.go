@@ -3,7 +3,6 @@ package ring
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -68,13 +67,15 @@ func (s *simulation) add(i, peers int) *simNode {
 		ids = append(ids, peer("sim %d %d", i, k))
 	}
 	id := s.a.identity(s.t, false, ids...)
-	n, err := newNode(id, fmt.Sprintf("validator-%d.example:8470", i), 1, defaultRecords, s.clock.now)
+	addr := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+	n, err := newNode(id, netip.AddrPortFrom(addr, 8470).String(), 1, defaultRecords, s.clock.now)
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	n.addr = netip.AddrPortFrom(addr, Port)
 	n.settings, n.raw, n.admission = s.settings, s.raw, &admission{}
 	m := &Member{
-		Name: n.self.name, Peers: n.self.peers, Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), Port),
+		Name: n.self.name, Peers: n.self.peers, Addr: n.addr,
 		expires: epoch.AddDate(10, 0, 0), key: n.self.key, spki: n.self.spki,
 	}
 	x := &simNode{node: n, m: m, p: n.self}
