@@ -91,7 +91,7 @@ func (a *Appliance) serveOutbound(c net.Conn, cl *class, src, dst netip.AddrPort
 	if agent == nil {
 		a.count("tls", "connections_refused", "not_a_call_agent")
 		a.trace.Event(trace.Signaling, "", src.Addr().String(), "connection from %s refused: it is no ucm address", src)
-		a.log.Warn("connection refused: its source is no `ucm address`", "source", src.String(), "class", cl.name)
+		a.log.Warn("connection refused: its source is no `ucm address`", "event", "not_a_call_agent", "source", src.String(), "class", cl.name)
 		reset(c)
 		return
 	}
@@ -107,7 +107,7 @@ func (a *Appliance) serveInbound(c net.Conn, cl *class, src, dst netip.AddrPort)
 	if !ok || agent == nil {
 		a.count("tls", "connections_refused", "not_a_call_agent")
 		a.trace.Event(trace.Signaling, "", src.Addr().String(), "connection from %s refused: no call agent behind %s", src, dst)
-		a.log.Warn("connection refused: no call agent behind this address", "address", dst.String(), "source", src.String(), "class", cl.name)
+		a.log.Warn("connection refused: no call agent behind this address", "event", "no_call_agent_there", "address", dst.String(), "source", src.String(), "class", cl.name)
 		reset(c)
 		return
 	}
@@ -127,7 +127,7 @@ func (a *Appliance) serveInbound(c net.Conn, cl *class, src, dst netip.AddrPort)
 func (a *Appliance) refuseInbound(c net.Conn, src netip.AddrPort) {
 	a.count("tls", "sessions_refused", "inbound")
 	a.trace.Event(trace.Signaling, "", src.Addr().String(), "connection from %s refused: tls-proxy maximum-sessions %d is reached", src, a.limiter.Max())
-	a.log.Warn("connection refused: tls-proxy maximum-sessions is reached", "source", src.String(), "maximum", a.limiter.Max())
+	a.log.Warn("connection refused: tls-proxy maximum-sessions is reached", "event", "too_many_sessions", "source", src.String(), "maximum", a.limiter.Max())
 	reset(c)
 }
 
@@ -142,7 +142,7 @@ func (a *Appliance) begin(s *session, raw net.Conn, side dialog.Side, secure boo
 				a.offence(s.remote.Addr(), "TLS handshake")
 			}
 			a.trace.Event(trace.Signaling, "", s.remote.Addr().String(), "TLS handshake with %s, %s, failed: %v", c.RemoteAddr(), side, err)
-			a.log.Info("tls handshake failed", "remote", c.RemoteAddr().String(), "side", side.String(), "err", err)
+			a.log.Info("tls handshake failed", "event", "tls_handshake_failed", "remote", c.RemoteAddr().String(), "side", side.String(), "err", err)
 			c.Close()
 			return
 		}

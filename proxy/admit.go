@@ -48,7 +48,7 @@ func (s *session) admit(m *sipalg.Message) (domain, id string, ok, stay bool) {
 		return t.GrantedToDomain, hex.EncodeToString(t.ID[:]), true, true
 	}
 	s.a.count("ticket", "failures", observe.Snake(string(res)))
-	observe.WithCall(s.a.log, m.CallID()).Warn("ticket refused", "cause", string(res), "why", ticketRefusal(res, t, p.ticketKey.Epoch(), peers), "method", m.Method, "called", called,
+	observe.WithCall(s.a.log, m.CallID()).Warn("ticket refused", "event", "ticket_refused", "cause", string(res), "why", ticketRefusal(res, t, p.ticketKey.Epoch(), peers), "method", m.Method, "called", called,
 		"remote", s.remote.String(), "peer", strings.Join(peers, " "), "session", s.id)
 	stay = !s.tooManyFailures()
 	s.a.offence(s.remote.Addr(), string(res))

@@ -56,7 +56,7 @@ const (
 	stopGrace        = 6 * time.Second  // BYEs of a stopping daemon
 )
 
-// logsPerSecond bounds the log lines of each message that a peer can bring about by what it sends; counters count all of them.
+// logsPerSecond bounds the log lines of each event that a peer can bring about by what it sends (observe.Event); counters count all of them.
 const logsPerSecond = 20
 
 // silenceMessage is said of answered calls to which no audio comes from outside.
@@ -64,9 +64,5 @@ const silenceMessage = "no audio comes from the Internet"
 
 // limitedLog keeps what strangers are refused for from filling the log.
 func limitedLog(log *slog.Logger, now func() time.Time) *slog.Logger {
-	return slog.New(observe.LimitLog(log.Handler(), logsPerSecond, now,
-		"tls handshake failed", "connection refused: tls-proxy maximum-sessions is reached", "connection refused: its source is no `ucm address`",
-		silenceMessage, "connection refused: no call agent behind this address", "message refused", "request refused", "ticket refused", "other side cannot be opened",
-		"vap: no TLS session", "vap: connection closed", "vap: connection lost", "vap: authentication failed", "vap: integrity check failed",
-		"session description refused", mediaWithheld, "request cannot be translated", "response cannot be translated", "response cannot be delivered"))
+	return slog.New(observe.LimitLog(log.Handler(), logsPerSecond, now))
 }

@@ -167,7 +167,7 @@ func (a *Appliance) serveMapped(c net.Conn, client netip.Addr, target netip.Addr
 	alias, ok := addrPort(c.LocalAddr())
 	if agent == nil || at < 0 || !ok {
 		a.count("tls", "connections_refused", "not_a_call_agent")
-		a.log.Warn("connection to a mapped port refused: the configuration does not serve it any more", "source", client.String())
+		a.log.Warn("connection to a mapped port refused: the configuration does not serve it any more", "event", "mapped_port_refused", "source", client.String())
 		reset(c)
 		return
 	}

@@ -321,7 +321,7 @@ func (q *quality) sample(lane int, at time.Duration, rate int) []due {
 
 // tellSilence says that a call is heard on one side at most: a firewall that lets SIP pass and no UDP is the usual reason, and nothing else shows it.
 func (q *quality) tellSilence(c *callQuality) {
-	observe.WithCall(q.a.log, c.call.d.ID).Warn(silenceMessage, "peer", c.call.domain, "direction", c.direction, "seconds", int(silenceTold/time.Second),
+	observe.WithCall(q.a.log, c.call.d.ID).Warn(silenceMessage, "event", "no_audio_from_internet", "peer", c.call.domain, "direction", c.direction, "seconds", int(silenceTold/time.Second),
 		"what_to_do", "see show uc-ime media-sessions detail for its address and port, and that UDP gets there: a firewall on either side, or the far end sends nothing")
 }
 

@@ -107,7 +107,7 @@ func (s *session) refuse(m *sipalg.Message, from dialog.Side, status int, phrase
 		s.a.count("sip", "unknown_dialog", "")
 	}
 	s.a.trace.Event(trace.Signaling, m.CallID(), s.remote.Addr().String(), "session %d: %s from %s refused with %d: %s", s.id, m.Method, from, status, cause)
-	observe.WithCall(s.a.log, m.CallID()).Warn("request refused", "method", m.Method, "called", userOfURI(m.URI), "from", from.String(), "cause", cause, "status", status, "session", s.id)
+	observe.WithCall(s.a.log, m.CallID()).Warn("request refused", "event", "request_refused", "method", m.Method, "called", userOfURI(m.URI), "from", from.String(), "cause", cause, "status", status, "session", s.id)
 	s.answer(m, from, status, phrase, extra...)
 }
 
@@ -133,7 +133,7 @@ func (s *session) unreachable(m *sipalg.Message, from dialog.Side, err error) {
 	}
 	s.a.count("sip", "messages_refused", cause)
 	s.a.trace.Event(trace.Signaling, m.CallID(), s.remote.Addr().String(), "session %d: %s from %s cannot go on: %v", s.id, m.Method, from, err)
-	observe.WithCall(s.a.log, m.CallID()).Warn("other side cannot be opened", "method", m.Method, "called", userOfURI(m.URI), "from", from.String(), "remote", s.remote.String(), "cause", cause, "err", err)
+	observe.WithCall(s.a.log, m.CallID()).Warn("other side cannot be opened", "event", "other_side_unreachable", "method", m.Method, "called", userOfURI(m.URI), "from", from.String(), "remote", s.remote.String(), "cause", cause, "err", err)
 	if from == dialog.Inside {
 		s.answer(m, from, 503, "Service Unavailable", reason(503, reasonText(err)))
 		if s.alias.IsValid() {
@@ -392,7 +392,7 @@ func (s *session) forwardRequest(c *call, m *sipalg.Message, from dialog.Side, a
 		return
 	}
 	if err := s.translate(out, from, c); err != nil {
-		c.log().Warn("request cannot be translated", "method", m.Method, "from", from.String(), "err", err)
+		c.log().Warn("request cannot be translated", "event", "request_untranslatable", "method", m.Method, "from", from.String(), "err", err)
 		s.rejectTx(c, m, from, act, 400, "Bad Request", "untranslatable")
 		return
 	}
@@ -430,7 +430,7 @@ func (s *session) rejectTx(c *call, m *sipalg.Message, from dialog.Side, act dia
 // in it that cannot be used ends the call at both ends.
 func (s *session) unusableRequest(c *call, m *sipalg.Message, from dialog.Side, act dialog.Action, err error) {
 	s.a.trace.Event(trace.Media, m.CallID(), c.domain, "%s of %s refused: %v", from, m.Method, err)
-	c.log().Warn("session description refused", "method", m.Method, "from", from.String(), "err", err)
+	c.log().Warn("session description refused", "event", "description_refused", "method", m.Method, "from", from.String(), "err", err)
 	if m.Method == "ACK" {
 		s.a.hangUp(c, "unusable_answer")
 		return

@@ -26,7 +26,7 @@ func (s *session) response(m *sipalg.Message, from dialog.Side) {
 	if owner == nil || owner.conn(to) == nil {
 		owner = s
 		if _, err := s.ensure(to, c.domain); err != nil {
-			c.log().Warn("response cannot be delivered", "status", m.Status, "to", to.String(), "err", err)
+			c.log().Warn("response cannot be delivered", "event", "response_undeliverable", "status", m.Status, "to", to.String(), "err", err)
 		}
 	}
 	now := s.a.now()
@@ -61,7 +61,7 @@ func (s *session) forwardResponse(c *call, m *sipalg.Message, from dialog.Side, 
 		return
 	}
 	if err := s.translate(out, from, c); err != nil {
-		c.log().Warn("response cannot be translated", "status", m.Status, "from", from.String(), "err", err)
+		c.log().Warn("response cannot be translated", "event", "response_untranslatable", "status", m.Status, "from", from.String(), "err", err)
 		s.a.count("sip", "messages_refused", "untranslatable")
 		return
 	}
@@ -111,7 +111,7 @@ func (s *session) noteResponse(c *call, m, out *sipalg.Message, from dialog.Side
 // and BYE (or CANCEL while it rings), towards the other end 488 (DESIGN, "How the edge decides"), or 503 where no media port is free.
 func (s *session) unusableResponse(c *call, m *sipalg.Message, from dialog.Side, owner *session, act dialog.Action, err error) {
 	s.a.trace.Event(trace.Media, m.CallID(), c.domain, "answer of %s in %d refused: %v", from, m.Status, err)
-	c.log().Warn("session description refused", "status", m.Status, "from", from.String(), "err", err)
+	c.log().Warn("session description refused", "event", "description_refused", "status", m.Status, "from", from.String(), "err", err)
 	status, phrase, cause := 488, "Not Acceptable Here", "unusable_answer"
 	if !errors.Is(err, errUnusable) {
 		status, phrase, cause = 503, "Service Unavailable", "no_media_port"

@@ -288,7 +288,7 @@ func (s *session) violation(k *conn, v *sipalg.Violation) {
 	if v.Message != nil && v.Message.CallID() != "" {
 		log = observe.WithCall(log, v.Message.CallID())
 	}
-	log.Warn("message refused", "cause", string(v.Cause), "phrase", v.Phrase, "from", k.RemoteAddr().String(), "session", s.id)
+	log.Warn("message refused", "event", "message_refused", "cause", string(v.Cause), "phrase", v.Phrase, "from", k.RemoteAddr().String(), "session", s.id)
 	id := ""
 	if v.Message != nil {
 		id = v.Message.CallID()

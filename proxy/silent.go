@@ -112,7 +112,7 @@ func (s *silentEnds) withhold(x *silentStream) {
 	x.stream.Withhold(mediaterm.Outside, true)
 	x.withheld = true
 	s.withheld++
-	s.log.Warn(mediaWithheld, "call_id", x.stream.Params().CallID, "domain", x.end.domain,
+	s.log.Warn(mediaWithheld, "event", "media_withheld", "call_id", x.stream.Params().CallID, "domain", x.end.domain,
 		"address", x.end.addr.String(), "maximum", maxSilent)
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"imeproxy/proxy/observe"
 	"imeproxy/ucime/enroll"
 )
 
@@ -62,7 +63,7 @@ func newAuthorityRun(dir *string) *cobra.Command {
 		Example: "  imeproxy enroll-server run --dir /var/lib/imeproxy-authority --listen :8443 --host enroll.example",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+			log := slog.New(observe.LimitLog(slog.NewTextHandler(cmd.ErrOrStderr(), nil), 20, time.Now))
 			a, err := enroll.OpenAuthority(*dir, enroll.Clock{})
 			if err != nil {
 				return err

@@ -197,7 +197,7 @@ func operate(ctx context.Context, f runFlags, a *proxy.Appliance, cfg *config.Co
 	}
 	exec := shell.NewExecutor(backend, keeper)
 	// Whoever may connect could fill a disk with failed logins.
-	access, err := sshd.New(exec, f.stateDir, slog.New(observe.LimitLog(log.Handler(), 20, time.Now, "ssh login failed", "ssh: accept failed")), a.LoginFailed)
+	access, err := sshd.New(exec, f.stateDir, slog.New(observe.LimitLog(log.Handler(), 20, time.Now)), a.LoginFailed)
 	if err == nil {
 		err = access.Apply("", cfg, func() error { return nil })
 	}

@@ -7,22 +7,25 @@ import (
 	"time"
 )
 
-// LimitLog passes at most perSecond records a second of each of the given messages, so that strangers cannot fill a disk by being
-// refused. The first record that passes after others were left out has their number as "left_out". Other messages pass as they are.
-func LimitLog(h slog.Handler, perSecond int, now func() time.Time, messages ...string) slog.Handler {
-	l := &logLimit{perSecond: perSecond, now: now, seen: make(map[string]*logCount, len(messages))}
-	for _, m := range messages {
-		l.seen[m] = &logCount{}
-	}
-	return limitedHandler{h, l}
+// EventKey is the attribute that says what a log line tells of, in a word of our own: message texts may be worded anew, filters and limits go by
+// this. A record has it when strangers can bring the line about.
+const EventKey = "event"
+
+// maxLimitedEvents bounds the events that are counted; the code has some twenty. Records of others would pass without a limit, so they share one.
+const maxLimitedEvents = 100
+
+// LimitLog passes at most perSecond records a second of each event (EventKey), so that strangers cannot fill a disk by being refused. The first
+// record that passes after others were left out has their number as "left_out". Records that have no event pass as they are.
+func LimitLog(h slog.Handler, perSecond int, now func() time.Time) slog.Handler {
+	return limitedHandler{Handler: h, limit: &logLimit{perSecond: perSecond, now: now, seen: map[string]*logCount{}}}
 }
 
 type logLimit struct {
 	perSecond int
 	now       func() time.Time
-	seen      map[string]*logCount // its keys are fixed
 
-	mu sync.Mutex // guards the counts
+	mu   sync.Mutex // guards what follows
+	seen map[string]*logCount
 }
 
 type logCount struct {
@@ -31,10 +34,19 @@ type logCount struct {
 	leftOut int
 }
 
-// pass tells whether a record may pass, and how many of its message were left out since one did.
-func (l *logLimit) pass(c *logCount) (leftOut int, ok bool) {
+// pass tells whether a record of an event may pass, and how many of it were left out since one did.
+func (l *logLimit) pass(event string) (leftOut int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	c := l.seen[event]
+	if c == nil && len(l.seen) >= maxLimitedEvents {
+		event = ""
+		c = l.seen[event]
+	}
+	if c == nil {
+		c = &logCount{}
+		l.seen[event] = c
+	}
 	if second := l.now().Unix(); second != c.second {
 		c.second, c.n = second, 0
 	}
@@ -50,12 +62,17 @@ func (l *logLimit) pass(c *logCount) (leftOut int, ok bool) {
 type limitedHandler struct {
 	slog.Handler
 	limit *logLimit
+	event string // of a logger that was made for one event
 }
 
 // Handle passes a record on or counts it.
 func (h limitedHandler) Handle(ctx context.Context, r slog.Record) error {
-	if c := h.limit.seen[r.Message]; c != nil {
-		leftOut, ok := h.limit.pass(c)
+	event := eventOf(r)
+	if event == "" {
+		event = h.event
+	}
+	if event != "" {
+		leftOut, ok := h.limit.pass(event)
 		if !ok {
 			return nil
 		}
@@ -67,12 +84,29 @@ func (h limitedHandler) Handle(ctx context.Context, r slog.Record) error {
 	return h.Handler.Handle(ctx, r)
 }
 
+// eventOf is the event that a record tells of; nothing where it has none.
+func eventOf(r slog.Record) (event string) {
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == EventKey {
+			event = a.Value.String()
+		}
+		return event == ""
+	})
+	return event
+}
+
 // WithAttrs keeps the limit.
 func (h limitedHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return limitedHandler{h.Handler.WithAttrs(attrs), h.limit}
+	event := h.event
+	for _, a := range attrs {
+		if a.Key == EventKey {
+			event = a.Value.String()
+		}
+	}
+	return limitedHandler{h.Handler.WithAttrs(attrs), h.limit, event}
 }
 
 // WithGroup keeps the limit.
 func (h limitedHandler) WithGroup(name string) slog.Handler {
-	return limitedHandler{h.Handler.WithGroup(name), h.limit}
+	return limitedHandler{h.Handler.WithGroup(name), h.limit, h.event}
 }

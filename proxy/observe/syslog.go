@@ -51,6 +51,7 @@ type SyslogSettings struct {
 type syslogLine struct {
 	severity int
 	at       time.Time
+	event    string // the MSGID of RFC 5424 section 6.2.7; may be empty
 	text     string
 }
 
@@ -105,7 +106,11 @@ func (s *Syslog) packet(l syslogLine, hostname string) []byte {
 	if hostname == "" {
 		hostname = "-"
 	}
-	text := fmt.Sprintf("<%d>1 %s %s imeproxy %d - - %s", syslogFacility*8+l.severity, l.at.UTC().Format("2006-01-02T15:04:05.000000Z"), hostname, os.Getpid(), l.text)
+	event := l.event
+	if event == "" {
+		event = "-"
+	}
+	text := fmt.Sprintf("<%d>1 %s %s imeproxy %d %s - %s", syslogFacility*8+l.severity, l.at.UTC().Format("2006-01-02T15:04:05.000000Z"), hostname, os.Getpid(), event, l.text)
 	return []byte(cut(text, maxSyslogLine))
 }
 
@@ -131,7 +136,7 @@ func (h syslogHandler) Enabled(ctx context.Context, l slog.Level) bool { return 
 func (h syslogHandler) Handle(ctx context.Context, r slog.Record) error {
 	if to := h.to.set.Load(); to != nil && len(to.Hosts) > 0 {
 		if severity := severityOf(r); severity <= to.Most {
-			h.to.put(syslogLine{severity, h.to.now(), h.text(ctx, r)})
+			h.to.put(syslogLine{severity, h.to.now(), eventOf(r), h.text(ctx, r)})
 		}
 	}
 	return h.next.Handle(ctx, r)

@@ -57,12 +57,14 @@ func TestSyslogLines(t *testing.T) {
 	log.Warn("odd\ntext", "password", "geheim123")
 	log.With("k", "v").Error("failed")
 	log.Error("alert BannedFromNetwork", "severity", "alert")
+	log.Warn("a ticket is refused", EventKey, "ticket_refused")
 	for _, c := range []*net.UDPConn{a, b} {
 		for _, want := range []string{
 			`^<166>1 2026-11-22T12:00:00\.000000Z proxy-a imeproxy \d+ - - call begins call_id=x@y g\.to=b\.example$`,
 			`^<164>1 \S+ proxy-a imeproxy \d+ - - odd\?text call_id=x@y g\.password=\*\*\*\*\*$`,
 			`^<163>1 .* - - failed call_id=x@y g\.k=v$`,
 			`^<161>1 .* - - alert BannedFromNetwork call_id=x@y g\.severity=alert$`,
+			`^<164>1 .* imeproxy \d+ ticket_refused - a ticket is refused call_id=x@y g\.event=ticket_refused$`,
 		} {
 			if got := take(t, c); !regexp.MustCompile(want).MatchString(got) {
 				t.Errorf("%q, want %s", got, want)

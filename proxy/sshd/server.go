@@ -175,7 +175,7 @@ func (s *Server) protocol(l *login) *ssh.Server {
 			return &gossh.ServerConfig{MaxAuthTries: MaxTries}
 		},
 		ConnectionFailedCallback: func(c net.Conn, err error) {
-			s.log.Warn("ssh login failed", "from", c.RemoteAddr().String(), "err", err)
+			s.log.Warn("ssh login failed", "event", "ssh_login_failed", "from", c.RemoteAddr().String(), "err", err)
 			l.unused()
 		},
 	}
@@ -191,7 +191,7 @@ func (s *Server) serve(p *port) {
 				return
 			}
 			if err != nil {
-				s.log.Warn("ssh: accept failed", "err", err)
+				s.log.Warn("ssh: accept failed", "event", "ssh_accept_failed", "err", err)
 				select {
 				case <-s.ctx.Done():
 					return

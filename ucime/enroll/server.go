@@ -252,7 +252,7 @@ func (s *Server) enroll(w http.ResponseWriter, r *http.Request) {
 	case errors.As(err, &no):
 		s.count.refused.Add(1)
 		s.failed(addr, now)
-		s.log.Warn("enroll: request refused", "source", from, "status", no.Status, "reason", no.Reason)
+		s.log.Warn("enroll: request refused", "event", "enroll_refused", "source", from, "status", no.Status, "reason", no.Reason)
 		s.refuse(w, no.Status, no.Reason)
 	case err != nil:
 		s.count.failed.Add(1)

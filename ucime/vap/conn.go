@@ -66,7 +66,7 @@ func (c *conn) run() {
 	if t, ok := c.nc.(*tls.Conn); ok {
 		if err := t.HandshakeContext(c.ctx); err != nil {
 			c.s.count.handshakes.Add(1)
-			c.s.log.Info("vap: no TLS session", "client", c.remote, "error", err)
+			c.s.log.Info("vap: no TLS session", "event", "vap_tls_failed", "client", c.remote, "error", err)
 			return
 		}
 	}
@@ -76,9 +76,9 @@ func (c *conn) run() {
 		if m == nil {
 			if errors.Is(err, errFraming) {
 				c.s.count.framing.Add(1)
-				c.s.log.Warn("vap: connection closed", "client", c.remote, "error", err)
+				c.s.log.Warn("vap: connection closed", "event", "vap_nonsense", "client", c.remote, "error", err)
 			} else if !errors.Is(err, io.EOF) && c.ctx.Err() == nil {
-				c.s.log.Info("vap: connection lost", "client", c.remote, "error", err)
+				c.s.log.Info("vap: connection lost", "event", "vap_lost", "client", c.remote, "error", err)
 			}
 			return
 		}
@@ -95,7 +95,7 @@ func (c *conn) take(m *message, err error) bool {
 	}
 	if !c.in.open(m) {
 		c.s.count.integrity.Add(1)
-		c.s.log.Warn("vap: integrity check failed", "client", c.remote, "user", c.user)
+		c.s.log.Warn("vap: integrity check failed", "event", "vap_integrity_failed", "client", c.remote, "user", c.user)
 		if m.class == Request {
 			_ = c.send(m.refuse(&Error{Code: CodeIntegrity}))
 		}
@@ -183,7 +183,7 @@ func (c *conn) register(m *message) bool {
 	in := opener{key: fromClient}
 	if !in.open(m) || !known {
 		c.s.count.authentication.Add(1)
-		c.s.log.Warn("vap: authentication failed", "client", c.remote, "user", user)
+		c.s.log.Warn("vap: authentication failed", "event", "vap_login_failed", "client", c.remote, "user", user)
 		c.s.mu.Lock()
 		c.s.sources.failed(c.remote.Addr(), c.clock.Now())
 		c.s.mu.Unlock()
