@@ -39,6 +39,8 @@ func (w *worker) output(links []*net.Interface) {
 		case err == nil:
 			now = append(now, x)
 		case errors.Is(err, unix.ENETDOWN): // the link's coming up is told
+		case errors.Is(err, unix.EBUSY) && w.engine.holdsAll(link): // as it must be where a card has fewer queues than there are workers
+			w.engine.log.Debug("media leaves through a packet socket: other workers have the queues of the card", "interface", link.Name, "worker", w.number)
 		case !slices.Contains(w.without, link.Name):
 			w.without = append(w.without, link.Name)
 			w.engine.log.Info("media leaves through a packet socket, which costs more", "interface", link.Name, "worker", w.number, "err", err)
@@ -49,6 +51,19 @@ func (w *worker) output(links []*net.Interface) {
 	w.wanted = slices.DeleteFunc(now, func(x *xsk) bool { return slices.Contains(old, x) && !slices.Contains(w.wanted, x) })
 	w.mu.Unlock()
 	w.wake()
+}
+
+// holdsAll tells whether workers have all queues of a link.
+func (e *TProxy) holdsAll(link *net.Interface) bool {
+	held := 0
+	for _, w := range e.workers {
+		w.mu.Lock()
+		if slices.ContainsFunc(w.wanted, func(x *xsk) bool { return int(x.index) == link.Index }) {
+			held++
+		}
+		w.mu.Unlock()
+	}
+	return held >= txQueues(link)
 }
 
 // begin prepares a batch: it takes over the xsks that output has made, looks who captures, and tries once more what the kernel did not take.

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os/exec"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -135,6 +137,53 @@ func TestXSKRefused(t *testing.T) {
 	}
 	if err := again.close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A card with fewer queues than there are workers is nothing that a log should tell of, but that a stranger has the queue is.
+func TestFewerQueuesThanWorkers(t *testing.T) {
+	inOwnNamespace(t)
+	for _, c := range []struct {
+		workers int
+		others  bool // somebody else has the queue
+		lines   int
+	}{{workers: 2}, {workers: 4}, {workers: 1, others: true, lines: 1}, {workers: 2, others: true, lines: 2}} {
+		if out, err := exec.Command("ip", "link", "add", "onea", "up", "numtxqueues", "1", "type", "veth", "peer", "name", "oneb").CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		link, err := net.InterfaceByName("onea")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command("ip", "link", "set", "oneb", "up").CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		var other *xsk
+		if c.others {
+			if other, err = openXSKQueue(link.Index, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var log bytes.Buffer
+		e, err := OpenTProxy(TProxyConfig{Workers: c.workers, XDP: true, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := e.Tap([]Tap{{Link: "onea", Ranges: []PortRange{{netip.MustParseAddr("10.9.0.1"), 20000, 20999}}}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+		if n := strings.Count(log.String(), "another program"); n != c.lines || strings.Count(log.String(), "\n") != n {
+			t.Errorf("%+v: %d lines:\n%s", c, n, log.String())
+		}
+		if other != nil {
+			_ = other.close()
+		}
+		if out, err := exec.Command("ip", "link", "del", "onea").CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
 	}
 }
 

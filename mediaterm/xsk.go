@@ -71,8 +71,7 @@ type xskRing struct{ producer, consumer *uint32 }
 
 // openXSK makes one for a queue of a link that nobody else sends through: AF_XDP lets a queue have one owner. The first is the worker's own.
 func openXSK(link *net.Interface, worker int) (*xsk, error) {
-	queues, _ := filepath.Glob("/sys/class/net/" + link.Name + "/queues/tx-*")
-	n := max(1, len(queues))
+	n := txQueues(link)
 	var err error
 	for i := range n {
 		var x *xsk
@@ -83,7 +82,17 @@ func openXSK(link *net.Interface, worker int) (*xsk, error) {
 			break
 		}
 	}
-	return nil, fmt.Errorf("interface %s: AF_XDP socket: %w", link.Name, err)
+	what := "AF_XDP socket"
+	if errors.Is(err, unix.EBUSY) {
+		what = "another program sends through each of its queues"
+	}
+	return nil, fmt.Errorf("interface %s: %s: %w", link.Name, what, err)
+}
+
+// txQueues is how many queues a link has for sending.
+func txQueues(link *net.Interface) int {
+	queues, _ := filepath.Glob("/sys/class/net/" + link.Name + "/queues/tx-*")
+	return max(1, len(queues))
 }
 
 // xskUsable tells whether the system has what openXSK needs, as far as that can be seen without a link.
