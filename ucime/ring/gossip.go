@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -26,7 +27,9 @@ const (
 	packetsBurst   = 400
 	packetSize     = 8192     // bytes; settings fit
 	syncMax        = 12 << 20 // bytes of one push/pull in one direction
-	maxLost        = 64       // addresses of lost members that are tried again
+	syncsBurst     = 12       // push/pulls that a member may ask for at once, and how many in the time between two of its own
+	syncsEach      = 6
+	maxLost        = 64 // addresses of lost members that are tried again
 	userSettings   = 1
 	userToken      = 2
 	mlCompound     = 7 // memberlist's message types
@@ -54,14 +57,18 @@ type gossip struct {
 	dropped atomic.Uint64
 	news    func() // settings changed
 
-	started atomic.Bool // memberlist takes connections
+	started atomic.Bool   // memberlist takes connections
+	every   time.Duration // between two push/pulls of a member
+	log     *slog.Logger
 
-	mu     sync.Mutex
-	rates  buckets
-	links  map[string]*link
-	extra  map[netip.AddrPort]bool // bootstrap servers and lost members: may be dialled although they are no members now
-	lost   []netip.AddrPort
-	closed bool
+	mu      sync.Mutex
+	rates   buckets
+	syncing buckets
+	accused buckets
+	links   map[string]*link
+	extra   map[netip.AddrPort]bool // bootstrap servers and lost members: may be dialled although they are no members now
+	lost    []netip.AddrPort
+	closed  bool
 }
 
 // link is an outbound gossip connection and what waits for it.
@@ -72,9 +79,12 @@ type link struct {
 	c       net.Conn // nil while it is being opened; guarded by gossip.mu
 }
 
-func newGossip(w *wire, addr netip.AddrPort, news func()) *gossip {
+func newGossip(w *wire, addr netip.AddrPort, every time.Duration, news func(), log *slog.Logger) *gossip {
+	if every == 0 {
+		every = memberlist.DefaultWANConfig().PushPullInterval
+	}
 	g := &gossip{
-		w: w, addr: addr, news: news, packets: make(chan *memberlist.Packet, packetQueue), streams: make(chan net.Conn),
+		w: w, addr: addr, every: every, news: news, log: log, packets: make(chan *memberlist.Packet, packetQueue), streams: make(chan net.Conn),
 		links: map[string]*link{}, extra: map[netip.AddrPort]bool{},
 	}
 	g.queue = &memberlist.TransmitLimitedQueue{RetransmitMult: 4, NumNodes: func() int {
@@ -143,7 +153,7 @@ func messages(b []byte) (n int, err error) {
 // serve takes an accepted connection of gossip or sync and closes it in the end.
 func (g *gossip) serve(alpn string, p *party, c net.Conn) {
 	if alpn == alpnSync {
-		g.serveSync(c)
+		g.serveSync(p, c)
 		return
 	}
 	defer c.Close()
@@ -161,6 +171,9 @@ func (g *gossip) serve(alpn string, p *party, c net.Conn) {
 		g.mu.Unlock()
 		if !ok || err != nil {
 			g.dropped.Add(1)
+			continue
+		}
+		if b = g.sift(b, p.name); b == nil {
 			continue
 		}
 		select {
@@ -316,11 +329,13 @@ func (g *gossip) DialAddressTimeout(a memberlist.Address, timeout time.Duration)
 	}
 	ctx, cancel := context.WithTimeout(g.w.ctx, timeout)
 	defer cancel()
-	c, _, err := g.w.dial(ctx, a.Addr, alpnSync, name)
+	c, p, err := g.w.dial(ctx, a.Addr, alpnSync, name)
 	if err != nil {
 		return nil, err
 	}
-	return &stream{Conn: c, left: syncMax, stop: context.AfterFunc(g.w.ctx, func() { c.Close() })}, nil
+	s := g.newStream(c, p.name, false)
+	s.stop = context.AfterFunc(g.w.ctx, func() { c.Close() })
+	return s, nil
 }
 
 // allow lets an address be dialled although no member has it.
@@ -381,7 +396,7 @@ func (g *gossip) NodeMeta(int) []byte {
 }
 
 func (g *gossip) judge(x *memberlist.Node) (*Member, error) {
-	m, err := g.w.n.judge(x.Meta)
+	m, err := g.w.n.recall(x.Meta)
 	if err == nil {
 		ip, _ := netip.AddrFromSlice(x.Addr)
 		if m.Name.String() != x.Name || m.Addr != netip.AddrPortFrom(ip.Unmap(), x.Port) {
@@ -389,9 +404,7 @@ func (g *gossip) judge(x *memberlist.Node) (*Member, error) {
 		}
 	}
 	if err != nil {
-		g.w.n.mu.Lock()
-		g.w.n.count.MembersRefused++
-		g.w.n.mu.Unlock()
+		g.w.n.refused()
 	}
 	return m, err
 }
@@ -401,9 +414,7 @@ func (g *gossip) judge(x *memberlist.Node) (*Member, error) {
 func (g *gossip) NotifyAlive(x *memberlist.Node) error {
 	_, err := g.judge(x)
 	if err == nil && !speaksOurs(x) {
-		g.w.n.mu.Lock()
-		g.w.n.count.MembersRefused++
-		g.w.n.mu.Unlock()
+		g.w.n.refused()
 		err = errVersion
 	}
 	return err
@@ -435,26 +446,23 @@ func (g *gossip) NotifyLeave(x *memberlist.Node) {
 	}
 }
 
-// NotifyMsg takes settings and tokens, and passes on what is news.
-func (g *gossip) NotifyMsg(b []byte) {
-	if len(b) == 0 {
-		return
-	}
-	g.hear(b[0], append([]byte(nil), b[1:]...))
-}
+// NotifyMsg is for messages of other kinds than memberlist's: sift has heard them.
+func (g *gossip) NotifyMsg([]byte) {}
 
-func (g *gossip) hear(kind byte, b []byte) {
+// hear takes settings or a token, and passes on what is news.
+func (g *gossip) hear(kind byte, b []byte) (err error) {
 	switch kind {
 	case userSettings:
-		if g.w.n.learnSettings(b, nil) == nil {
+		if err = g.w.n.learnSettings(b, nil); err == nil {
 			g.spread(userSettings, b)
 			g.news()
 		}
 	case userToken:
-		if g.w.n.learnToken(b) == nil {
+		if err = g.w.n.learnToken(b); err == nil {
 			g.spread(userToken, b)
 		}
 	}
+	return err
 }
 
 // spread queues a message of ours or one that was news.

@@ -14,15 +14,15 @@ const (
 
 // readHead reads what a stream of memberlist begins with: its type, and of a push/pull how much is to follow. memberlist takes memory for as much as the other side
 // announces, 150 MB for twelve bytes, and so announcements that no ring can have are refused, and forms that memberlist does not write.
-func readHead(from io.Reader) ([]byte, error) {
+func readHead(from io.Reader) (read []byte, nodes int, err error) {
 	h := head{from: from}
 	switch kind := h.byte(); {
 	case h.err != nil:
-		return nil, h.err
+		return nil, 0, h.err
 	case kind == mlCompress || kind == mlEncrypt || kind == mlUser || kind == mlLabel:
-		return nil, errForm
+		return nil, 0, errForm
 	case kind != mlPushPull:
-		return h.read, nil
+		return h.read, 0, nil
 	}
 	most := map[string]uint64{"Nodes": maxSynced, "UserStateLen": maxSyncState, "Join": 1}
 	if h.byte() != 0x80|byte(len(most)) {
@@ -35,9 +35,11 @@ func readHead(from io.Reader) ([]byte, error) {
 			h.fail(errForm)
 		} else if v := h.number(name == "Join"); v > limit {
 			h.fail(fmt.Errorf("%s %d: %w", name, v, errSize))
+		} else if name == "Nodes" {
+			nodes = int(v)
 		}
 	}
-	return h.read, h.err
+	return h.read, nodes, h.err
 }
 
 // head takes MessagePack values off a stream and keeps their bytes. After the first error all is zero.

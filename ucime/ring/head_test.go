@@ -62,13 +62,16 @@ func FuzzReadHead(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := bytes.NewReader(b)
-		got, err := readHead(r)
+		got, nodes, err := readHead(r)
 		if err != nil {
 			return
 		}
 		rest, _ := io.ReadAll(r)
 		if whole := append(bytes.Clone(got), rest...); !bytes.Equal(whole, b) {
 			t.Errorf("%x became %x", b, whole)
+		}
+		if nodes < 0 || nodes > maxSynced {
+			t.Errorf("%d members are announced", nodes)
 		}
 		if got[0] == mlPushPull && len(got) > 64 {
 			t.Errorf("a head of %d bytes", len(got))

@@ -342,7 +342,7 @@ func TestInventedMembersStayOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := slices.Clone(member.descRaw)
-	m, err := boot.judge(first)
+	m, err := boot.judge(first, peer("somebody"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -375,7 +375,7 @@ func TestInventedMembersStayOut(t *testing.T) {
 		}),
 		"garbage": {1, 2, 3},
 	} {
-		if _, err := boot.judge(raw); err == nil {
+		if _, err := boot.judge(raw, peer("somebody")); err == nil {
 			t.Errorf("%s: taken", what)
 		}
 	}
@@ -383,12 +383,12 @@ func TestInventedMembersStayOut(t *testing.T) {
 	if err := member.admitted(adm, netip.MustParseAddrPort("192.0.2.8:6084")); err != nil {
 		t.Fatal(err)
 	}
-	m, err = boot.judge(member.descRaw)
+	m, err = boot.judge(member.descRaw, peer("somebody"))
 	if err != nil {
 		t.Fatalf("a member that moves: %v", err)
 	}
 	boot.join(m)
-	if _, err := boot.judge(first); err == nil {
+	if _, err := boot.judge(first, peer("somebody")); err == nil {
 		t.Error("an old description brings a member back to its old address")
 	}
 	c.add(8 * 24 * time.Hour)
@@ -397,7 +397,7 @@ func TestInventedMembersStayOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	fresh.trustParty(boot.self)
-	if _, err := fresh.judge(member.descRaw); err == nil {
+	if _, err := fresh.judge(member.descRaw, peer("somebody")); err == nil {
 		t.Error("an admission that ended counts")
 	}
 	if boot.upkeep(); len(boot.members) != 0 {

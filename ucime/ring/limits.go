@@ -81,6 +81,13 @@ func (b *buckets) take(name learn.PeerID, now time.Time, most, rate, n float64) 
 	return true
 }
 
+// giveBack returns n that a member has taken in advance.
+func (b *buckets) giveBack(name learn.PeerID, n float64) {
+	if k := b.m[name]; k != nil {
+		k.level = min(k.most, k.level+n)
+	}
+}
+
 // mayAsk spends a member's budget for a request that came over a connection.
 func (n *node) mayAsk(p *party, kind uint8) bool {
 	cost := 1.0

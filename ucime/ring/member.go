@@ -145,14 +145,29 @@ type Member struct {
 
 // check verifies a description against the keys of the bootstrap servers and the time; bans are the caller's business.
 func (d *description) check(bootstraps map[learn.PeerID]trusted, now time.Time) (*Member, error) {
+	boot, err := d.plausible(bootstraps, now)
+	if err != nil {
+		return nil, err
+	}
+	return d.verify(boot)
+}
+
+// plausible is the part of check that costs no signature; it returns the bootstrap server that has to have signed.
+func (d *description) plausible(bootstraps map[learn.PeerID]trusted, now time.Time) (trusted, error) {
 	a := d.admission
 	boot, ok := bootstraps[a.bootstrap]
 	if !ok {
-		return nil, fmt.Errorf("admitted by %s, which is no bootstrap server", a.bootstrap)
+		return boot, fmt.Errorf("admitted by %s, which is no bootstrap server", a.bootstrap)
 	}
 	if now.After(a.expires) || a.issued.After(now.Add(clockSkew)) || d.serial.After(now.Add(clockSkew)) {
-		return nil, fmt.Errorf("admission counts from %s to %s", a.issued, a.expires)
+		return boot, fmt.Errorf("admission counts from %s to %s", a.issued, a.expires)
 	}
+	return boot, nil
+}
+
+// verify is the rest of it: two signatures.
+func (d *description) verify(boot trusted) (*Member, error) {
+	a := d.admission
 	if !verify(boot.key, "admission", a.signed(), a.signature) {
 		return nil, fmt.Errorf("admission: wrong signature")
 	}

@@ -56,6 +56,9 @@ type node struct {
 	storing   buckets
 	reading   buckets
 	asking    buckets
+	forging   buckets // what members pass on and does not verify
+	changing  buckets // descriptions of members that differ from those before
+	vetted    vetted
 	count     Counters
 	watchers  chan struct{}
 }
@@ -73,7 +76,8 @@ type Counters struct {
 	StoresFailed       uint64
 	TokensReceived     uint64
 	SettingsRefused    uint64 // settings and tokens that did not verify
-	MembersRefused     uint64 // descriptions that did not verify
+	MembersVerified    uint64 // descriptions whose signatures were looked at
+	MembersRefused     uint64 // descriptions that were not taken
 	FalseDeaths        uint64 // members that gossip called dead and that answered
 	StoreResults       [codes]uint64
 	ReadsServed        uint64
@@ -125,39 +129,6 @@ func (n *node) member(name learn.PeerID) *Member {
 	return nil
 }
 
-// judge verifies what somebody says of a member. It changes nothing.
-func (n *node) judge(raw []byte) (*Member, error) {
-	d, err := decodeDescription(raw)
-	if err != nil {
-		return nil, err
-	}
-	now := n.now()
-	n.mu.Lock()
-	trust := n.trusted
-	bad, mine := n.settings.bans(d.admission.peers), d.admission.peers[0] == n.self.name
-	i, known := findMember(n.members, d.admission.peers[0])
-	var old *Member
-	if known {
-		old = n.members[i]
-	}
-	full := !known && len(n.members) >= maxMembers
-	n.mu.Unlock()
-	switch {
-	case bad:
-		return nil, CodeBanned
-	case full:
-		return nil, CodeFull
-	case old != nil && d.serial.Before(old.serial):
-		return nil, fmt.Errorf("description of %s is older than the one known", old.Name)
-	case old != nil && d.serial.Equal(old.serial) && d.addr == old.Addr && string(d.admission.spki) == old.spki:
-		return old, nil
-	}
-	if err := n.placed(d); err != nil && !mine {
-		return nil, err
-	}
-	return d.check(trust, now)
-}
-
 // join puts a verified member into the list and hands it the numbers that are now its to hold.
 func (n *node) join(m *Member) {
 	n.mu.Lock()
@@ -170,7 +141,9 @@ func (n *node) join(m *Member) {
 	if known && n.members[i] == m {
 		return
 	}
+	same := false
 	if known {
+		same = slices.Equal(n.members[i].Peers, m.Peers)
 		n.members[i] = m
 	} else {
 		if len(n.members) >= maxMembers {
@@ -184,6 +157,8 @@ func (n *node) join(m *Member) {
 	for _, p := range n.pubs {
 		switch {
 		case !p.hashed:
+		case same: // to look at all members for each number would let one that describes itself anew cost a core
+			reseat(p.seats, m)
 		case known:
 			p.seats = best(n.members, p.sec.hash, copies)
 		default:

@@ -58,3 +58,12 @@ func best(members []*Member, h Hash, n int) []seat {
 	}
 	return seats
 }
+
+// reseat gives a member that is among the seats its new description.
+func reseat(seats []seat, m *Member) {
+	for i := range seats {
+		if seats[i].m.Name == m.Name {
+			seats[i].m = m
+		}
+	}
+}

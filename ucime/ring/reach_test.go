@@ -79,7 +79,7 @@ func TestMembersAtAddressesOfOthers(t *testing.T) {
 		if err := villain.admitted(adm, netip.MustParseAddrPort(addr)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := boot.judge(villain.descRaw); (err == nil) != ok {
+		if _, err := boot.judge(villain.descRaw, peer("somebody")); (err == nil) != ok {
 			t.Errorf("a member at %s: %v, want taken %t", addr, err, ok)
 		}
 	}

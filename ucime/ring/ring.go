@@ -116,7 +116,7 @@ func New(cfg Config) (*Ring, error) {
 		n: n, ln: ln, ctx: ctx, wg: &r.wg, serveC: r.serve, shaking: newHandshakes(), open: map[*inbound]struct{}{},
 		perMember: map[memberUse]int{},
 	}
-	r.g = newGossip(r.w, cfg.Advertise, r.news)
+	r.g = newGossip(r.w, cfg.Advertise, cfg.Pace.PushPull, r.news, cfg.Log)
 	r.q = &requests{w: r.w}
 	r.wg.Go(r.w.accept)
 	r.wg.Go(func() { r.run(ctx) })

@@ -34,11 +34,9 @@ func (n *node) answer(s *session, kind uint8, body []byte) ([]byte, Code) {
 	case kind == typeAdmit:
 		return n.serveAdmit(s.p, body)
 	case kind == typeHello:
-		m, err := n.judge(body)
+		m, err := n.judge(body, s.p.name)
 		if err != nil || m.Name != s.p.name || m.spki != s.p.spki {
-			n.mu.Lock()
-			n.count.MembersRefused++
-			n.mu.Unlock()
+			n.refused()
 			return nil, CodeNotAdmitted
 		}
 		s.hello = true
