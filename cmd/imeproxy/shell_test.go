@@ -2,28 +2,50 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"imeproxy/proxy/config"
+	"imeproxy/proxy/disk"
+	"imeproxy/proxy/remote"
 	"imeproxy/proxy/revision"
 	"imeproxy/proxy/shell"
 )
 
-// desktop is an appliance that knows its name and no more.
-type desktop struct{ shell.Backend }
+// desktop is an appliance that knows its name, has files and can begin anew, and no more.
+type desktop struct {
+	shell.Backend
+	files    *disk.Disk
+	restarts *atomic.Int32
+}
 
-func (desktop) Banner() string   { return "" }
-func (desktop) Hostname() string { return "edge" }
+func (desktop) Banner() string           { return "" }
+func (desktop) Hostname() string         { return "edge" }
+func (d desktop) Disk() *disk.Disk       { return d.files }
+func (desktop) KnownHosts() remote.Hosts { return remote.Hosts{} }
+func (d desktop) Restart(string)         { d.restarts.Add(1) }
 
 // controlled serves a configuration at a control socket, and gives the socket and the file of the saved configuration.
 func controlled(t *testing.T) (socket, saved string) {
 	t.Helper()
-	dir := t.TempDir()
+	return controlledBy(t, t.TempDir(), new(atomic.Int32))
+}
+
+// controlledBy serves one in a directory, the files of disk0: among them, and counts how often it is to begin anew.
+func controlledBy(t *testing.T, dir string, restarts *atomic.Int32) (socket, saved string) {
+	t.Helper()
+	files, err := disk.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(files.Close)
 	socket, saved = filepath.Join(dir, "control.sock"), filepath.Join(dir, "startup.cfg")
 	text := []byte("hostname edge\n")
 	if err := os.WriteFile(saved, text, 0o600); err != nil {
@@ -36,7 +58,7 @@ func controlled(t *testing.T) (socket, saved string) {
 	log := slog.New(slog.DiscardHandler)
 	keeper := revision.New(revision.Options{File: saved, StateDir: dir, Running: cfg, Log: log, Apply: func(string, *config.Config) error { return nil }})
 	ctx, stop := context.WithCancel(context.Background())
-	srv := &shell.Server{Path: socket, Executor: shell.NewExecutor(desktop{}, keeper), Log: log, Ready: make(chan struct{})}
+	srv := &shell.Server{Path: socket, Executor: shell.NewExecutor(desktop{files: files, restarts: restarts}, keeper), Log: log, Ready: make(chan struct{})}
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Serve(ctx) }()
 	t.Cleanup(func() {
@@ -87,6 +109,101 @@ func TestShellOnATerminal(t *testing.T) {
 	}
 	if text, err := os.ReadFile(saved); err != nil || len(text) > 0 {
 		t.Errorf("after write erase the file holds %q: %v", text, err)
+	}
+}
+
+// TestQuestionsOnATerminal answers each command that asks in each way that there is at a pseudo terminal: only Return and a yes let it act, and
+// what it says then is seen.
+func TestQuestionsOnATerminal(t *testing.T) {
+	restarts := new(atomic.Int32)
+	dir := t.TempDir()
+	socket, saved := controlledBy(t, dir, restarts)
+	file := func(name string) string {
+		text, _ := os.ReadFile(filepath.Join(dir, name))
+		return string(text)
+	}
+	const hangUp = "the line is cut"
+	answers := []struct {
+		keys string
+		yes  bool
+	}{{"\r", true}, {"y\r", true}, {"YES\r", true}, {"n\r", false}, {"x\r", false}, {" no \r", false}, {"\x03", false}, {"y\x03", false}, {"\x04", false}, {"\x1a", false}, {hangUp, false}}
+	for _, c := range []struct {
+		command, question, said string
+		before                  string // another question, answered with Return
+		done                    func() bool
+	}{
+		{command: "reload", question: "All calls end. Proceed with reload? [confirm] ", said: "The appliance begins anew.", done: func() bool { return restarts.Load() > 0 }},
+		{command: "write erase", question: "Erase configuration in flash memory? [confirm] ", said: "[OK]", done: func() bool { return file(filepath.Base(saved)) == "" }},
+		{command: "delete disk0:a.txt", before: "Delete filename [a.txt]? ", question: "Delete disk0:/a.txt? [confirm] ", done: func() bool { return file("a.txt") == "" }},
+		{command: "copy disk0:a.txt disk0:b.txt", question: "Do you want to over write? [confirm] ", said: "bytes copied", done: func() bool { return file("b.txt") == "one" }},
+		{command: "copy running-config disk0:b.txt", question: "Do you want to over write? [confirm] ", said: "bytes copied", done: func() bool { return file("b.txt") != "two" }},
+	} {
+		for _, a := range answers {
+			t.Run(fmt.Sprintf("%s %q", c.command, a.keys), func(t *testing.T) {
+				restarts.Store(0)
+				for name, text := range map[string]string{filepath.Base(saved): "hostname edge\n", "a.txt": "one", "b.txt": "two"} {
+					if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				x := onTerminal(t, "shell", "--control", socket)
+				x.answer("edge# ", c.command)
+				if c.before != "" {
+					x.answer(c.before, "")
+				}
+				switch {
+				case a.keys == hangUp:
+					x.press(c.question, "")
+					_ = x.cmd.Process.Signal(syscall.SIGHUP) // the kernel's word when a terminal goes
+				default:
+					x.press(c.question, a.keys)
+				}
+				if ends := a.keys == hangUp || a.keys == "\x04" || (a.yes && c.command == "reload"); !ends {
+					x.answer("edge# ", "exit")
+				}
+				if _, screen := x.wait(); a.yes && !strings.Contains(screen, c.said) {
+					t.Errorf("%q is not said:\n%s", c.said, screen)
+				}
+				if c.done() != a.yes {
+					t.Errorf("done: %t", c.done())
+				}
+			})
+		}
+	}
+}
+
+// TestReloadAsksWhetherToSave answers the question that an ASA asks before it begins anew with changes that are not saved.
+func TestReloadAsksWhetherToSave(t *testing.T) {
+	const question = "System config has been modified. Save? [Y]es/[N]o/[S]ave only/[C]ancel: "
+	for _, c := range []struct {
+		keys                 string
+		proceeds, saved, bye bool
+	}{
+		{keys: "y\r", proceeds: true, saved: true}, {keys: "n\r", proceeds: true}, {keys: "s\r", saved: true}, {keys: "c\r"}, {keys: "\x03"}, {keys: "\x04", bye: true},
+	} {
+		t.Run(fmt.Sprintf("%q", c.keys), func(t *testing.T) {
+			restarts := new(atomic.Int32)
+			socket, saved := controlledBy(t, t.TempDir(), restarts)
+			x := onTerminal(t, "shell", "--control", socket)
+			x.answer("edge# ", "configure terminal")
+			x.answer("edge(config)# ", "banner motd hello")
+			x.answer("edge(config)# ", "end")
+			x.answer("edge# ", "reload")
+			x.answer(question, "what")
+			x.press("Please answer y, n, s or c.", "")
+			x.press(question, c.keys)
+			switch {
+			case c.proceeds:
+				x.answer("Proceed with reload? [confirm] ", "")
+			case !c.bye:
+				x.answer("edge# ", "exit")
+			}
+			_, screen := x.wait()
+			text, err := os.ReadFile(saved)
+			if err != nil || strings.Contains(string(text), "hello") != c.saved || (restarts.Load() > 0) != c.proceeds || strings.Contains(screen, "The appliance begins anew.") != c.proceeds {
+				t.Errorf("%d restarts, saved %q, %v; the screen is\n%s", restarts.Load(), text, err, screen)
+			}
+		})
 	}
 }
 

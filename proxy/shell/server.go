@@ -250,8 +250,8 @@ func perform(ctx context.Context, session Session, who Caller, line string, out 
 		audit(log, who, session.Deed(), strings.TrimSpace(line), end.Exit)
 	}()
 	err := session.Run(ctx, line, out)
-	if err == nil {
-		err = flush()
+	if lost := flush(); err == nil { // what was said before an error, or before the end, is said all the same
+		err = lost
 	}
 	end = answer{Done: true}
 	var wrong *CommandError
