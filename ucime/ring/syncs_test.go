@@ -80,11 +80,7 @@ func TestSyncsOfManyGiveWay(t *testing.T) {
 // A member that has no place in the ring itself keeps no stream that nobody takes.
 func TestSyncBeforeTheMembership(t *testing.T) {
 	b, _ := newBench(t)
-	id := b.a.identity(t, false, peer("outside"))
-	id.setBlind(true) // it believes nobody, and so is admitted by nobody
-	outside := b.start(id, nil)
-	id.setBlind(false)
-	outside.g.started.Store(false)
+	outside := b.start(b.a.identity(t, false, peer("outside")), func(c *Config) { c.Bootstraps = []string{"127.0.0.1:1"} }) // nobody is there to admit it
 	w := &wire{n: &node{id: b.a.identity(t, false, peer("m")), now: outside.cfg.Now}}
 	c, _, err := w.dial(t.Context(), outside.Addr().String(), alpnSync, learn.PeerID{})
 	if err != nil {
