@@ -25,7 +25,7 @@ var rooms = map[string][]string{
 	"imeproxy/ucime/ticket":         {},
 	"imeproxy/ucime/learn":          {"imeproxy/ucime/ticket"},
 	"imeproxy/ucime/store":          {"imeproxy/ucime/learn"},
-	"imeproxy/ucime/vap":            {"imeproxy/ucime/learn"},
+	"imeproxy/ucime/vap":            {"imeproxy/ucime/learn", "imeproxy/ucime/source"},
 	"imeproxy/ucime/source":         {},
 	"imeproxy/ucime/pvp":            {"imeproxy/ucime/learn", "imeproxy/ucime/source", "imeproxy/ucime/ticket"},
 	"imeproxy/ucime/ring":           {"imeproxy/ucime/learn", "imeproxy/ucime/source"},

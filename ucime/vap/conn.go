@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"imeproxy/ucime/source"
 )
 
 // conn is a client's connection to the server.
@@ -185,7 +187,7 @@ func (c *conn) register(m *message) bool {
 		c.s.count.authentication.Add(1)
 		c.s.log.Warn("vap: authentication failed", "event", "vap_login_failed", "client", c.remote, "user", user)
 		c.s.mu.Lock()
-		c.s.sources.failed(c.remote.Addr(), c.clock.Now())
+		c.s.sources.failed(source.Of(c.remote.Addr()), c.clock.Now())
 		c.s.mu.Unlock()
 		c.failures++
 		return c.send(m.refuse(&Error{Code: CodeIntegrity})) == nil && c.failures < maxFailures

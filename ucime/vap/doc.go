@@ -14,6 +14,6 @@
 // # Limits
 //
 // Messages of 64 KiB, 1 KiB before registration; per instance 64 connections that are not registered (the oldest gives way) and
-// MaxConnections that are; 1,024 source addresses remembered for wrong passwords (the oldest gives way); 16 services a user, 128 pages a
+// MaxConnections that are; 1,024 sources (IPv4 address, IPv6 /64) remembered for wrong passwords (the oldest gives way); 16 services a user, 128 pages a
 // service, 500 patterns a page; 16 subscriptions and 16 unanswered notifications a connection. Each limit has a counter in [Stats].
 package vap

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"imeproxy/ucime/learn"
+	"imeproxy/ucime/source"
 )
 
 // DefaultPort is the TCP port of a VAP server.
@@ -325,7 +326,7 @@ func (s *Server) take(l *listener, raw net.Conn) {
 	remote := sourceOf(raw)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.sources.refused(remote.Addr(), s.clock.Now()) {
+	if s.closed || s.sources.refused(source.Of(remote.Addr()), s.clock.Now()) {
 		s.count.refusedSources.Add(1)
 		_ = raw.Close()
 		return
@@ -340,15 +341,16 @@ func (s *Server) take(l *listener, raw net.Conn) {
 	s.wg.Go(c.run)
 }
 
-// surplus is the connection that has to give way when too many are not registered: the oldest of the source address that has most of them, so
-// that one host cannot keep another out. With mu held.
+// surplus is the connection that has to give way when too many are not registered: the oldest of the source (IPv4 address, IPv6 /64) that has most of them,
+// so that one host cannot keep another out. With mu held.
 func (s *Server) surplus(inst *Instance) *conn {
 	total := 0
 	waiting := map[netip.Addr][]*conn{}
 	for o := range s.conns {
 		if o.inst == inst && !o.registered && !o.leaving {
 			total++
-			waiting[o.remote.Addr()] = append(waiting[o.remote.Addr()], o)
+			from := source.Of(o.remote.Addr())
+			waiting[from] = append(waiting[from], o)
 		}
 	}
 	if total < maxUnregistered {

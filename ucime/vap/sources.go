@@ -12,15 +12,15 @@ const (
 )
 
 // sources remembers who proved a password wrongly.
-type sources map[netip.Addr]*source
+type sources map[netip.Addr]*guesses
 
-type source struct {
+type guesses struct {
 	first time.Time // of the failures that count
 	count int
 	until time.Time // refused until then
 }
 
-// refused reports whether connections of an address are not wanted now.
+// refused reports whether connections of a source are not wanted now.
 func (s sources) refused(a netip.Addr, now time.Time) bool {
 	e := s[a]
 	return e != nil && now.Before(e.until)
@@ -39,7 +39,7 @@ func (s sources) failed(a netip.Addr, now time.Time) {
 			}
 			delete(s, oldest)
 		}
-		e = &source{first: now}
+		e = &guesses{first: now}
 		s[a] = e
 	}
 	if now.Sub(e.first) > sourceTime {
