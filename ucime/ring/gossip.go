@@ -169,6 +169,9 @@ func (g *gossip) serve(alpn string, p *party, c net.Conn) {
 		g.mu.Lock()
 		ok := g.rates.take(p.name, g.w.n.now(), packetsBurst, packetsRate, float64(k))
 		g.mu.Unlock()
+		if !ok {
+			g.w.pause(throttled) // so that it cannot make us read without end either
+		}
 		if !ok || err != nil {
 			g.dropped.Add(1)
 			continue

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"net"
 	"testing"
+	"time"
 
 	"imeproxy/ucime/learn"
 )
@@ -102,10 +103,14 @@ func TestMessagesOfAPacketCount(t *testing.T) {
 	}
 	before := boot.Status().PacketsDropped
 	c := v.dial(t, b.boot, alpnGossip)
+	began := time.Now()
 	for range 20 { // within the burst if each counted once
 		sendPacket(t, c, packet)
 	}
 	await(t, boot, "most are dropped", func(s Status) bool { return s.PacketsDropped >= before+15 })
+	if took := time.Since(began); took < 15*throttled {
+		t.Errorf("15 packets beyond the budget were read in %s", took)
+	}
 	for _, x := range []struct {
 		b []byte
 		n int

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/netip"
 	"sync"
+	"time"
 )
 
 // handshakes are the accepted connections that have not finished TLS. When there is no room for another, the oldest one of a source that has never finished one gives
@@ -15,6 +16,10 @@ type handshakes struct {
 	of    map[netip.Addr]int
 	known map[netip.Addr]*list.Element
 	order *list.List // of netip.Addr, the one that finished longest ago first; at most maxMembers
+
+	rates  map[netip.Addr]*bucket // of handshakes begun; at most maxMembers
+	others bucket                 // of sources beyond
+	pruned time.Time
 }
 
 type handshake struct {
@@ -25,16 +30,45 @@ type handshake struct {
 }
 
 func newHandshakes() *handshakes {
-	return &handshakes{open: list.New(), of: map[netip.Addr]int{}, known: map[netip.Addr]*list.Element{}, order: list.New()}
+	return &handshakes{open: list.New(), of: map[netip.Addr]int{}, known: map[netip.Addr]*list.Element{}, order: list.New(), rates: map[netip.Addr]*bucket{}}
+}
+
+// rate is the budget of a source, or the one that newcomers share when there are too many: those that are full again are forgotten, at most once a second, for it takes a walk.
+// The lock is held.
+func (s *handshakes) rate(source netip.Addr, now time.Time) *bucket {
+	if len(s.rates) >= maxMembers && now.Sub(s.pruned) >= time.Second {
+		s.pruned = now
+		for a, k := range s.rates {
+			if k.fill(now); k.level >= k.most {
+				delete(s.rates, a)
+			}
+		}
+	}
+	k := s.rates[source]
+	switch {
+	case k != nil:
+	case len(s.rates) >= maxMembers:
+		k = &s.others
+	default:
+		k = &bucket{}
+		s.rates[source] = k
+	}
+	if k.most == 0 {
+		*k = bucket{level: handshakesBurst, most: handshakesBurst, rate: handshakesRate, at: now}
+	}
+	k.fill(now)
+	return k
 }
 
 // begin takes a connection in, nil where there is no room for it; victim is one to close in its place. Each that was taken in has to end.
-func (s *handshakes) begin(c io.Closer, source netip.Addr) (h *handshake, victim io.Closer) {
+func (s *handshakes) begin(c io.Closer, source netip.Addr, now time.Time) (h *handshake, victim io.Closer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.of[source] >= maxOfAddress {
+	rate := s.rate(source, now)
+	if s.of[source] >= maxOfAddress || rate.level < 1 {
 		return nil, nil
 	}
+	rate.level--
 	if s.open.Len() >= maxHandshakes {
 		e := s.open.Front()
 		for e != nil && e.Value.(*handshake).known {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"imeproxy/ucime/source"
 )
@@ -44,10 +45,10 @@ func TestSilentStrangersKeepNobodyOut(t *testing.T) {
 func TestHandshakesThatGiveWay(t *testing.T) {
 	s := newHandshakes()
 	at := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}) }
-	first, _ := s.begin(&closer{}, at(1))
+	first, _ := s.begin(&closer{}, at(1), epoch)
 	s.end(first, true)
 	mine := &closer{}
-	if h, victim := s.begin(mine, at(1)); h == nil || !h.known || victim != nil {
+	if h, victim := s.begin(mine, at(1), epoch); h == nil || !h.known || victim != nil {
 		t.Fatalf("a source that has finished one before: %+v %v", h, victim)
 	}
 	var all []*handshake
@@ -57,13 +58,13 @@ func TestHandshakesThatGiveWay(t *testing.T) {
 		if i == 0 {
 			c = oldest
 		}
-		h, victim := s.begin(c, at(1000+i))
+		h, victim := s.begin(c, at(1000+i), epoch)
 		if h == nil || victim != nil {
 			t.Fatalf("%d: %v", i, victim)
 		}
 		all = append(all, h)
 	}
-	if h, victim := s.begin(&closer{}, at(1)); h == nil || victim != oldest {
+	if h, victim := s.begin(&closer{}, at(1), epoch); h == nil || victim != oldest {
 		t.Errorf("at the limit: victim %v, want the oldest of a source that is not known", victim)
 	}
 	for _, h := range all {
@@ -75,24 +76,67 @@ func TestHandshakesThatGiveWay(t *testing.T) {
 	if s.open.Len() != 2 {
 		t.Errorf("%d are open, want 2", s.open.Len())
 	}
-	a, _ := s.begin(&closer{}, source.Of(netip.MustParseAddr("2001:db8::1")))
+	a, _ := s.begin(&closer{}, source.Of(netip.MustParseAddr("2001:db8::1")), epoch)
 	for i := range maxOfAddress - 1 {
-		if h, _ := s.begin(&closer{}, source.Of(netip.MustParseAddr("2001:db8::ffff"))); h == nil {
+		if h, _ := s.begin(&closer{}, source.Of(netip.MustParseAddr("2001:db8::ffff")), epoch); h == nil {
 			t.Fatal(i)
 		}
 	}
-	if h, _ := s.begin(&closer{}, source.Of(netip.MustParseAddr("2001:db8::2"))); h != nil {
+	if h, _ := s.begin(&closer{}, source.Of(netip.MustParseAddr("2001:db8::2")), epoch); h != nil {
 		t.Error("a /64 has more than one address may have")
 	}
 	s.end(a, true)
-	if h, _ := s.begin(&closer{}, source.Of(netip.MustParseAddr("2001:db8::2"))); h == nil || !h.known {
+	if h, _ := s.begin(&closer{}, source.Of(netip.MustParseAddr("2001:db8::2")), epoch); h == nil || !h.known {
 		t.Error("one that ended takes up room")
 	}
 	for i := range maxMembers + 5 {
-		h, _ := s.begin(&closer{}, netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}))
+		h, _ := s.begin(&closer{}, netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), epoch.Add(time.Duration(i)*time.Second))
 		s.end(h, true)
 	}
 	if len(s.known) != maxMembers || s.order.Len() != maxMembers {
 		t.Errorf("%d sources are remembered, want %d", len(s.known), maxMembers)
+	}
+}
+
+// A handshake costs a signature: a source that begins one after the other has its share of them, and no more.
+func TestHandshakesOfOneSourceAreLimited(t *testing.T) {
+	s := newHandshakes()
+	now := epoch
+	try := func(a netip.Addr, n int) (ok int) {
+		for range n {
+			if h, _ := s.begin(&closer{}, a, now); h != nil {
+				s.end(h, true)
+				ok++
+			}
+		}
+		return ok
+	}
+	busy, other := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	if got := try(busy, 2*handshakesBurst); got != handshakesBurst {
+		t.Errorf("%d handshakes at once, want %d", got, handshakesBurst)
+	}
+	if try(other, 1) != 1 {
+		t.Error("another source pays for it")
+	}
+	now = now.Add(time.Second)
+	if got := try(busy, 2*handshakesBurst); got != handshakesRate {
+		t.Errorf("%d handshakes a second later, want %d", got, handshakesRate)
+	}
+	// Sources without end share one budget, until the first are full again.
+	at := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}) }
+	s = newHandshakes()
+	for i := range maxMembers {
+		try(at(i), 1)
+	}
+	got := 0
+	for i := range 2 * handshakesBurst {
+		got += try(at(maxMembers+i), 1)
+	}
+	if got != handshakesBurst || len(s.rates) != maxMembers {
+		t.Errorf("%d handshakes of sources beyond the table, want %d; %d budgets", got, handshakesBurst, len(s.rates))
+	}
+	now = now.Add(time.Minute)
+	if try(at(5*maxMembers), 1) != 1 || len(s.rates) > 2 {
+		t.Errorf("%d budgets are kept that are full again", len(s.rates))
 	}
 }

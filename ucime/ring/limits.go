@@ -15,6 +15,9 @@ const (
 	dearRequest   = 20
 )
 
+// throttled is how long whoever has spent its budget waits for the next refusal: to refuse at once would cost as much as to serve.
+const throttled = 50 * time.Millisecond
+
 // bucket is what a member may still do at once.
 type bucket struct {
 	level, most float64

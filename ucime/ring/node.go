@@ -216,6 +216,9 @@ func (n *node) doubted() []*Member {
 	defer n.mu.Unlock()
 	var list []*Member
 	for name, next := range n.contested {
+		if len(list) >= 2*askedAtOnce {
+			break // the others the next time
+		}
 		if i, ok := findMember(n.members, name); ok && !now.Before(next) {
 			n.contested[name] = now.Add(contestEvery)
 			list = append(list, n.members[i])

@@ -213,13 +213,18 @@ func TestRequestsOfOneMemberAreLimited(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
+	var began time.Time
 	for err == nil { // the budget is spent in between, and comes back
 		for boot.n.mayAsk(id.party(t), typePing) {
 		}
+		began = time.Now()
 		_, err = exchange(t.Context(), c, typeAdmit, putU32(10))
 	}
 	if !errors.Is(err, CodeThrottled) {
 		t.Fatalf("admission: %v, want throttled", err)
+	}
+	if took := time.Since(began); took < throttled {
+		t.Errorf("it is refused after %s: whoever asks on and on is refused as fast as it likes", took)
 	}
 	if boot.Status().LimitRefused == 0 {
 		t.Error("nothing is counted as refused")
@@ -244,5 +249,39 @@ func TestBudgetOfRequests(t *testing.T) {
 	}
 	if !n.mayAsk(n.self, typeRead) {
 		t.Error("another member has nothing left")
+	}
+}
+
+// Many members that are called dead, and do not say a word when they are asked, keep a member from its other work no longer than a few of them would.
+func TestSilentMembersAreAskedTogether(t *testing.T) {
+	_, boot := newBench(t)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	at := ln.Addr().(*net.TCPAddr).AddrPort()
+	for i := range 24 { // 5 s each
+		p := peer("silent %d", i)
+		boot.n.join(&Member{Name: p, Peers: []learn.PeerID{p}, Addr: at, expires: time.Now().Add(time.Hour)})
+		boot.n.contest(p)
+	}
+	await(t, boot, "all are gone", members(1))
+}
+
+func TestFewAreAskedAtOnce(t *testing.T) {
+	n := newSimulation(t, 3*askedAtOnce, 1, nil).nodes[0]
+	for _, m := range n.members {
+		n.contest(m.Name)
+	}
+	asked := 0
+	for _, most := range []int{2 * askedAtOnce, askedAtOnce - 1, 0} {
+		list := n.doubted()
+		if asked += len(list); len(list) != most {
+			t.Errorf("%d are asked, want %d", len(list), most)
+		}
+	}
+	if asked != len(n.members)-1 {
+		t.Errorf("%d of %d were asked", asked, len(n.members)-1)
 	}
 }

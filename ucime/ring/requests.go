@@ -35,6 +35,7 @@ func (w *wire) serveRequests(p *party, c net.Conn) {
 			kind, out = w.n.serve(s, kind, body)
 		} else {
 			kind = typeError
+			w.pause(throttled)
 		}
 		if _, err := c.Write(frame(kind, out)); err != nil {
 			return

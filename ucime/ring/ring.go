@@ -38,7 +38,10 @@ type Config struct {
 	Log        *slog.Logger
 }
 
-const askEvery = 5 * time.Second // for admission, while there is none
+const (
+	askEvery    = 5 * time.Second // for admission, while there is none
+	askedAtOnce = 16              // members that are called dead
+)
 
 // Ring is our membership. All methods may be called by several goroutines.
 type Ring struct {
@@ -203,7 +206,22 @@ func (r *Ring) upkeep(ctx context.Context) func() {
 				r.g.spread(userToken, b)
 			}
 		}
-		for _, m := range r.n.doubted() {
+		r.askDoubted(ctx)
+		if now.Sub(rejoined) >= r.cfg.Pace.Rejoin {
+			rejoined = now
+			r.rejoin()
+		}
+	}
+}
+
+// askDoubted asks members that gossip calls dead, several at once: one that does not answer takes 5 s, and admission and tokens must not wait for a thousand of them.
+func (r *Ring) askDoubted(ctx context.Context) {
+	slots := make(chan struct{}, askedAtOnce)
+	var wg sync.WaitGroup
+	for _, m := range r.n.doubted() {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
 			_, err := r.q.call(ctx, m, typePing, nil)
 			var code Code
 			if errors.As(err, &code) {
@@ -214,12 +232,9 @@ func (r *Ring) upkeep(ctx context.Context) func() {
 				r.cfg.Log.Info("ring member gone", "peer", m.Name, "address", m.Addr, "err", err)
 			}
 			r.n.heard(m, err)
-		}
-		if now.Sub(rejoined) >= r.cfg.Pace.Rejoin {
-			rejoined = now
-			r.rejoin()
-		}
+		})
 	}
+	wg.Wait()
 }
 
 // renewed acts on a new certificate of ours: connections that show the former one are used no more, and a bootstrap server's key goes around.

@@ -34,6 +34,8 @@ const (
 	maxSyncsOfMember = 2
 	maxHandshakes    = 512
 	maxOfAddress     = 16 // unfinished handshakes of one IPv4 address or IPv6 /64
+	handshakesRate   = 50 // of one of these, begun in a second
+	handshakesBurst  = 500
 	handshakeTimeout = 5 * time.Second
 	idleTimeout      = 60 * time.Second
 	callTimeout      = 5 * time.Second
@@ -154,17 +156,13 @@ func (w *wire) accept() {
 			return
 		}
 		if err != nil { // out of descriptors: others give theirs back
-			select {
-			case <-w.ctx.Done():
-				return
-			case <-time.After(50 * time.Millisecond):
-			}
+			w.pause(throttled)
 			continue
 		}
 		w.mu.Lock()
 		closed := w.closed
 		w.mu.Unlock()
-		h, victim := w.shaking.begin(c, source.OfConn(c))
+		h, victim := w.shaking.begin(c, source.OfConn(c), w.n.now())
 		if victim != nil {
 			w.refusedConnections.Add(1)
 			victim.Close()
@@ -175,6 +173,16 @@ func (w *wire) accept() {
 			continue
 		}
 		w.wg.Go(func() { w.handshake(c, h) })
+	}
+}
+
+// pause waits, no longer than the ring runs.
+func (w *wire) pause(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-w.ctx.Done():
+	case <-t.C:
 	}
 }
 
