@@ -159,7 +159,7 @@ func (n *node) join(m *Member) {
 		case !p.hashed:
 		case same: // to look at all members for each number would let one that describes itself anew cost a core
 			reseat(p.seats, m)
-		case known:
+		case known && seated(p.seats, m.Name):
 			p.seats = best(n.members, p.sec.hash, copies)
 		default:
 			p.seats, _ = insertSeat(p.seats, seat{scoreOf(m.Peers, p.sec.hash), m}, copies)
@@ -185,7 +185,7 @@ func (n *node) leaveLocked(name learn.PeerID) {
 	delete(n.removals, name)
 	for _, p := range n.pubs {
 		delete(p.at, name) // should it come back, it may have lost what it held
-		if p.hashed && slices.ContainsFunc(p.seats, func(s seat) bool { return s.m.Name == name }) {
+		if p.hashed && seated(p.seats, name) {
 			p.seats = best(n.members, p.sec.hash, copies)
 		}
 	}

@@ -67,3 +67,8 @@ func reseat(seats []seat, m *Member) {
 		}
 	}
 }
+
+// seated says whether a member is among the seats.
+func seated(seats []seat, name learn.PeerID) bool {
+	return slices.ContainsFunc(seats, func(s seat) bool { return s.m.Name == name })
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -289,7 +288,7 @@ func (n *node) issue(p *publication, now time.Time) error {
 	n.count.Stores++
 	if len(p.at) > 16 { // members that held it once
 		for name, c := range p.at {
-			if !c.ends.After(now) && !slices.ContainsFunc(p.seats, func(s seat) bool { return s.m.Name == name }) {
+			if !c.ends.After(now) && !seated(p.seats, name) {
 				delete(p.at, name)
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -153,6 +154,17 @@ func TestNewDescriptionKeepsThePlaces(t *testing.T) {
 	}
 	if seats == 0 {
 		t.Error("the member has no place: the test tests nothing")
+	}
+	// With other peer IDs it has other places.
+	for i := range 20 {
+		other := moved
+		other.Peers = append([]learn.PeerID{moved.Name}, peer("another %d", i))
+		owner.join(&other)
+		for _, p := range owner.pubs {
+			if want := best(owner.members, p.sec.hash, copies); !slices.Equal(p.seats, want) {
+				t.Fatalf("seats of %s are %v, want %v", p.number, p.seats, want)
+			}
+		}
 	}
 }
 
