@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 
 	"imeproxy/ucime/learn"
 	"imeproxy/ucime/ticket"
@@ -318,18 +317,6 @@ func (g *Grant) check() error {
 		return fmt.Errorf("%w: ticket of %d characters", errTLV, n)
 	}
 	return nil
-}
-
-// wireRoute wants a SIP or SIPS URI of printable characters; whoever uses it parses it.
-func wireRoute(r string) bool {
-	if len(r) > maxRoute || strings.ContainsFunc(r, func(c rune) bool { return c < 0x21 || c > 0x7e }) {
-		return false
-	}
-	rest, sip := strings.CutPrefix(r, "sip:")
-	if !sip {
-		rest, sip = strings.CutPrefix(r, "sips:")
-	}
-	return sip && rest != ""
 }
 
 // encodeAnswer pads to the fixed size; g is nil unless code is CodeGranted.
