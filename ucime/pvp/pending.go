@@ -41,7 +41,9 @@ func (p *pending) add(conn io.Closer, source netip.Addr) (entry *list.Element, v
 			}
 		}
 		if victim == nil {
-			return nil, nil, false
+			if victim = p.surplus(source); victim == nil {
+				return nil, nil, false
+			}
 		}
 	}
 	_, known := p.known[source]
@@ -55,6 +57,27 @@ func (p *pending) add(conn io.Closer, source netip.Addr) (entry *list.Element, v
 		known = n < max(1, p.cap/4)
 	}
 	return p.open.PushBack(&halfOpen{conn, source, known}), victim, true
+}
+
+// surplus takes out the oldest of the source that has the most, nil where none has more than the newcomer's would then have: a few sources that are known may not
+// keep all others out.
+func (p *pending) surplus(newcomer netip.Addr) io.Closer {
+	of := map[netip.Addr]int{newcomer: 1}
+	for e := p.open.Front(); e != nil; e = e.Next() {
+		of[e.Value.(*halfOpen).source]++
+	}
+	most := newcomer
+	var oldest *list.Element
+	for e := p.open.Front(); e != nil; e = e.Next() {
+		if h := e.Value.(*halfOpen); of[h.source] > of[most] {
+			most, oldest = h.source, e
+		}
+	}
+	if oldest == nil {
+		return nil
+	}
+	p.open.Remove(oldest)
+	return oldest.Value.(*halfOpen).conn
 }
 
 // remove forgets an entry; finished says that its handshake was good.

@@ -41,7 +41,7 @@ type Server struct {
 	running counted[learn.PeerID]
 	pending *pending
 	budget  *budget
-	slots   chan struct{} // validations under way
+	places  places
 	workers chan struct{} // runs being computed
 }
 
@@ -69,7 +69,7 @@ func NewServer(c ServerConfig) (*Server, error) {
 		sources: newRates[netip.Addr](l.SourceBurst, float64(l.SourcePerMinute)/60, l.TableEntries),
 		peers:   newRates[learn.PeerID](l.PeerBurst, float64(l.PeerPerHour)/3600, l.TableEntries),
 		pending: newPending(l.Pending, l.TableEntries), budget: newBudget(l.GuessesPerPeer, l.Guesses, l.BudgetEntries),
-		slots: make(chan struct{}, l.Terminating), workers: make(chan struct{}, l.Workers),
+		places: places{most: l.Terminating}, workers: make(chan struct{}, l.Workers),
 	}, nil
 }
 
@@ -179,14 +179,6 @@ func (s *Server) admit(ctx context.Context, t *tls.Conn, ids []learn.PeerID, dec
 		s.Log.Error("validation: own certificate", "error", err)
 		return
 	}
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	default:
-		s.Counters.BlockedValidationTermTLSLimit.Add(1)
-		s.turnAway(t)
-		return
-	}
 	peer := ids[0]
 	if !s.running.enter(peer, s.Limits.PerPeer) {
 		s.Counters.PeerLimited.Add(1)
@@ -194,6 +186,20 @@ func (s *Server) admit(ctx context.Context, t *tls.Conn, ids []learn.PeerID, dec
 		return
 	}
 	defer s.running.leave(peer)
+	mine, victim := s.places.enter(place{
+		peer: peer, network: source.NetworkOfConn(t.NetConn()), cut: func() { _ = t.NetConn().Close() },
+	}, s.Now())
+	if victim != nil || mine == nil {
+		s.Counters.BlockedValidationTermTLSLimit.Add(1)
+	}
+	if mine == nil {
+		s.turnAway(t)
+		return
+	}
+	defer s.places.leave(mine)
+	if victim != nil {
+		victim.cut()
+	}
 	decided()
 	s.Counters.Terminating.Add(1)
 	defer s.Counters.Terminating.Add(-1)

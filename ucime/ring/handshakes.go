@@ -9,7 +9,7 @@ import (
 )
 
 // handshakes are the accepted connections that have not finished TLS. When there is no room for another, the oldest one of a source that has never finished one gives
-// way: whoever opens connections and says nothing drives out its like, and no member.
+// way, and where there is none, the oldest of the source that has the most: whoever opens connections and says nothing drives out its like, and no member.
 type handshakes struct {
 	mu    sync.Mutex // guards what follows
 	open  *list.List // of *handshake, oldest first
@@ -75,6 +75,9 @@ func (s *handshakes) begin(c io.Closer, source netip.Addr, now time.Time) (h *ha
 			e = e.Next()
 		}
 		if e == nil {
+			e = s.surplus(source)
+		}
+		if e == nil {
 			return nil, nil
 		}
 		victim = e.Value.(*handshake).c
@@ -85,6 +88,20 @@ func (s *handshakes) begin(c io.Closer, source netip.Addr, now time.Time) (h *ha
 	h.at = s.open.PushBack(h)
 	s.of[source]++
 	return h, victim
+}
+
+// surplus is the oldest of the source that has the most, nil where none has more than the newcomer's would then have. The lock is held.
+func (s *handshakes) surplus(newcomer netip.Addr) (oldest *list.Element) {
+	of, most := map[netip.Addr]int{}, s.of[newcomer]+1
+	for e := s.open.Front(); e != nil; e = e.Next() {
+		of[e.Value.(*handshake).source]++
+	}
+	for e := s.open.Front(); e != nil; e = e.Next() {
+		if h := e.Value.(*handshake); h.source != newcomer && of[h.source] > most {
+			most, oldest = of[h.source], e
+		}
+	}
+	return oldest
 }
 
 // end forgets a connection; finished says that its handshake was good.

@@ -98,6 +98,30 @@ func TestHandshakesThatGiveWay(t *testing.T) {
 	}
 }
 
+// Sources that have finished one before share the places with others that have.
+func TestHandshakesOfKnownSourcesGiveWay(t *testing.T) {
+	s := newHandshakes()
+	at := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}) }
+	sources := maxHandshakes / maxOfAddress
+	for i := range sources + 1 {
+		h, _ := s.begin(&closer{}, at(i), epoch)
+		s.end(h, true)
+	}
+	oldest := &closer{}
+	for i := range maxHandshakes {
+		c := &closer{}
+		if i == 0 {
+			c = oldest
+		}
+		if h, victim := s.begin(c, at(i/maxOfAddress), epoch); h == nil || victim != nil {
+			t.Fatalf("no room for %d", i)
+		}
+	}
+	if h, victim := s.begin(&closer{}, at(sources), epoch); h == nil || victim != oldest {
+		t.Errorf("%v gives way, want the oldest of a source that has %d", victim, maxOfAddress)
+	}
+}
+
 // A handshake costs a signature: a source that begins one after the other has its share of them, and no more.
 func TestHandshakesOfOneSourceAreLimited(t *testing.T) {
 	s := newHandshakes()
