@@ -41,6 +41,8 @@ type Config struct {
 const (
 	askEvery    = 5 * time.Second // for admission, while there is none
 	askedAtOnce = 16              // members that are called dead
+
+	joinToldEvery = 10 * time.Minute // that we are not admitted, for one reason or the other
 )
 
 // Ring is our membership. All methods may be called by several goroutines.
@@ -63,6 +65,7 @@ type Ring struct {
 
 	mu       sync.Mutex
 	joinErr  error // of the last try
+	joinTold time.Time
 	rates    [2]float64
 	measured time.Time
 	at       [2]uint64
@@ -314,7 +317,9 @@ func (n *node) setBanned(b bool) {
 func (r *Ring) noteJoin(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err != nil && (r.joinErr == nil || r.joinErr.Error() != err.Error()) {
+	// An error names the port that the try went out from, and so is another one each time.
+	if now := r.cfg.Now(); err != nil && (r.joinErr == nil || r.joinErr.Error() != err.Error() && now.Sub(r.joinTold) >= joinToldEvery) {
+		r.joinTold = now
 		r.cfg.Log.Warn("ring: not admitted", "err", err)
 	}
 	r.joinErr = err

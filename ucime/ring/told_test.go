@@ -2,6 +2,8 @@ package ring
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"sync"
@@ -165,4 +167,29 @@ func FuzzSift(f *testing.F) {
 			t.Errorf("%x became %x", b, out)
 		}
 	})
+}
+
+// Why a member is not admitted is told, and not again for each try because the error names another port.
+func TestFailedJoinsAreToldOnce(t *testing.T) {
+	var log bytes.Buffer
+	var c clock
+	c.t = epoch
+	r := &Ring{cfg: Config{Now: c.now, Log: slog.New(slog.NewTextHandler(&log, nil))}}
+	told := func(want int) {
+		t.Helper()
+		if got := bytes.Count(log.Bytes(), []byte("not admitted")); got != want {
+			t.Errorf("told %d times, want %d: %s", got, want, log.String())
+		}
+	}
+	for i := range 100 {
+		c.add(askEvery)
+		r.noteJoin(fmt.Errorf("read tcp 192.0.2.1:%d: connection reset by peer", 30000+i))
+	}
+	told(1)
+	c.add(joinToldEvery)
+	r.noteJoin(errors.New("banned"))
+	told(2)
+	r.noteJoin(nil)
+	r.noteJoin(errors.New("banned"))
+	told(3)
 }
