@@ -111,6 +111,15 @@ func trustProblems(p *plan, list []tlsproxy.CertificateInfo, now time.Time) (out
 			WhatToDo: "enable the policy map by service-policy, or add the class of inbound calls to it",
 		})
 	}
+	for _, c := range list {
+		if wanted := p.cfg.Trustpoint(c.Trustpoint); c.Kind == "identity" && wanted != nil && otherName(wanted.SubjectName, c.Subject) {
+			out = append(out, observe.Problem{
+				Code: "certificate_of_another_name", Object: c.Trustpoint, Severity: observe.Warning, Since: now,
+				Impact:   fmt.Sprintf("the certificate is of %s, the configuration asks for %s: other enterprises take calls only from who the certificate names", c.Subject, wanted.SubjectName),
+				WhatToDo: "request one of the right name by `imeproxy crypto enroll`, or correct subject-name",
+			})
+		}
+	}
 	for _, t := range p.cfg.Trustpoints {
 		if !holds[t.Name] {
 			out = append(out, observe.Problem{
@@ -120,6 +129,19 @@ func trustProblems(p *plan, list []tlsproxy.CertificateInfo, now time.Time) (out
 		}
 	}
 	return out
+}
+
+// otherName tells whether a certificate has another common name than the configuration asks for. Authorities add and leave out other attributes.
+func otherName(wanted, subject string) bool {
+	cn := func(name string) string {
+		for part := range strings.SplitSeq(name, ",") {
+			if k, v, ok := strings.Cut(strings.TrimSpace(part), "="); ok && strings.EqualFold(k, "cn") {
+				return strings.ToLower(v)
+			}
+		}
+		return ""
+	}
+	return cn(wanted) != "" && cn(subject) != "" && cn(wanted) != cn(subject)
 }
 
 // certificateProblem tells what is wrong with a certificate now, or will be within 30 days.

@@ -32,6 +32,14 @@ func TestTrustProblems(t *testing.T) {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
 		}
 	}
+	named := testPlan(t, strings.Replace(edgeConfig, "crypto ca trustpoint local_ent\n", "crypto ca trustpoint local_ent\n subject-name cn=A.example,o=Enterprise A\n", 1))
+	for subject, want := range map[string]string{"CN=a.example": "", "O=A,CN=a.example,C=DE": "", "O=A": "", "CN=other.example,O=Enterprise A": "certificate_of_another_name local_ent;"} {
+		c := own
+		c.Subject = subject
+		if got := problems(named, []tlsproxy.CertificateInfo{c, {Trustpoint: "local_ent", Kind: "ca", Status: "available"}}); got != want {
+			t.Errorf("certificate of %s: %q, want %q", subject, got, want)
+		}
+	}
 	// Without a policy for them inbound calls pass by their access list alone.
 	for _, text := range []string{
 		strings.Replace(edgeConfig, "service-policy ime-policy global\n", "", 1), strings.Replace(edgeConfig, " class ime-inbound-sip\n  inspect sip uc-ime ime tls-proxy in\n", "", 1),

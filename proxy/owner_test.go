@@ -33,3 +33,21 @@ func TestOwnerIsExplained(t *testing.T) {
 		t.Errorf("another error: %v", err)
 	}
 }
+
+// A configuration that the daemon may not open: whose it is, and what to do.
+func TestExplainFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "f.cfg")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	denied := &fs.PathError{Op: "open", Path: file, Err: fs.ErrPermission}
+	want := fmt.Sprintf("it belongs to user %d with mode 0600, and the daemon runs as user %d: `chown %d %s`", os.Getuid(), os.Geteuid(), os.Geteuid(), file)
+	if err := ExplainFile(file, denied); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %s", err, want)
+	}
+	for _, err := range []error{nil, fs.ErrNotExist} {
+		if got := ExplainFile(file, err); got != err {
+			t.Errorf("%v became %v", err, got)
+		}
+	}
+}

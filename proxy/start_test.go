@@ -27,7 +27,7 @@ func TestStartNamesWhatIsMissing(t *testing.T) {
 		t.Fatalf("started: %v %v", a, err)
 	}
 	// The test's machine has neither of the interfaces; all that is missing is told at once.
-	for _, want := range []string{`unknown trustpoint: "local-ent"`, "enroll or import it", "interface " + cfg.Interfaces[0].Name + ": ", "this machine has "} {
+	for _, want := range []string{`unknown trustpoint: "local-ent"`, "`imeproxy crypto import` bring its certificate", "interface " + cfg.Interfaces[0].Name + ": ", "this machine has "} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not say %q: %v", want, err)
 		}

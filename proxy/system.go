@@ -53,7 +53,7 @@ func checkInterfaces(cfg *config.Config) error {
 			continue
 		}
 		if _, err := net.InterfaceByName(i.Name); err != nil {
-			errs = append(errs, fmt.Errorf("interface %s: %w: this machine has %s", i.Name, err, machineInterfaces()))
+			errs = append(errs, fmt.Errorf("interface %s: there is none of this name: this machine has %s", i.Name, machineInterfaces()))
 		}
 	}
 	return errors.Join(errs...)

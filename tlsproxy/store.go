@@ -259,7 +259,7 @@ func (s *Store) Identity(trustpoint string) (*Identity, error) {
 func (sn *snapshot) identity(name string, now time.Time) (*Identity, error) {
 	tp := sn.trustpoints[name]
 	if tp == nil {
-		return nil, fmt.Errorf("%w: %q has neither certificate nor authority; enroll or import it", ErrNoTrustpoint, name)
+		return nil, fmt.Errorf("%w: %q has neither certificate nor authority; `imeproxy crypto enroll` and `imeproxy crypto import` bring its certificate", ErrNoTrustpoint, name)
 	}
 	if tp.idErr != nil {
 		return nil, fmt.Errorf("%w; import it again", tp.idErr)

@@ -116,6 +116,13 @@ func goodConfig(file string, mistake func(config.Diagnostic), log *slog.Logger) 
 	return cfg, nil
 }
 
+// warnReadable tells that a configuration, which holds secrets, is not its owner's alone.
+func warnReadable(file string, log *slog.Logger) {
+	if i, err := os.Stat(file); err == nil && i.Mode().IsRegular() && i.Mode()&0o077 != 0 {
+		log.Warn("other users of this machine may open the configuration and the secrets in it: chmod 600", "file", file, "mode", fmt.Sprintf("%04o", i.Mode().Perm()))
+	}
+}
+
 // alone makes sure that no other daemon runs with this control socket or this state directory, before anything is read or told: what would be told of the
 // files that the other one holds hides the one thing that is wrong. made is the directory of the control socket, if it was missing.
 func alone(f runFlags) (made string, err error) {
@@ -150,8 +157,9 @@ func runAppliance(ctx context.Context, f runFlags, stdout, stderr io.Writer) err
 	}
 	cfg, err := goodConfig(f.config, func(d config.Diagnostic) { fmt.Fprintln(stderr, d.Error()) }, log) // as `imeproxy check` does
 	if err != nil {
-		return err
+		return proxy.ExplainFile(f.config, err)
 	}
+	warnReadable(f.config, log)
 	opt := proxy.Options{Config: cfg, File: f.config, StateDir: f.stateDir, Log: log, Version: version, Commit: commit, Recent: recent, Syslog: syslog, Metrics: f.metrics}
 	if f.keyLog != "" {
 		file, err := os.OpenFile(f.keyLog, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -54,6 +55,29 @@ func TestReloadTellsMistakesInTheLog(t *testing.T) {
 		if i >= len(got) || i >= len(want) || !strings.HasPrefix(got[i], want[i]) {
 			t.Fatalf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
+	}
+}
+
+// TestConfigurationOfOthers says of a configuration that others may open what to do, and nothing of one that is its owner's alone.
+func TestConfigurationOfOthers(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "f.cfg")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for mode, want := range map[os.FileMode]bool{0o600: false, 0o400: false, 0o644: true, 0o640: true} {
+		if err := os.Chmod(file, mode); err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		warnReadable(file, slog.New(slog.NewTextHandler(&out, nil)))
+		if strings.Contains(out.String(), "chmod 600") != want {
+			t.Errorf("mode %04o: %q", mode, out.String())
+		}
+	}
+	var out bytes.Buffer
+	warnReadable("-", slog.New(slog.NewTextHandler(&out, nil)))
+	if out.Len() > 0 {
+		t.Errorf("standard input: %s", out.String())
 	}
 }
 

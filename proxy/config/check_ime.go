@@ -58,6 +58,7 @@ func (k *checker) callAgents() {
 		}
 	}
 	for i := range k.r.UCMs {
+		k.direction(&k.r.UCMs[i])
 		k.source(&k.r.UCMs[i])
 	}
 }
@@ -83,6 +84,20 @@ func (k *checker) outside() *Interface {
 		}
 	}
 	return out
+}
+
+// direction refuses a translation of a call agent that is written the wrong way round: it would translate nothing, without a word.
+func (k *checker) direction(u *ResolvedUCM) {
+	if u.Interface == nil || k.r.Outside == nil {
+		return
+	}
+	for _, s := range k.r.Statics {
+		if s.RealAddr != u.Addr || s.Real == u.Interface {
+			continue
+		}
+		k.at(k.objectOf(s).NAT.Pos, "("+s.Real.Nameif, fmt.Sprintf("the call agent %s is not behind interface %s but behind %s", u.Addr, s.Real.Nameif, u.Interface.Nameif),
+			fmt.Sprintf("the real side stands first: nat (%s,%s)", u.Interface.Nameif, k.r.Outside.Nameif)).needs = []string{"ip", "nameif", "route", "ucm"}
+	}
 }
 
 // source is the address that a call agent's own connections show outside. The longest dynamic translation wins.

@@ -111,6 +111,7 @@ var mistakes = []struct {
 	{"mapped twice", []string{"static ucm_map_1\n", "static ucm_map_1\nobject network x\n host 192.168.10.77\n nat (inside,outside) static 209.165.200.227\n"}},
 	{"mapped to the box", []string{"host 209.165.200.227", "host 209.165.200.225"}},
 	{"static of a subnet", []string{"static ucm_map_1\n", "static ucm_map_1\nobject network x\n subnet 10.0.0.0 255.0.0.0\n nat (inside,outside) static 209.165.200.229\n"}},
+	{"nat the wrong way round", []string{"nat (inside,outside) static ucm_map_1", "nat (outside,inside) static ucm_map_1"}},
 	{"nat of nothing", []string{"static ucm_map_1\n", "static ucm_map_1\nobject network x\n nat (inside,outside) static 209.165.200.229\n"}},
 	{"object unknown", []string{"access-list ime-traffic permit tcp any host 192.168.10.12", "access-list ime-traffic permit tcp any object ucm_rel_1"}},
 	{"object empty", []string{"access-list ime-traffic permit tcp any host 192.168.10.12", "object network e\naccess-list ime-traffic permit tcp any object e"}},

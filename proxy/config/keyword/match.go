@@ -96,7 +96,7 @@ func (e *Error) Error() string {
 	}
 }
 
-// List writes candidates as "a, b or c".
+// List writes candidates as "a, b or c". A word that may be any says what it is: its kind tells nothing.
 func List(c []Candidate) string {
 	var b strings.Builder
 	for i, x := range c {
@@ -107,7 +107,11 @@ func List(c []Candidate) string {
 		default:
 			b.WriteString(", ")
 		}
-		b.WriteString(x.Text)
+		text := x.Text
+		if text == "WORD" && x.Argument != "" {
+			text = strings.ToUpper(strings.ReplaceAll(x.Argument, "_", "-"))
+		}
+		b.WriteString(text)
 	}
 	return b.String()
 }
