@@ -15,7 +15,7 @@ import (
 func TestRunConsole(t *testing.T) {
 	const banner = "Enterprise A\nKeep ?out\n"
 	const upLine = "asa-a up 0:01:00\n"
-	const invalid = "show foo\n     ^\nERROR: % Invalid input detected at '^' marker.\n"
+	const invalid = "show foo\n     ^\nERROR: % Invalid input detected at '^' marker.\n`?` in its place lists what may stand there\n"
 	path, _ := start(t, &Server{})
 	for _, c := range []struct {
 		name     string

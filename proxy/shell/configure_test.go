@@ -214,7 +214,7 @@ func TestDoInConfigurationMode(t *testing.T) {
 	}
 	got := typeAll(s, []string{"interface ein", "Do show running-config hostname", "do show foo", "do sho?", "end"})
 	want := "asa-a(config)# interface ein\nasa-a(config-if)# Do show running-config hostname\nhostname asa-a\n" +
-		"asa-a(config-if)# do show foo\n   show foo\n        ^\nERROR: % Invalid input detected at '^' marker.\n" +
+		"asa-a(config-if)# do show foo\n   show foo\n        ^\nERROR: % Invalid input detected at '^' marker.\n`?` in its place lists what may stand there\n" +
 		"asa-a(config-if)# do sho?\n  show  Show running system information\nasa-a(config-if)# end\n"
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)

@@ -59,6 +59,26 @@ func parseError(line string, e *keyword.Error) *CommandError {
 	case keyword.Ambiguous:
 		return &CommandError{Text: "% Ambiguous command:  \"" + observe.Clean(strings.TrimSpace(line)) + "\"", Hint: "it may be " + keyword.List(e.Expected)}
 	default:
-		return invalidAt(line, e.Col)
+		wrong := invalidAt(line, e.Col)
+		wrong.Hint = expected(line, e)
+		return wrong
 	}
+}
+
+// fewWords is how many words a hint lists.
+const fewWords = 8
+
+// expected says what would be right in the place of a word; e.Word stays out of it, for it may be a password.
+func expected(line string, e *keyword.Error) string {
+	switch {
+	case e.Kind == keyword.Invalid:
+		return e.Reason
+	case strings.TrimSpace(string([]rune(line)[:min(e.Col-1, len([]rune(line)))])) == "":
+		return "no such command: `?` lists those that there are"
+	case len(e.Expected) == 1 && e.Expected[0].Text == keyword.EndOfLine:
+		return "the command ends before it"
+	case len(e.Expected) > fewWords:
+		return "`?` in its place lists what may stand there"
+	}
+	return "expected " + keyword.List(e.Expected)
 }

@@ -132,6 +132,24 @@ func TestSession(t *testing.T) {
 	}
 }
 
+// Behind the marker stands what would be right there.
+func TestErrorHint(t *testing.T) {
+	for line, want := range map[string]string{
+		"frobnicate":        "no such command: `?` lists those that there are",
+		" frobnicate x":     "no such command: `?` lists those that there are",
+		"show frobnicate":   "`?` in its place lists what may stand there",
+		"show version x":    "the command ends before it",
+		"terminal nonsense": "expected pager",
+		"show conn | x y":   "expected begin, count, exclude, grep, include or json",
+	} {
+		_, err := run(t, &fake{}, line)
+		var e *CommandError
+		if !errors.As(err, &e) || e.Hint != want {
+			t.Errorf("%q: %v", line, err)
+		}
+	}
+}
+
 // The marker stands under the first character of the wrong word, whatever stands before it.
 func TestErrorMarker(t *testing.T) {
 	for _, c := range []struct{ line, wrong string }{
@@ -151,7 +169,7 @@ func TestErrorMarker(t *testing.T) {
 			continue
 		}
 		lines := strings.Split(e.Error(), "\n")
-		if len(lines) != 3 {
+		if len(lines) < 3 || len(lines) > 4 || !strings.HasPrefix(lines[2], "ERROR: ") {
 			t.Errorf("%q: %q", c.line, e.Error())
 			continue
 		}

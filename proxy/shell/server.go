@@ -268,7 +268,7 @@ func perform(ctx context.Context, session Session, who Caller, line string, out 
 		}
 		end.Exit, end.Error = 1, wrong.Error()
 	default:
-		end.Exit, end.Error = 1, "ERROR: "+observe.Clean(err.Error())
+		end.Exit, end.Error = 1, "ERROR: "+cleanLines(err.Error())
 	}
 	if len(end.Error) > outputChunk {
 		end.Error = end.Error[:outputChunk]

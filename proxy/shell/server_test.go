@@ -132,7 +132,7 @@ func TestConversation(t *testing.T) {
 		closed         bool
 	}{
 		{"show version | include up", "asa-a up 0:01:00\n", "", 0, false},
-		{"show foo", "", "show foo\n     ^\nERROR: % Invalid input detected at '^' marker.", 1, false},
+		{"show foo", "", "show foo\n     ^\nERROR: % Invalid input detected at '^' marker.\n`?` in its place lists what may stand there", 1, false},
 		{"show run banner", "", "ERROR: the configuration is being ?changed", 1, false},
 		{"", "", "", 0, false},
 		{strings.Repeat("x", MaxLine+1), "", "ERROR: % Line is longer than 16384 bytes", 1, false},
