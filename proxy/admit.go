@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"encoding/hex"
 	"net/netip"
 	"strings"
 	"time"
@@ -18,9 +17,9 @@ import (
 // ticketHeader carries the ticket (ticket.md, "Carriage").
 const ticketHeader = "X-Cisco-UC-IME-Ticket"
 
-// admit verifies the ticket of a request outside a dialog that came from the Internet. ok lets it in; domain is then the
-// granted-to domain, the far enterprise for the whole call. stay is false when the connection has failed too often.
-func (s *session) admit(m *sipalg.Message) (domain, id string, ok, stay bool) {
+// admit verifies the ticket of a request outside a dialog that came from the Internet, and gives it when it lets the request in: its granted-to
+// domain is then the far enterprise for the whole call. Else it is nil, and stay is false when the connection has failed too often.
+func (s *session) admit(m *sipalg.Message) (_ *ticket.Ticket, stay bool) {
 	p := s.a.plan.Load()
 	var peers []string
 	if k := s.conn(dialog.Outside); k != nil {
@@ -45,7 +44,7 @@ func (s *session) admit(m *sipalg.Message) (domain, id string, ok, stay bool) {
 		if s.a.trace.Wants(trace.Ticket) {
 			s.a.trace.Event(trace.Ticket, m.CallID(), t.GrantedToDomain, "%s for %s from %s: verified, ticket %x granted to %s by %s", m.Method, called, s.remote, t.ID, t.GrantedToDomain, t.GrantingDomain)
 		}
-		return t.GrantedToDomain, hex.EncodeToString(t.ID[:]), true, true
+		return t, true
 	}
 	s.a.count("ticket", "failures", observe.Snake(string(res)))
 	observe.WithCall(s.a.log, m.CallID()).Warn("ticket refused", "event", "ticket_refused", "cause", string(res), "why", ticketRefusal(res, t, p.ticketKey.Epoch(), peers), "method", m.Method, "called", called,
@@ -58,7 +57,7 @@ func (s *session) admit(m *sipalg.Message) (domain, id string, ok, stay bool) {
 	if !p.rejectDrop {
 		s.answer(m, dialog.Outside, 403, "Forbidden")
 	}
-	return "", "", false, stay
+	return nil, stay
 }
 
 // The methods that a ticket is not for; causeRegistration is told apart, since a call agent that took it would have lost a number.

@@ -76,6 +76,7 @@ type Appliance struct {
 	calls    *calls
 	agenda   *agenda
 	held     atomic.Int64 // bytes of large requests that wait for their answer
+	lent     lent
 	reached  reached
 	expiry   expiry
 	reloaded atomic.Bool // since certificates were looked at last
@@ -404,7 +405,7 @@ func newCounters() (*observe.Counters, error) {
 		causes = append(causes, string(c))
 	}
 	causes = append(causes, "outside_unreachable", "call_agent_unreachable", "session_limit", "wrong_domain", "stopping", "too_many_calls",
-		"unusable_offer", "unusable_answer", "no_media_port", "untranslatable", "connection_lost", "inside_address_named", causeTarget, "fallback_ordered", causeRegistration, causeMethod)
+		"unusable_offer", "unusable_answer", "no_media_port", "untranslatable", "connection_lost", "inside_address_named", causeTarget, "fallback_ordered", causeRegistration, causeMethod, causeTransfer, causeReplaces)
 	for _, r := range ticket.Results() {
 		tickets = append(tickets, observe.Snake(string(r)))
 	}

@@ -18,8 +18,10 @@ type call struct {
 	domain string // the far enterprise, verified when the call was opened
 	agent  *callAgent
 	named  []string // where its inside end says it is, see name
-	last   *session // the session that carried its last message
-	opener *session // the one it was opened on, for its share of calls
+	// granted are the numbers of the ticket that opened it, where it has several.
+	granted []string
+	last    *session // the session that carried its last message
+	opener  *session // the one it was opened on, for its share of calls
 
 	logger   *slog.Logger
 	rec      observe.CallRecord

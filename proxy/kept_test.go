@@ -56,7 +56,7 @@ func TestStandingCallKeepsNoLongNames(t *testing.T) {
 	long := strings.Repeat("u", 7<<10)
 	contact := "Contact: <sip:x@192.168.10.30;x=" + long + ">"
 	m := sipMessage(t, "INVITE sip:"+long+"@b.example SIP/2.0", "Call-ID: c", "CSeq: 1 INVITE", "From: <sip:"+long+"@a.example>;tag=f", "To: <sip:t@b.example>", contact)
-	c := w.s.newCall(m, dialog.Inside, "b.example", "")
+	c := w.s.newCall(m, dialog.Inside, "b.example", nil)
 	defer c.media.close()
 	for n := range 3 * maxNamed {
 		c.name(sipMessage(t, "INVITE sip:x@y SIP/2.0", strings.Replace(contact, "sip:x", fmt.Sprint("sip:x", n), 1)))

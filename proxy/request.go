@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -16,6 +17,7 @@ import (
 	"imeproxy/sipalg"
 	"imeproxy/sipalg/dialog"
 	"imeproxy/tlsproxy"
+	"imeproxy/ucime/ticket"
 )
 
 // handle moves one checked message. False ends the connection it came on.
@@ -167,16 +169,18 @@ func (s *session) openingRequest(m *sipalg.Message, from dialog.Side) bool {
 		s.refuse(m, from, 503, "Service Unavailable", "stopping", sipalg.Header{Name: "Retry-After", Value: "60"})
 		return true
 	}
-	var domain, ticketID string
+	var domain string
+	var shown *ticket.Ticket
 	if from == dialog.Outside {
 		if m.Method == "OPTIONS" && !m.Has(ticketHeader) {
 			s.answerOptions(m)
 			return true
 		}
-		var ok, stay bool
-		if domain, ticketID, ok, stay = s.admit(m); !ok {
+		var stay bool
+		if shown, stay = s.admit(m); shown == nil {
 			return stay
 		}
+		domain = shown.GrantedToDomain
 		if cause := beyondTicket(m.Method); cause != "" {
 			s.refuse(m, from, 403, "Forbidden", cause)
 			return true
@@ -187,6 +191,10 @@ func (s *session) openingRequest(m *sipalg.Message, from dialog.Side) bool {
 		}
 		if s.foreign(m) {
 			s.refuse(m, from, 404, "Not Found", causeTarget)
+			return true
+		}
+		if s.takesOver(m) {
+			s.refuse(m, from, 481, "Call/Transaction Does Not Exist", causeReplaces)
 			return true
 		}
 	} else if domain = requestDomain(m); domain == "" {
@@ -205,7 +213,7 @@ func (s *session) openingRequest(m *sipalg.Message, from dialog.Side) bool {
 		s.unreachable(m, from, err)
 		return true
 	}
-	c := s.newCall(m, from, domain, ticketID)
+	c := s.newCall(m, from, domain, shown)
 	if !s.take() || !s.a.calls.add(c) {
 		s.give()
 		c.media.close()
@@ -252,7 +260,8 @@ func requestDomain(m *sipalg.Message) string {
 	return strings.TrimSuffix(strings.ToLower(u.Host), ".")
 }
 
-func (s *session) newCall(m *sipalg.Message, from dialog.Side, domain, ticketID string) *call {
+// newCall begins a call that a request opens; shown is the ticket of one from the Internet.
+func (s *session) newCall(m *sipalg.Message, from dialog.Side, domain string, shown *ticket.Ticket) *call {
 	now := s.a.now()
 	c := &call{
 		d: dialog.Open(m, from, now), domain: strings.Clone(domain), agent: s.agent, last: s, opener: s, lastUsed: now, logger: s.a.log,
@@ -265,7 +274,10 @@ func (s *session) newCall(m *sipalg.Message, from dialog.Side, domain, ticketID 
 	s.nameFirst(c, m, from)
 	c.rec.SessionID = strconv.FormatUint(s.id, 10)
 	if from == dialog.Outside {
-		c.rec.Direction, c.rec.Ticket, c.rec.TicketID = "inbound", "ok", ticketID
+		c.rec.Direction, c.rec.Ticket, c.rec.TicketID = "inbound", "ok", hex.EncodeToString(shown.ID[:])
+		if len(shown.Numbers) > 1 {
+			c.granted = shown.Numbers
+		}
 	}
 	if k := s.conn(dialog.Outside); k != nil {
 		c.rec.TLSVersion, c.rec.CipherSuite = k.version, k.suite
@@ -315,11 +327,24 @@ func (s *session) dialogRequest(m *sipalg.Message, from dialog.Side) {
 		}
 		return
 	}
-	s.judge(c, m, from)
+	var r referral
+	if from == dialog.Outside {
+		if s.takesOver(m) {
+			s.refuse(m, from, 481, "Call/Transaction Does Not Exist", causeReplaces)
+			return
+		}
+		r = s.referral(m)
+	}
+	s.judgeReferral(c, m, from, r)
 }
 
-// judge lets the call's state decide on a request, and does what it says.
+// judge is judgeReferral for what is no REFER.
 func (s *session) judge(c *call, m *sipalg.Message, from dialog.Side) {
+	s.judgeReferral(c, m, from, referral{})
+}
+
+// judgeReferral lets the call's state decide on a request, and does what it says. r is where a REFER from the Internet leads.
+func (s *session) judgeReferral(c *call, m *sipalg.Message, from dialog.Side, r referral) {
 	now := s.a.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -362,6 +387,13 @@ func (s *session) judge(c *call, m *sipalg.Message, from dialog.Side) {
 	if act.Tx != nil {
 		act.Tx.Owner = s
 	}
+	if from == dialog.Outside && !ordersFallback(m) {
+		if why := s.transferred(c, r); why != "" {
+			s.a.trace.Event(trace.Signaling, m.CallID(), c.domain, "session %d: REFER to %s: %s", s.id, m.Get("Refer-To"), why)
+			s.rejectTx(c, m, from, act, 403, "Forbidden", causeTransfer)
+			return
+		}
+	}
 	s.forwardRequest(c, m, from, act, now)
 }
 
@@ -387,6 +419,9 @@ func (s *session) forwardRequest(c *call, m *sipalg.Message, from dialog.Side, a
 		c.name(m)
 		c.sensitivity(m)
 	}
+	if from == dialog.Outside && act.Dialog == nil && m.Method != "CANCEL" && m.Method != "ACK" {
+		s.disown(c, out)
+	}
 	if err := c.offerAnswer(out, from, act); err != nil {
 		s.unusableRequest(c, m, from, act, err)
 		return
@@ -395,6 +430,9 @@ func (s *session) forwardRequest(c *call, m *sipalg.Message, from dialog.Side, a
 		c.log().Warn("request cannot be translated", "event", "request_untranslatable", "method", m.Method, "from", from.String(), "err", err)
 		s.rejectTx(c, m, from, act, 400, "Bad Request", "untranslatable")
 		return
+	}
+	if from == dialog.Inside && m.Method == "REFER" {
+		s.a.lent.note(m, c.domain, now)
 	}
 	if act.Dialog == nil && m.Method != "CANCEL" && m.Method != "ACK" {
 		c.d.NoteRequest(m, from)
@@ -452,6 +490,6 @@ func (s *session) translate(m *sipalg.Message, from dialog.Side, c *call) error 
 		return s.rw.Outbound(m)
 	}
 	sipalg.FilterFallbackTarget(m, c.d.From == dialog.Inside)
-	m.Del(sipalg.HeaderQuality)
+	sipalg.FilterOwn(m)
 	return s.rw.Inbound(m)
 }

@@ -65,6 +65,9 @@ func (s *session) forwardResponse(c *call, m *sipalg.Message, from dialog.Side, 
 		s.a.count("sip", "messages_refused", "untranslatable")
 		return
 	}
+	if from == dialog.Outside {
+		s.redirected(c, out)
+	}
 	if act.Dialog != nil && m.Status > 100 && m.Status < 300 {
 		s.noteResponse(c, m, out, from, act)
 	}

@@ -47,6 +47,9 @@ func newWalk(t *testing.T, in []byte) *walk {
 	a.ctx, a.cancel = context.WithCancel(t.Context())
 	a.quality = newQuality(a)
 	var err error
+	if a.store, err = tlsproxy.OpenStore(t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
 	if a.counters, err = newCounters(); err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +208,7 @@ func (w *walk) step() {
 
 func (w *walk) request(side dialog.Side, r walkRequest) {
 	r.side = side
-	extra := "Event: refer\r\nSubscription-State: active;expires=60\r\nRefer-To: <sip:c@d>\r\n"
+	extra := "Event: refer\r\nSubscription-State: active;expires=60\r\nRefer-To: <sip:x@192.168.10.30>\r\n"
 	if r.method == "PRACK" {
 		extra += fmt.Sprintf("RAck: %d %d INVITE\r\n", 1+w.pick(2), 1+w.pick(w.cseq+1))
 	}

@@ -30,3 +30,19 @@ func fallbackTargetOK(v string) bool {
 	phone, dtmf, ok := strings.Cut(v, ">;dtmf=")
 	return ok && isDigits(phone) && len(phone) <= 15 && isDigits(dtmf) && len(dtmf) >= 4 && len(dtmf) <= 20
 }
+
+// ownPrefix begins the names of the headers between a call agent and its own proxy.
+const ownPrefix = "X-Cisco-UC-IME-"
+
+// FilterOwn removes from a message that came from outside the headers that a call agent has from its own proxy alone: all of X-Cisco-UC-IME-* but
+// the ticket, and the fallback target, on which FilterFallbackTarget decides. One that no version here knows may be an order to the call agent too.
+func FilterOwn(m *Message) {
+	for i := 0; i < len(m.Headers); {
+		h := &m.Headers[i]
+		if len(h.Name) < len(ownPrefix) || !strings.EqualFold(h.Name[:len(ownPrefix)], ownPrefix) || h.Is(HeaderTicket) || h.Is(HeaderFallbackTarget) {
+			i++
+			continue
+		}
+		m.Del(h.Name)
+	}
+}

@@ -78,6 +78,12 @@ func (rw *Rewriter) RequestURI(uri string) string {
 	return uri
 }
 
+// InboundValue gives the value of a header of any name but Via from outside as Inbound writes it.
+func (rw *Rewriter) InboundValue(name, value string) string {
+	p := &pass{Rewriter: rw}
+	return p.header(classOf(name), value)
+}
+
 // RequestURIOf is RequestURI for that of a message, which remembers it for the next time and for Inbound.
 func (rw *Rewriter) RequestURIOf(m *Message) string {
 	if m.inside.by != rw || m.inside.of != m.URI {

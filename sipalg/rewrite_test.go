@@ -491,3 +491,15 @@ func TestFilterFallbackTarget(t *testing.T) {
 		}
 	}
 }
+
+// What a call agent has from its own proxy alone comes from nobody on the Internet, under whatever name.
+func TestFilterOwn(t *testing.T) {
+	m := request("sip:1@a.example", Header{"X-Cisco-UC-IME-Quality", "mos=1.0"}, Header{"Subject", "x"}, Header{"x-cisco-uc-ime-dial", "+19005550100"}, Header{HeaderTicket, "t"},
+		Header{"X-CISCO-UC-IME-Dial", "again"}, Header{HeaderFallbackTarget, "<tel:+1>;dtmf=1234"}, Header{"X-Cisco-UC-IM", "y"}, Header{HeaderFallback, "sensitivity=5"})
+	FilterOwn(m)
+	for name, want := range map[string]int{"X-Cisco-UC-IME-Quality": 0, "Subject": 1, "X-Cisco-UC-IME-Dial": 0, HeaderTicket: 1, HeaderFallbackTarget: 1, "X-Cisco-UC-IM": 1, HeaderFallback: 0} {
+		if got := m.Count(name); got != want {
+			t.Errorf("%d of %s are left, want %d", got, name, want)
+		}
+	}
+}

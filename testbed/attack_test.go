@@ -20,6 +20,11 @@ func TestAttacks(t *testing.T) {
 		{"host elsewhere", attackMaddr},
 		{"target elsewhere", attackTarget},
 		{"forged notification", attackNotification},
+		{"transfer elsewhere", attackTransfer},
+		{"redirection elsewhere", attackRedirection},
+		{"another's call taken over", attackReplaces},
+		{"identities of the inside", attackIdentity},
+		{"NOTIFY that nobody asked for", attackNotify},
 		{"BYE asked for credentials", byeWithCredentials},
 		{"second fork unusable", unusableFork},
 		{"late offer after a preview", offerAfterPreview},
@@ -176,6 +181,109 @@ func attackNotification(t *testing.T, s *StubLab) {
 	far.AwaitStatus(t, far.Request(t, "REFER", order, func(m *StubMessage) { m.Add("Target-Dialog", "other;local-tag=1;remote-tag=2") }), 403)
 	far.AwaitStatus(t, far.Request(t, "INFO", order), 403)
 	agent.Transact(t, far, "BYE", 200)
+}
+
+// A ticket for one number, or a call that is answered, has the call agent dial no other; the operator may open what he wants to pay for.
+func attackTransfer(t *testing.T, s *StubLab) {
+	const premium = "+19005550100"
+	to := func(uri string) func(*StubMessage) { return func(m *StubMessage) { m.Add("Refer-To", uri) } }
+	far, agent := s.CallIn(t)
+	before := s.counters(t)
+	for _, uri := range []string{
+		"<sip:" + premium + "@" + s.B.Domain + ">", "<sip:" + premium + "@" + s.A.Domain + ">", "tel:" + premium,
+		"<sip:" + s.A.Number + "@" + s.A.Domain + "?Route=%3Csip:" + s.B.Domain + "%3Blr%3E>", "<sip:" + s.A.Number + "@" + s.A.Domain + "?Replaces=x%3Bto-tag%3D1%3Bfrom-tag%3D2>",
+	} {
+		far.AwaitStatus(t, far.Request(t, "REFER", to(uri)), 403)
+	}
+	if grown := s.counters(t).since(before); len(grown) != 1 || grown["transfer_elsewhere"] != 5 {
+		t.Errorf("counters grew by %v, want transfer_elsewhere by 5", grown)
+	}
+	s.syncInside(t, far.Conn)
+	nothingCame(t, s.Agent)
+	far.Transact(t, agent, "REFER", 202, to("<sip:"+s.A.Number+"@"+s.A.Domain+">"), with("Refer-Sub", "false"))
+
+	// Attended: the far end talks with somebody else of the inside too.
+	agent2, far2 := s.CallOut(t)
+	attended := fmt.Sprintf("<sip:%s@%s?Replaces=%s%%3Bto-tag%%3D%s%%3Bfrom-tag%%3D%s>", s.A.Number, s.A.Domain, strings.ReplaceAll(agent2.CallID, "@", "%40"), agent2.LocalTag, far2.LocalTag)
+	far.Transact(t, agent, "REFER", 202, to(attended), with("Refer-Sub", "false"))
+	agent2.Transact(t, far2, "BYE", 200)
+	far.AwaitStatus(t, far.Request(t, "REFER", to("<sip:+14155550123@"+s.B.Domain+">")), 403)
+
+	s.mustReload(t, s.edit(t, trunkLine, trunkLine+"\n transfer permit +1415555"))
+	far.Transact(t, agent, "REFER", 202, to("<sip:+14155550123@"+s.B.Domain+">"), with("Refer-Sub", "false"))
+	far.AwaitStatus(t, far.Request(t, "REFER", to("<sip:"+premium+"@"+s.B.Domain+">")), 403)
+	s.mustReload(t, s.Proxy.DefaultConfig(t))
+	far.Transact(t, agent, "BYE", 200)
+}
+
+// The one that was called sends the caller to a premium number: the answer passes without it.
+func attackRedirection(t *testing.T, s *StubLab) {
+	agent := s.Outbound(s.AgentDial(t))
+	inv := agent.Request(t, "INVITE", sdp(plainOffer(s.A.PhoneIP.String(), 4000)))
+	seen := s.Far.Expect(t, InCall(agent.CallID, ReqIs("INVITE")), wait)
+	s.Far.AnswerLeg(seen).Respond(t, seen, 302, "Moved Temporarily", func(m *StubMessage) {
+		m.Set("Contact", fmt.Sprintf("<sip:+19005550100@%s>, <sip:%s@other.%s>;q=0.5", s.B.Domain, s.B.Number, s.B.Domain)).Add("Error-Info", "<sip:+19005550100@"+s.B.Domain+">")
+	})
+	got := agent.AwaitStatus(t, inv, 302)
+	if v := got.Get("Contact"); v != fmt.Sprintf("<sip:%s@other.%s>;q=0.5", s.B.Number, s.B.Domain) || strings.Contains(got.Raw, "+1900") {
+		t.Errorf("the call agent got\n%s", got.Raw)
+	}
+}
+
+// An INVITE takes over no call of the inside, but one that the inside has told its sender of.
+func attackReplaces(t *testing.T, s *StubLab) {
+	c := s.FarDial(t)
+	defer c.Close()
+	call := func(replaces string) (*Leg, *StubMessage) {
+		l := s.Inbound(c)
+		return l, l.Request(t, "INVITE", s.WithTicket, with("Replaces", replaces), sdp(secureOffer(s.B.MediaOut.String(), 20000)))
+	}
+	const inside = "of-the-inside;to-tag=1;from-tag=2"
+	before := s.counters(t)
+	l, inv := call(inside)
+	l.AwaitStatus(t, inv, 481)
+	s.grew(t, before, "tickets_verified", "replaces_unknown", "unknown_dialog")
+	s.syncInside(t, c)
+	nothingCame(t, s.Agent)
+
+	agent, far := s.CallOut(t)
+	agent.Transact(t, far, "REFER", 202, with("Refer-To", "<sip:"+s.A.Number+"@"+s.A.Domain+"?Replaces=of-the-inside%3Bto-tag%3D1%3Bfrom-tag%3D2>"), with("Refer-Sub", "false"))
+	standing := fmt.Sprintf("%s;to-tag=%s;from-tag=%s", agent.CallID, agent.LocalTag, far.LocalTag)
+	for _, replaces := range []string{inside, standing} {
+		l, inv = call(replaces)
+		seen := s.Agent.Expect(t, InCall(l.CallID, ReqIs("INVITE")), wait)
+		if got := seen.Get("Replaces"); got != replaces {
+			t.Errorf("Replaces became %q, want %q", got, replaces)
+		}
+		s.Agent.AnswerLeg(seen).Respond(t, seen, 486, "Busy Here")
+		l.AwaitStatus(t, inv, 486)
+	}
+	agent.Transact(t, far, "BYE", 200)
+}
+
+func attackIdentity(t *testing.T, s *StubLab) {
+	c := s.FarDial(t)
+	defer c.Close()
+	l := s.Inbound(c)
+	inv := l.Request(t, "INVITE", s.WithTicket, with("P-Asserted-Identity", "<sip:boss@"+s.A.Domain+">, <sip:"+s.B.Number+"@"+s.B.Domain+">"), with("Diversion", "<sip:boss@"+s.A.Mapped.String()+">"),
+		with("P-Charge-Info", "<sip:boss@"+s.A.Domain+">"), with("X-Cisco-UC-IME-Unknown", "dial +19005550100"), sdp(secureOffer(s.B.MediaOut.String(), 20000)))
+	seen := s.Agent.Expect(t, InCall(l.CallID, ReqIs("INVITE")), wait)
+	if got := seen.Get("P-Asserted-Identity"); got != "<sip:"+s.B.Number+"@"+s.B.Domain+">" || strings.Contains(seen.Raw, "boss") || strings.Contains(seen.Raw, "+1900") {
+		t.Errorf("the call agent got\n%s", seen.Raw)
+	}
+	s.Agent.AnswerLeg(seen).Respond(t, seen, 486, "Busy Here")
+	l.AwaitStatus(t, inv, 486)
+}
+
+// A phone may restart for a NOTIFY: one passes within what its receiver has subscribed to.
+func attackNotify(t *testing.T, s *StubLab) {
+	far, agent := s.CallIn(t)
+	far.Transact(t, agent, "SUBSCRIBE", 200, with("Event", "check-sync"), with("Expires", "60"))
+	agent.Transact(t, far, "SUBSCRIBE", 200, with("Event", "dialog"), with("Expires", "60"))
+	state := with("Subscription-State", "active")
+	far.AwaitStatus(t, far.Request(t, "NOTIFY", with("Event", "check-sync;reboot=true"), state), 481)
+	far.Transact(t, agent, "NOTIFY", 200, with("Event", "dialog"), state)
+	far.Transact(t, agent, "BYE", 200)
 }
 
 // A BYE that is answered 407 comes again with credentials, and must arrive.

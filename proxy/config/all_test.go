@@ -48,7 +48,7 @@ object network: host, range, subnet, nat NAME dynamic, nat NAME static
 object-group network: group-object, network-object, network-object host, network-object object
 object-group service: group-object, port-object, service-object
 media-termination: address
-uc-ime: ucm address NAME trunk-security-mode
+uc-ime: transfer permit, ucm address NAME trunk-security-mode
 peer-server: bootstrap host, vapuser NAME password
 policy-map class: inspect sip, set dscp`,
 	"there is no value unless one is given": `

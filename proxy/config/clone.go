@@ -49,6 +49,7 @@ func (c *Config) clone() *Config {
 	})
 	if n.UCIME = copied(c.UCIME); n.UCIME != nil {
 		n.UCIME.Where, n.UCIME.UCMs, n.UCIME.Mapping = places(c.UCIME.Where), slices.Clone(c.UCIME.UCMs), copied(c.UCIME.Mapping)
+		n.UCIME.Transfers = slices.Clone(c.UCIME.Transfers)
 	}
 	if n.PeerServer = copied(c.PeerServer); n.PeerServer != nil {
 		p := n.PeerServer

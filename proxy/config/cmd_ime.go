@@ -146,6 +146,18 @@ func imeCommands(m *mode) {
 	m.add("ticket reject-action {drop|reject}", "What a request with a bad ticket gets", func(p *parser, a args) { p.ime.TicketRejectDrop = a.Has("drop") },
 		func(p *parser, _ args) { p.ime.TicketRejectDrop = false })
 	m.addNo("ticket reject-action", func(p *parser, _ args) { p.ime.TicketRejectDrop = false })
+	m.add("transfer permit <prefix:PREFIX>", "Numbers that other enterprises may have calls transferred and redirected to, by their beginning", func(p *parser, a args) {
+		if t := a.Text("prefix"); !slices.Contains(p.ime.Transfers, t) && p.room(len(p.ime.Transfers), "transfer permit commands") {
+			p.ime.Transfers = append(p.ime.Transfers, t)
+		}
+	}, func(p *parser, a args) {
+		i := slices.Index(p.ime.Transfers, a.Text("prefix"))
+		if i < 0 {
+			p.absent(a.arg("prefix").Col, "transfer permit")
+			return
+		}
+		p.ime.Transfers = slices.Delete(p.ime.Transfers, i, i+1)
+	})
 	m.add("rtcp", "Convert RTCP between RTP and SRTP", func(p *parser, _ args) { p.ime.NoRTCP = false }, func(p *parser, _ args) { p.ime.NoRTCP = true })
 	fallbackCommands(m)
 	m.add("quality-report collector <address:HOST> [port <port:1-65535>]", "Who gets a report on the quality of each call (RFC 6035)", func(p *parser, a args) {

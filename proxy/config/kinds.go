@@ -55,6 +55,7 @@ func defineKinds(t *keyword.Tree[command]) {
 	define("LOGINPASSWORD", "WORD", passwordOf(8, 72))
 	define("KEY", "BASE64", checkKey)
 	define("FBS", "FILE.fbs", checkFBS)
+	define("PREFIX", "+DIGITS", checkPrefix)
 	t.Define("DSCP", keyword.Kind{Label: "WORD", Check: checkDSCP, Suggest: dscpNames})
 	define("SYSLOGPORT", "udp/PORT", checkSyslogPort)
 	define("PEERHOST", "A.B.C.D|NAME", checkPeerHost)
@@ -334,4 +335,13 @@ func unquote(s string) string {
 // plainQuotes replaces the quotation marks of printed text.
 func plainQuotes(s string) string {
 	return strings.NewReplacer("“", `"`, "”", `"`, "„", `"`, "‟", `"`, "‘", "'", "’", "'").Replace(s)
+}
+
+// checkPrefix takes the beginning of an E.164 number. A + alone is the beginning of all.
+func checkPrefix(w string) error {
+	digits, ok := strings.CutPrefix(w, "+")
+	if !ok || len(digits) > 15 || strings.Trim(digits, "0123456789") != "" {
+		return errors.New("the beginning of numbers is expected: + and up to 15 digits")
+	}
+	return nil
 }

@@ -166,6 +166,8 @@ func TestUCIMEValues(t *testing.T) {
 		"ticket reject drop":   func(u *UCIME) { u.TicketRejectDrop = true },
 		"ticket reject reject": same,
 		"no rtcp":              func(u *UCIME) { u.NoRTCP = true },
+		"transfer permit +1408555\n transfer permit +\n tra per +1408555":        func(u *UCIME) { u.Transfers = []string{"+1408555", "+"} },
+		"transfer permit +1408555\n no transfer permit +1408555":                 func(u *UCIME) { u.Transfers = []string{} },
 		"ucm address 192.168.10.30 trunk-security-mode non-secure":               func(u *UCIME) { u.UCMs = []UCM{{Addr: addr("192.168.10.30")}} },
 		"ucm address 192.168.10.30 trunk-security-mode nonsecure":                func(u *UCIME) { u.UCMs = []UCM{{Addr: addr("192.168.10.30")}} },
 		"ucm address 192.168.10.30 trunk secure":                                 func(u *UCIME) { u.UCMs = []UCM{{Addr: addr("192.168.10.30"), Secure: true}} },

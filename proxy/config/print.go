@@ -466,6 +466,9 @@ func writeUCIME(c *Config, w *writer) {
 	w.sub(u.TicketEpoch > 0, "ticket epoch %d password %s", u.TicketEpoch, w.secret(u.TicketPassword))
 	w.sub(u.TicketRejectDrop, "ticket reject-action drop")
 	w.sub(w.all && !u.TicketRejectDrop, "ticket reject-action reject")
+	for _, t := range u.Transfers {
+		w.sub(true, "transfer permit %s", t)
+	}
 	w.sub(u.MonitoringTimer > 0 && (w.all || u.MonitoringTimer != DefaultMonitoringTimer), "fallback monitoring timer %d", u.MonitoringTimer/time.Millisecond)
 	w.sub(u.HoldDownTimer > 0 && (w.all || u.HoldDownTimer != DefaultHoldDownTimer), "fallback hold-down timer %d", u.HoldDownTimer/time.Second)
 	w.sub(u.NotificationRate > 0 && (w.all || u.NotificationRate != DefaultNotificationRate), "fallback notification rate %d", u.NotificationRate)

@@ -45,6 +45,7 @@ func TestRangesAtBothEnds(t *testing.T) {
 		"object network o\n host %":                                      {[]string{"192.168.10.30"}, []string{"192.168.30", "192.168.10.300", "224.0.0.1", "255.255.255.255", "0.0.0.0"}},
 		"object network o\n nat (a,b) static 1.2.3.4 service tcp % 5571": {[]string{"1", "65535", "sip"}, []string{"0", "65536"}},
 		"access-list a permit tcp any any eq %":                          {[]string{"1", "65535", "https"}, []string{"0", "65536", "nonsense"}},
+		"uc-ime u\n transfer permit %":                                   {[]string{"+", "+1408", "+123456789012345"}, []string{"1408", "+1234567890123456", "+1 408", "+1x", "any"}},
 		"uc-ime u\n ucm address 10.0.0.1 trunk-security-mode %":          {[]string{"secure", "nonsecure", "non-secure"}, []string{"unsecure", "none"}},
 	} {
 		for _, v := range values.good {

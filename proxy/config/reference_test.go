@@ -40,6 +40,7 @@ var kindWords = map[string]string{
 	"PAIR":          "two names of interfaces, `(REAL,MAPPED)`",
 	"PASSWORD":      "10 to 64 characters of codes 0x21 to 0x7e",
 	"FBS":           "the name of a file that ends in `.fbs`",
+	"PREFIX":        "the beginning of numbers, + and up to 15 digits; `+` alone is that of all",
 	"SYSLOGPORT":    "`udp/` and a port, such as `udp/514`",
 	"DSCP":          "`0` to `63`, `default`, `ef`, `af11` to `af43`, `cs0` to `cs7`, or `keep`",
 	"PEERHOST":      "the IPv4 address or the name of a host",

@@ -328,10 +328,11 @@ type UCIME struct {
 	Pos
 	Name, MediaTermination string
 	UCMs                   []UCM
-	TicketEpoch            int    // 1 to 255; 0: no ticket command
-	TicketPassword         Secret // 10 to 64 characters
-	TicketRejectDrop       bool   // a request with a bad ticket is dropped instead of answered
-	NoRTCP                 bool   // RTCP is dropped instead of converted
+	TicketEpoch            int      // 1 to 255; 0: no ticket command
+	TicketPassword         Secret   // 10 to 64 characters
+	TicketRejectDrop       bool     // a request with a bad ticket is dropped instead of answered
+	Transfers              []string // beginnings of the numbers that other enterprises may have calls transferred to, each with its +
+	NoRTCP                 bool     // RTCP is dropped instead of converted
 	MonitoringTimer        time.Duration
 	HoldDownTimer          time.Duration
 	NotificationRate       int            // calls in any second

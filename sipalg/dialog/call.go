@@ -197,6 +197,14 @@ func (c *Call) dialog(tag string) *Dialog {
 	return nil
 }
 
+// Between tells whether one of its dialogs has these tags, in either order.
+func (c *Call) Between(a, b string) bool {
+	if a != c.InitTag {
+		a, b = b, a
+	}
+	return a == c.InitTag && c.dialog(b) != nil
+}
+
 // Confirmed gives the dialog whose INVITE was answered 2xx, or nil.
 func (c *Call) Confirmed() *Dialog {
 	for _, d := range c.dialogs {

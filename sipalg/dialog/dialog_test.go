@@ -209,6 +209,16 @@ func TestStates(t *testing.T) {
 		"REGISTER in a dialog":    after("in REGISTER cseq=2 -> 403"),
 		"PUBLISH in a dialog":     after("out PUBLISH cseq=2 -> 403"),
 		"NOTIFY without anything": after("out NOTIFY cseq=1 | Event: refer | Subscription-State: active -> 481"),
+		"NOTIFY of another event than the one subscribed to": after(
+			"in SUBSCRIBE cseq=2 | Event: dialog -> forward", "out NOTIFY cseq=1 | Event: check-sync | Subscription-State: active -> 481",
+			"out NOTIFY cseq=1 branch=n1 | o: Dialog;id=7 | Subscription-State: active -> forward", "out 200 of=SUBSCRIBE cseq=2 | Expires: 60 -> forward",
+			"out NOTIFY cseq=2 | Event: service-control | Subscription-State: active;expires=60 -> 481", "out NOTIFY cseq=2 branch=n2 | Event: dialog | Subscription-State: active -> forward"),
+		"NOTIFY of the one who has subscribed himself": after(
+			"out SUBSCRIBE cseq=1 | Event: check-sync -> forward", "in 200 of=SUBSCRIBE cseq=1 from=b to=a | Expires: 60 -> forward",
+			"out NOTIFY cseq=2 | Event: check-sync | Subscription-State: active -> 481", "in NOTIFY cseq=2 | Event: check-sync | Subscription-State: active -> forward"),
+		"an early NOTIFY of another event": {
+			"in SUBSCRIBE cseq=1 to=- | Event: presence -> forward", "out NOTIFY cseq=1 | Event: check-sync | Subscription-State: active -> 481",
+		},
 		"REFER, NOTIFY, BYE, NOTIFY": after(
 			"in REFER cseq=2 | Refer-To: <sip:c@h> -> forward", "out 202 of=REFER cseq=2 -> forward",
 			"out NOTIFY cseq=1 | Event: refer | Subscription-State: active -> forward", "in BYE cseq=3 -> forward+ended",

@@ -54,7 +54,7 @@ func (c *Call) opening(m *sipalg.Message, from Side, now time.Time) Action {
 	case "INVITE":
 		c.invite = t
 	case "SUBSCRIBE", "REFER":
-		t.subEvent = subscription(m)
+		t.subEvent = subscription(m, from)
 	}
 	return Action{Verdict: Forward, Tx: t}
 }
@@ -62,7 +62,7 @@ func (c *Call) opening(m *sipalg.Message, from Side, now time.Time) Action {
 // earlyNotify allows the NOTIFY that overtakes the 2xx of its SUBSCRIBE or REFER (RFC 6665 4.1.2.4).
 func (c *Call) earlyNotify(m *sipalg.Message, now time.Time) *Dialog {
 	for _, t := range c.txs {
-		if t.subEvent == "" || t.From != c.From {
+		if t.subEvent == "" || t.From != c.From || t.subEvent != notification(m, c.From.Other()) {
 			continue
 		}
 		if d := c.dialogFor(m.FromTag(), now); d != nil {
@@ -98,9 +98,9 @@ func (c *Call) within(d *Dialog, m *sipalg.Message, from Side, now time.Time) Ac
 	case "PRACK":
 		a.Invite = c.acknowledge(d, m, from)
 	case "SUBSCRIBE", "REFER":
-		t.subEvent = subscription(m)
+		t.subEvent = subscription(m, from)
 	case "NOTIFY":
-		t.event = d.notified(m, now)
+		t.event = d.notified(m, from, now)
 	}
 	return a
 }
@@ -124,7 +124,8 @@ func (c *Call) allowed(d *Dialog, m *sipalg.Message, from Side) Action {
 		}
 		return pass
 	case "NOTIFY":
-		if len(d.subs) == 0 && !c.subscribing(d) {
+		event := notification(m, from)
+		if _, ok := d.subs[event]; !ok && !c.subscribing(d, event) {
 			return answer(481, "Subscription Does Not Exist", CauseNoDialog)
 		}
 		return pass
@@ -256,26 +257,34 @@ func (c *Call) acknowledge(d *Dialog, m *sipalg.Message, from Side) *Transaction
 	return nil
 }
 
-// subscribing tells whether a SUBSCRIBE or REFER of this dialog waits for its answer.
-func (c *Call) subscribing(d *Dialog) bool {
+// subscribing tells whether the SUBSCRIBE or REFER of this dialog that opens a subscription waits for its answer.
+func (c *Call) subscribing(d *Dialog, event string) bool {
 	for _, t := range c.txs {
-		if t.subEvent != "" && t.Tag == d.Tag {
+		if t.subEvent == event && t.Tag == d.Tag {
 			return true
 		}
 	}
 	return false
 }
 
-// subscription names what a SUBSCRIBE or REFER opens: the event package and its id.
-func subscription(m *sipalg.Message) string {
+// subscription names what a SUBSCRIBE or REFER of a side opens: who subscribes, and the event package.
+func subscription(m *sipalg.Message, from Side) string {
 	if m.Method == "REFER" {
 		if strings.EqualFold(strings.TrimSpace(m.Get("Refer-Sub")), "false") {
 			return "" // RFC 4488: no implicit subscription
 		}
-		return "refer"
+		return eventKey("refer", from)
 	}
-	ev, _, _ := strings.Cut(m.Get("Event"), ";")
-	return strings.ToLower(strings.TrimSpace(ev)) + ";"
+	return eventKey(m.Get("Event"), from)
+}
+
+// notification names the subscription that a NOTIFY of a side is of. It is the other side's: a NOTIFY of something that nobody there has subscribed
+// to may restart a phone.
+func notification(m *sipalg.Message, from Side) string { return eventKey(m.Get("Event"), from.Other()) }
+
+func eventKey(event string, subscriber Side) string {
+	event, _, _ = strings.Cut(event, ";")
+	return subscriber.String() + " " + strings.ToLower(strings.TrimSpace(event))
 }
 
 func (d *Dialog) subscribe(event string, end time.Time) bool {
@@ -298,13 +307,9 @@ func (d *Dialog) unsubscribe(event string, now time.Time) {
 }
 
 // notified ends a subscription whose NOTIFY says so (RFC 6665 4.1.3), and gives its key.
-func (d *Dialog) notified(m *sipalg.Message, now time.Time) (key string) {
+func (d *Dialog) notified(m *sipalg.Message, from Side, now time.Time) (key string) {
 	state, params, _ := strings.Cut(m.Get("Subscription-State"), ";")
-	ev, _, _ := strings.Cut(m.Get("Event"), ";")
-	key = strings.ToLower(strings.TrimSpace(ev))
-	if key != "refer" {
-		key += ";"
-	}
+	key = notification(m, from)
 	if strings.EqualFold(strings.TrimSpace(state), "terminated") {
 		d.unsubscribe(key, now)
 		return key
