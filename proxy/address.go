@@ -116,7 +116,7 @@ func (s *session) mediaPolicy(callID, domain string) mediaPolicy {
 	p := s.a.plan.Load()
 	return mediaPolicy{
 		term: s.a.term.Load(), addr: p.mediaAddr, secureIn: s.agent.secure, callID: callID, marking: s.class.marking, forbidden: p.forbiddenMedia, trace: &s.a.trace,
-		silent: s.a.silent, domain: domain,
+		silent: s.a.silent, domain: domain, described: &s.a.described,
 		sweep: func(from dialog.Side, line string) string {
 			if from == dialog.Outside {
 				return line

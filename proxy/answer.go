@@ -27,6 +27,9 @@ func (m *media) makeAnswer(x *exchange, body []byte, tag string) ([]byte, error)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errUnusable, err)
 	}
+	if err := m.heavy(s); err != nil {
+		return nil, err
+	}
 	if len(s.Media) != len(x.offer.Media) || len(s.Media) > len(m.lines) {
 		return nil, fmt.Errorf("%w: %d m= lines answer %d", errUnusable, len(s.Media), len(x.offer.Media))
 	}
@@ -56,10 +59,11 @@ func (m *media) makeAnswer(x *exchange, body []byte, tag string) ([]byte, error)
 	}
 	// One answer a fork is kept: a 2xx without a description makes its own fork's answer count again.
 	kept := &exchange{tag: tag, offer: x.offer, from: x.from, refused: x.refused, answer: s, answered: true}
-	if tag != "" && len(m.applied) < dialog.MaxDialogs {
-		m.applied = append(slices.DeleteFunc(m.applied, func(y *exchange) bool { return y.tag == tag }), kept)
-	}
+	m.applied = slices.DeleteFunc(m.applied, func(y *exchange) bool { return y.tag == tag })
 	m.current, x.answered, x.answer = kept, true, s
+	if tag != "" {
+		m.keepFork(kept)
+	}
 	m.note("answer", from, s, results)
 	return out, nil
 }
@@ -171,7 +175,12 @@ func (m *media) apply(x *exchange, ans *sdp.Session, results []lineResult) error
 // prefer makes the answer of one fork count again, when its 2xx comes without a description.
 func (m *media) prefer(tag string) error {
 	i := slices.IndexFunc(m.applied, func(x *exchange) bool { return x.tag == tag })
-	if i < 0 || m.applied[i] == m.current {
+	switch {
+	case m.current != nil && m.current.tag == tag:
+		return nil
+	case i < 0 && m.unkept:
+		return fmt.Errorf("%w: the answer of this fork was not kept: there were too many", errUnusable)
+	case i < 0:
 		return nil
 	}
 	x := m.applied[i]
@@ -185,6 +194,61 @@ func (m *media) prefer(tag string) error {
 	}
 	m.current = x
 	return m.apply(x, x.answer, results)
+}
+
+// keepFork keeps an answer that has come into force for when another fork's has: up to maxForked bytes a call, and maxDescribed of all.
+func (m *media) keepFork(x *exchange) {
+	kept := 0
+	for _, y := range m.applied {
+		kept += y.answer.Size()
+	}
+	full := m.described != nil && len(m.applied) > 0 && m.described.Load() > maxDescribed
+	if len(m.applied) >= dialog.MaxDialogs || kept+x.answer.Size() > maxForked || full {
+		m.unkept = true
+		return
+	}
+	m.applied = append(m.applied, x)
+	m.weigh()
+}
+
+// weigh counts the bytes of the descriptions that the call keeps: those of forks whose answers are not in force, and large ones.
+func (m *media) weigh() {
+	if m.weight == 0 && len(m.exchanges)+len(m.applied) == 0 && m.current == nil {
+		return
+	}
+	n := 0
+	var seen []*sdp.Session
+	add := func(s *sdp.Session, fork bool) {
+		if s == nil || slices.Contains(seen, s) {
+			return
+		}
+		seen = append(seen, s)
+		if size := s.Size(); fork || size >= largeDescription {
+			n += size
+		}
+	}
+	for _, x := range append(slices.Clone(m.exchanges), m.current) {
+		if x != nil {
+			add(x.offer, false)
+			add(x.answer, false)
+		}
+	}
+	for _, x := range m.applied {
+		add(x.offer, false)
+		add(x.answer, x != m.current)
+	}
+	if m.described != nil {
+		m.described.Add(int64(n - m.weight))
+	}
+	m.weight = n
+}
+
+// heavy refuses a large description when those that are kept take too much: whoever may call one number could fill the memory with them.
+func (m *media) heavy(s *sdp.Session) error {
+	if m.described != nil && m.described.Load() > maxDescribed && s.Size() >= largeDescription {
+		return fmt.Errorf("%w: it is large, and too many large ones wait for their answer", errUnusable)
+	}
+	return nil
 }
 
 // remoteOf is where an end wants its packets. Nothing is sent to c=0.0.0.0 (RFC 2543 hold).

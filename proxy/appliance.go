@@ -77,12 +77,14 @@ type Appliance struct {
 	agenda   *agenda
 	held     atomic.Int64 // bytes of large requests that wait for their answer
 	lent     lent
-	reached  reached
-	expiry   expiry
-	reloaded atomic.Bool // since certificates were looked at last
-	stopping atomic.Bool
-	room     sync.Mutex // guards roomMade
-	roomMade time.Time  // when a session was last ended for another
+
+	described atomic.Int64 // bytes of session descriptions, see media.weigh
+	reached   reached
+	expiry    expiry
+	reloaded  atomic.Bool // since certificates were looked at last
+	stopping  atomic.Bool
+	room      sync.Mutex // guards roomMade
+	roomMade  time.Time  // when a session was last ended for another
 
 	quality *quality
 	trace   trace.Hub

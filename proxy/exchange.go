@@ -13,6 +13,7 @@ import (
 // (RFC 3264; RFC 3261 13.2.1; RFC 3262 section 5; RFC 3311 section 5) and puts the rewritten one in its place.
 // A description where none belongs is removed, so that no inside address leaves in it.
 func (c *call) offerAnswer(m *sipalg.Message, from dialog.Side, act dialog.Action) error {
+	defer c.media.weigh()
 	part, replace, ok, err := sdp.FindPart(m.Get("Content-Type"), m.Body)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUnusable, err)

@@ -22,6 +22,12 @@ const (
 	maxCallsPerSession = 20000
 	// maxHeld bounds the bytes of large requests (dialog.LargeRequest) that are kept until they have their answer: beyond it large ones get 503.
 	maxHeld = 64 << 20
+	// maxForked bounds the bytes of forks' answers that are kept of one call beside the one in force, and maxDescribed those of all calls, with the
+	// descriptions from largeDescription bytes on that wait for what comes of them (sdp.Session.Size). A fork's answer beyond is not kept: its
+	// 2xx must bring it again. A large description beyond is refused.
+	maxForked        = 96 << 10
+	maxDescribed     = 64 << 20
+	largeDescription = 16 << 10
 	// maxUser and maxWord bound, in bytes, what is kept of a name as long as a call stands, for its record and the show commands: a user part; a
 	// codec or the kind of a medium. Longer ones are cut.
 	maxUser = 256

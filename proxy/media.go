@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"imeproxy/fallback"
 	"imeproxy/mediaterm"
@@ -27,6 +28,8 @@ type mediaPolicy struct {
 	trace    *trace.Hub
 	silent   *silentEnds // nil: media goes wherever it is wanted
 	domain   string      // the far enterprise
+	// described counts what weigh weighs, of all calls; nil: nobody does.
+	described *atomic.Int64
 	// forbidden tells why a media address from the Internet cannot be used, "" when it can.
 	forbidden func(netip.Addr) string
 	// sweep replaces inside addresses in lines that are not understood.
@@ -42,6 +45,8 @@ type media struct {
 	current   *exchange
 	inForce   int          // how many lines the last answer settled
 	watched   *callQuality // nil: quality is not monitored
+	weight    int          // what weigh has added to described
+	unkept    bool         // the answer of a fork was not kept
 }
 
 // mediaLine is one m= line through all offers of the call: its stream and our keys.
@@ -116,6 +121,7 @@ func (m *media) close() {
 // alone.
 func (m *media) forget() {
 	m.exchanges, m.applied, m.current = nil, nil, nil
+	m.weigh()
 }
 
 // makeOffer takes an offer from one side and gives the one for the other side.
@@ -123,6 +129,9 @@ func (m *media) makeOffer(body []byte, from dialog.Side) (*exchange, []byte, err
 	s, err := sdp.Parse(body)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", errUnusable, err)
+	}
+	if err := m.heavy(s); err != nil {
+		return nil, nil, err
 	}
 	if len(s.Media) < len(m.lines) {
 		return nil, nil, fmt.Errorf("%w: %d m= lines after %d (RFC 3264 section 8)", errUnusable, len(s.Media), len(m.lines))

@@ -2,9 +2,11 @@ package proxy
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -330,6 +332,83 @@ func TestForksEachHaveTheirAnswer(t *testing.T) {
 		if got := m.lines[0].stream.Stats().Outside.Remote; got != addr+":6000" {
 			t.Errorf("fork %s: packets go to %s", tag, got)
 		}
+	}
+}
+
+// Up to 32 forks answer while a call rings. Their answers are kept within bounds; a fork whose answer was not kept must bring it again.
+func TestForksAnswersAreBounded(t *testing.T) {
+	m := testMedia(t, false, 100)
+	m.described = new(atomic.Int64)
+	x, _, err := m.makeOffer(body("192.168.10.21", "m=audio 4000 RTP/AVP 0"), dialog.Inside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.begin(&dialog.Transaction{}, x)
+	answer := func(n, size int) error {
+		long := strings.Repeat("a=x:"+strings.Repeat("x", 120)+"\r\n", size/128)
+		_, err := m.makeAnswer(x, body(fmt.Sprint("198.51.100.", n+1), "m=audio 6000 RTP/SAVP 0", key80+"\r\n"+long+"a=sendrecv"), fmt.Sprint("fork", n))
+		m.weigh()
+		return err
+	}
+	kept := func() (n int) {
+		for _, y := range m.applied {
+			n += y.answer.Size()
+		}
+		return n
+	}
+	for n := range dialog.MaxDialogs {
+		for range 2 { // in a 18x, and again
+			if err := answer(n, 8<<10); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if kept() > maxForked {
+			t.Fatalf("%d forks keep %d bytes of their answers, at most %d are due", n+1, kept(), maxForked)
+		}
+	}
+	if n := len(m.applied); n < 4 || n == dialog.MaxDialogs {
+		t.Fatalf("the answers of %d forks are kept", n)
+	}
+	last := dialog.MaxDialogs - 1 // whose answer is in force
+	for _, x := range []struct {
+		fork int
+		ok   bool
+	}{{last, true}, {0, true}, {last, false}, {last - 1, false}, {3, true}} {
+		if err := m.prefer(fmt.Sprint("fork", x.fork)); (err == nil) != x.ok {
+			t.Errorf("a 2xx without description of fork %d: %v", x.fork, err)
+		}
+	}
+	if got := m.lines[0].stream.Stats().Outside.Remote; got != "198.51.100.4:6000" {
+		t.Errorf("packets go to %s, of a fork that was not preferred", got)
+	}
+
+	// In all calls together: what is kept is counted, and no more once that is too much.
+	if n := m.described.Load(); n < int64(kept()/2) || n > 2*maxForked {
+		t.Errorf("%d bytes are counted, the call keeps %d", n, kept())
+	}
+	m.applied, m.current, m.unkept = nil, nil, false
+	m.weigh()
+	base := m.described.Load()
+	m.described.Add(maxDescribed + 1)
+	if err := answer(0, 1<<10); err != nil {
+		t.Errorf("an answer of usual size is refused: %v", err)
+	}
+	if err := answer(1, 1<<10); err != nil || len(m.applied) != 1 {
+		t.Errorf("%d forks' answers are kept beyond the cap of all calls: %v", len(m.applied), err)
+	}
+	if err := answer(2, 32<<10); !errors.Is(err, errUnusable) {
+		t.Errorf("a large answer beyond the cap of all calls: %v", err)
+	}
+	if _, _, err := m.makeOffer(body("192.168.10.21", "m=audio 4000 RTP/AVP 0", strings.Repeat("a=x\r\n", 300)+"a=sendrecv"), dialog.Inside); !errors.Is(err, errUnusable) {
+		t.Errorf("an offer with very many lines beyond the cap of all calls: %v", err)
+	}
+	m.described.Add(-maxDescribed - 1)
+	if err := answer(2, 32<<10); err != nil || m.described.Load() < base+32<<10 {
+		t.Errorf("a large answer: %v, %d bytes are counted", err, m.described.Load())
+	}
+	m.forget()
+	if n := m.described.Load(); n != 0 {
+		t.Errorf("%d bytes are counted when all is forgotten", n)
 	}
 }
 

@@ -112,6 +112,16 @@ func Parse(body []byte) (*Session, error) {
 	return s, nil
 }
 
+// Size is about as many bytes as the description keeps in memory: many short lines take more than their text.
+func (s *Session) Size() int {
+	const line, media = 64, 1 << 10
+	n := line*len(s.Lines) + media*len(s.Media)
+	for _, l := range s.Lines {
+		n += len(l.Text)
+	}
+	return n
+}
+
 // Bytes returns the description as it came.
 func (s *Session) Bytes() []byte { return join(s.Lines) }
 
