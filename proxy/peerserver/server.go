@@ -129,7 +129,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("peer server: %w", err)
 	}
 	if s.validator, err = pvp.NewServer(pvp.ServerConfig{
-		Identity: cfg.Identity, Records: s.index, Trust: trust{s}, Issuer: cfg.Issuer, Limits: cfg.PVP, Counters: s.counters, Now: cfg.Now, Log: cfg.Log,
+		Identity: cfg.Identity, Records: s.index, Trust: trust{s}, Issuer: cfg.Issuer, Guesses: cfg.Store, Limits: cfg.PVP, Counters: s.counters, Now: cfg.Now, Log: cfg.Log,
 	}); err != nil {
 		return nil, fmt.Errorf("peer server: %w", err)
 	}

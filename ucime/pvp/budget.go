@@ -72,6 +72,16 @@ func (b *budget) spend(id uint64, peer learn.PeerID) bool {
 	return true
 }
 
+// restore adds what a peer spent in an earlier life of the process.
+func (b *budget) restore(id uint64, peer learn.PeerID, runs int) {
+	for range min(runs, b.perPeer) {
+		b.spend(id, peer)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.evicted, b.refused = 0, 0 // nobody was refused yet
+}
+
 // left reports whether peer may run against VCR id, and counts a refusal. It charges nothing.
 func (b *budget) left(id uint64, peer learn.PeerID) bool {
 	b.mu.Lock()

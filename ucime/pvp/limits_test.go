@@ -453,3 +453,87 @@ func TestConnectionsToOneHostAreLimited(t *testing.T) {
 		}
 	}
 }
+
+// noted are guesses kept in a test's memory.
+type noted struct {
+	spent map[uint64]int
+	calls int
+	err   error
+}
+
+func (n *noted) Spend(vcrs []uint64, _ learn.PeerID) error {
+	n.calls++
+	for _, id := range vcrs {
+		n.spent[id]++
+	}
+	return n.err
+}
+
+func (n *noted) GiveBack(vcrs []uint64, _ learn.PeerID) error {
+	for _, id := range vcrs {
+		n.spent[id]--
+	}
+	return nil
+}
+
+func (n *noted) EachSpent(f func(uint64, learn.PeerID, int) error) error {
+	for id, runs := range n.spent {
+		if err := f(id, peerA, runs); err != nil {
+			return err
+		}
+	}
+	return n.err
+}
+
+// Guesses are durable before an OFFER is sent, whether there was anything to guess at or not, and those of a good proof are given back.
+func TestGuessesAreStored(t *testing.T) {
+	n := &noted{spent: map[uint64]int{}}
+	w := newWorld(t, func(c *ServerConfig) { c.Guesses = n })
+	w.add(1, seenBy(callOf(), 0, 0))
+	w.add(2, seenBy(callOf(), time.Hour, time.Hour))
+	other := callOf()
+	other.Caller = "+13105550199"
+	nothing := callOf()
+	nothing.Called = "+14085559999"
+	for _, step := range []struct {
+		v       learn.VCR
+		want    Outcome
+		runs    int
+		one, to int
+	}{
+		{other, FailedProof, 3, 3, 3},
+		{nothing, FailedProof, 6, 3, 3},
+		{callOf(), Success, 7, 3, 3},
+	} {
+		if r := w.validate(w.client(peerA), step.v, WithCaller); r.Outcome != step.want {
+			t.Fatalf("%+v, want %v", r, step.want)
+		}
+		if n.calls != step.runs || n.spent[1] != step.one || n.spent[2] != step.to {
+			t.Errorf("%d runs were stored and %v is spent, want %d and %d, %d", n.calls, n.spent, step.runs, step.one, step.to)
+		}
+	}
+	// Another server of the same store: what is spent stays so.
+	n.spent = map[uint64]int{1: 8, 2: 7}
+	w = newWorld(t, func(c *ServerConfig) { c.Guesses = n })
+	w.add(1, seenBy(callOf(), 0, 0))
+	if r := w.validate(w.client(peerA), callOf(), WithCaller); r.Outcome != FailedProof {
+		t.Errorf("a call is proven that has no guesses left: %+v", r)
+	}
+	if w.server.budget.left(1, peerA) || !w.server.budget.left(2, peerA) || !w.server.budget.left(1, peerC) {
+		t.Error("what is left is not what was not spent")
+	}
+}
+
+// Without room for them nobody may guess: it would be for nothing.
+func TestGuessesThatCannotBeStored(t *testing.T) {
+	n := &noted{spent: map[uint64]int{}}
+	w := newWorld(t, func(c *ServerConfig) { c.Guesses = n })
+	w.add(1, seenBy(callOf(), 0, 0))
+	n.err = errors.New("disk full")
+	if r := w.validate(w.client(peerA), callOf(), WithCaller); r.Outcome != Unreachable || w.counters.Unavailable.Load() != 1 {
+		t.Errorf("%+v, want that the peer is told to come later", r)
+	}
+	if _, err := NewServer(ServerConfig{Identity: w.ring.member(t, peerB), Records: w.index, Trust: trustAll{}, Issuer: w.server.Issuer, Guesses: n}); err == nil {
+		t.Error("a server starts without knowing what was spent")
+	}
+}

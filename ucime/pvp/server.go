@@ -23,13 +23,25 @@ type ServerConfig struct {
 	Records  Records
 	Trust    Trust
 	Issuer   Issuer
-	Limits   Limits
+	// Guesses keep what peers have spent against VCRs beyond the life of the process; nil: a restart gives it back.
+	Guesses Guesses
+	Limits  Limits
 	// Counters may be shared with a Client; made where nil.
 	Counters *Counters
 	// Now is the clock, time.Now where nil. Deadlines of connections are the kernel's.
 	Now func() time.Time
 	// Log takes what the operator can act on; numbers, times and domains of unproven calls are never in it.
 	Log *slog.Logger
+}
+
+// Guesses are durable. They are called by several goroutines.
+type Guesses interface {
+	// Spend adds one run of peer against each VCR and returns once that is durable. It takes as long for none as for one.
+	Spend(vcrs []uint64, peer learn.PeerID) error
+	// GiveBack takes one run of peer off each VCR.
+	GiveBack(vcrs []uint64, peer learn.PeerID) error
+	// EachSpent gives all that is spent, the oldest VCR's first. What is spent against a VCR goes with it.
+	EachSpent(f func(vcr uint64, peer learn.PeerID, runs int) error) error
 }
 
 // Server is the terminating side: it lets originators prove calls that came to this enterprise.
@@ -64,13 +76,22 @@ func NewServer(c ServerConfig) (*Server, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	l := c.Limits
-	return &Server{
+	s := &Server{
 		ServerConfig: c, tls: tlsConfig(c.Identity, c.Now),
 		sources: newRates[netip.Addr](l.SourceBurst, float64(l.SourcePerMinute)/60, l.TableEntries),
 		peers:   newRates[learn.PeerID](l.PeerBurst, float64(l.PeerPerHour)/3600, l.TableEntries),
 		pending: newPending(l.Pending, l.TableEntries), budget: newBudget(l.GuessesPerPeer, l.Guesses, l.BudgetEntries),
 		places: places{most: l.Terminating}, workers: make(chan struct{}, l.Workers),
-	}, nil
+	}
+	if c.Guesses != nil {
+		if err := c.Guesses.EachSpent(func(vcr uint64, peer learn.PeerID, runs int) error {
+			s.budget.restore(vcr, peer, runs)
+			return nil
+		}); err != nil {
+			return nil, fmt.Errorf("validation server: %w", err)
+		}
+	}
+	return s, nil
 }
 
 // Serve answers connections of ln until ctx ends or ln fails, then closes ln and all connections and waits for their

@@ -118,6 +118,15 @@ func (v *session) run(ctx context.Context, body, exporter []byte) (done bool, er
 	s.Counters.Runs.Add(1)
 	offer := v.offer(st, sid)
 	<-s.workers
+	if s.Guesses != nil { // also where there was nothing to guess, which shows in the time
+		if err := s.Guesses.Spend(v.last.charged, v.peer); err != nil {
+			// An OFFER that is forgotten with the process would be a guess for nothing.
+			s.Log.Error("validation: guesses cannot be stored", "error", err)
+			s.Counters.Unavailable.Add(1)
+			s.busy(v.conn)
+			return true, nil
+		}
+	}
 	// The wait for a worker was ours, not the peer's.
 	if err := v.conn.SetDeadline(time.Now().Add(s.Limits.Frame)); err != nil {
 		return false, err
@@ -221,6 +230,11 @@ func (v *session) finish(body []byte) error {
 	s.peers.giveBack(v.peer, v.runs, s.Now())
 	for _, id := range o.charged {
 		s.budget.giveBack(id, v.peer)
+	}
+	if s.Guesses != nil && len(o.charged) > 0 {
+		if err := s.Guesses.GiveBack(o.charged, v.peer); err != nil {
+			s.Log.Error("validation: guesses of a good proof stay spent", "error", err)
+		}
 	}
 	code, grant := v.decide(c, domain)
 	sealed := keys.seal(directionAnswer, frameAnswer, ada, encodeAnswer(code, grant))

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -38,11 +39,11 @@ type Incoming struct {
 }
 
 // sizes are those of the tables, so that no write has to count.
-type sizes struct{ incoming, routes, notices, seen, outgoing int }
+type sizes struct{ incoming, routes, notices, seen, outgoing, guesses int }
 
 func (s *Store) count(tx *bolt.Tx) error {
 	n := func(b []byte) int { return tx.Bucket(b).Stats().KeyN }
-	s.sizes = sizes{n(bIncoming), n(bRoute), n(bNotice), n(bIncomingSeen), n(bOutgoing)}
+	s.sizes = sizes{n(bIncoming), n(bRoute), n(bNotice), n(bIncomingSeen), n(bOutgoing), n(bGuess)}
 	return nil
 }
 
@@ -83,7 +84,7 @@ func (s *Store) AddIncoming(now time.Time, all []Upload) (added []Incoming, evic
 			for after.incoming >= s.limits.Incoming {
 				k, _ := b.Cursor().First()
 				evicted = append(evicted, binary.BigEndian.Uint64(k))
-				if err := b.Delete(k); err != nil {
+				if err := errors.Join(b.Delete(k), forgetGuesses(tx.Bucket(bGuess), evicted[len(evicted)-1], after)); err != nil {
 					return err
 				}
 				after.incoming--
@@ -112,7 +113,7 @@ func (s *Store) AddIncoming(now time.Time, all []Upload) (added []Incoming, evic
 
 // Prove marks a VCR as proven; false: it is gone, or was proven before.
 func (s *Store) Prove(n uint64, by learn.PeerID) (ok bool, err error) {
-	err = s.db.Update(func(tx *bolt.Tx) error {
+	err = s.update(func(tx *bolt.Tx, after *sizes) error {
 		ok = false
 		b := tx.Bucket(bIncoming)
 		data := b.Get(id(n))
@@ -127,6 +128,9 @@ func (s *Store) Prove(n uint64, by learn.PeerID) (ok bool, err error) {
 			return nil
 		}
 		in.Proven, in.By, ok = true, by, true
+		if err := forgetGuesses(tx.Bucket(bGuess), n, after); err != nil {
+			return err
+		}
 		return put(b, id(n), in)
 	})
 	if err != nil {
@@ -157,7 +161,7 @@ func (s *Store) Expire(now, before time.Time) (vcrs, routes int, err error) {
 			return err
 		}
 		for _, k := range old {
-			if err := tx.Bucket(bIncoming).Delete(k); err != nil {
+			if err := errors.Join(tx.Bucket(bIncoming).Delete(k), forgetGuesses(tx.Bucket(bGuess), binary.BigEndian.Uint64(k), after)); err != nil {
 				return err
 			}
 		}

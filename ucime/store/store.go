@@ -25,7 +25,8 @@ var (
 	bMeta, bVCR, bLast, bPool           = []byte("meta"), []byte("engine-vcr"), []byte("engine-last"), []byte("engine-pool")
 	bIncoming, bIncomingSeen, bOutgoing = []byte("incoming"), []byte("incoming-seen"), []byte("outgoing-seen")
 	bRoute, bNotice, bEnded             = []byte("route"), []byte("notice"), []byte("ended")
-	kForm, kNext                        = []byte("form"), []byte("next")
+	bGuess                              = []byte("guess")
+	kForm, kNext, kRuns                 = []byte("form"), []byte("next"), []byte("runs")
 )
 
 // Limits of a Store; the zero value of a field means its default.
@@ -34,6 +35,7 @@ type Limits struct {
 	Routes   int // 200,000
 	Notices  int // 400,000
 	Hashes   int // of uploaded VCRs, for each direction: 200,000
+	Guesses  int // pairs of a VCR and a peer that has spent guesses against it: 400,000
 	// Seen is how long the hash of an uploaded VCR is kept: 4 days.
 	Seen time.Duration
 }
@@ -42,7 +44,7 @@ func (l Limits) withDefaults() Limits {
 	for _, x := range []struct {
 		v *int
 		d int
-	}{{&l.Incoming, 200_000}, {&l.Routes, 200_000}, {&l.Notices, 400_000}, {&l.Hashes, 200_000}} {
+	}{{&l.Incoming, 200_000}, {&l.Routes, 200_000}, {&l.Notices, 400_000}, {&l.Hashes, 200_000}, {&l.Guesses, 400_000}} {
 		if *x.v == 0 {
 			*x.v = x.d
 		}
@@ -87,7 +89,7 @@ func open(path string, limits Limits) (*Store, error) {
 	}
 	s := &Store{db: db, limits: limits.withDefaults()}
 	err = db.Update(func(tx *bolt.Tx) error {
-		for _, b := range [][]byte{bMeta, bVCR, bLast, bPool, bIncoming, bIncomingSeen, bOutgoing, bRoute, bNotice, bEnded} {
+		for _, b := range [][]byte{bMeta, bVCR, bLast, bPool, bIncoming, bIncomingSeen, bOutgoing, bRoute, bNotice, bEnded, bGuess} {
 			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
 				return err
 			}
