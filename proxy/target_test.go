@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -45,6 +47,7 @@ func TestStrangersCallThisEnterpriseAlone(t *testing.T) {
 		"sip:+14085550100@a.example;maddr=198.51.100.7":                 true,
 		"sip:+14085550100@a.example;%6daddr=b.example":                  true,
 		"sip:+14085550100@a.example;maddr=a.example;%4daddr=198.51.1.7": true,
+		"sip:+14085550100@a.example;%4daddr=198.51.1.7;maddr=a.example": true,
 		"tel:+14085550100":                                              true,
 	} {
 		if got := s.foreign(sipMessage(t, "INVITE "+uri+" SIP/2.0")); got != foreign {
@@ -92,23 +95,32 @@ func TestStrangersReachTheirDialogAlone(t *testing.T) {
 	said("SIP/2.0 200 OK", "\"x\" <sip:%61nswer@192.168.10.30:5060;transport=tcp>;expires=60")
 	said("UPDATE sip:x@y SIP/2.0", "<sip:moved@pbx.local>")
 	said("INVITE sip:x@y SIP/2.0", "<sip:192.168.10.77;maddr=192.168.10.78>")
+	said("INVITE sip:x@y SIP/2.0", "<sip:+14085550177;tgrp=a@192.168.10.30>")
+	said("SIP/2.0 100 Trying", "<sip:trying@192.168.10.30>")
 	said("SIP/2.0 302 Moved Temporarily", "<sip:+19005550100@a.example>")
 	for uri, ok := range map[string]bool{
-		"sip:answer@192.168.10.30:5060;transport=tcp":  true,
-		"sip:answer@209.165.200.227:5070":              true,
-		"sip:desk@a.example":                           true,
-		"sip:moved@pbx.local":                          true,
-		"sip:192.168.10.77;maddr=192.168.10.78":        true,
-		"sip:209.165.200.227:5070":                     true, // names nobody
-		"sip:+1-408-555-0100@a.example":                true, // whom the ticket lets call
-		"sip:+19005550100@209.165.200.227":             false,
-		"sip:+19005550100@a.example":                   false,
-		"sip:operator@192.168.10.30":                   false,
-		"sip:answer@198.51.100.7":                      false,
-		"sip:answer@b.example":                         false,
-		"sip:answer@a.example;maddr=198.51.100.7":      false,
-		"sip:answer@a.example;maddr=192.168.10.30;a=b": true,
-		"tel:+19005550100":                             false,
+		"sip:answer@192.168.10.30:5060;transport=tcp":             true,
+		"sip:answer@209.165.200.227:5070":                         true,
+		"sip:desk@a.example":                                      true,
+		"sip:moved@pbx.local":                                     true,
+		"sip:192.168.10.77;maddr=192.168.10.78":                   true,
+		"sip:209.165.200.227:5070":                                true, // names nobody
+		"sip:moved@pbx.local:5080":                                true,
+		"sip:desk@[::ffff:192.168.10.77]":                         true,
+		"sip:desk@a.example;maddr=192.168.10.78":                  true,
+		"sip:desk@a.example;maddr=192.168.10.79":                  false,
+		"sip:desk@a.example;maddr=a.example;%4daddr=198.51.100.7": false,
+		"sip:+19005550100;tgrp=b@a.example":                       false,
+		"sip:trying@192.168.10.30":                                false,
+		"sip:+1-408-555-0100@a.example":                           true, // whom the ticket lets call
+		"sip:+19005550100@209.165.200.227":                        false,
+		"sip:+19005550100@a.example":                              false,
+		"sip:operator@192.168.10.30":                              false,
+		"sip:answer@198.51.100.7":                                 false,
+		"sip:answer@b.example":                                    false,
+		"sip:answer@a.example;maddr=198.51.100.7":                 false,
+		"sip:answer@a.example;maddr=192.168.10.30;a=b":            true,
+		"tel:+19005550100":                                        false,
 	} {
 		m := sipMessage(t, "REFER "+uri+" SIP/2.0")
 		if got := s.misled(c, m) == ""; got != ok {
@@ -126,6 +138,51 @@ func TestStrangersReachTheirDialogAlone(t *testing.T) {
 	}
 }
 
+// unlike is a URI at the mapped address with that user part, whose token brings back another one.
+func unlike(t *testing.T, s *session, user string) string {
+	t.Helper()
+	bait := sipMessage(t, "INVITE sip:+14085550100@a.example SIP/2.0", "From: <sip:+19005550100:209.165.200.227@209.165.200.227;transport=udp>;tag=x")
+	if err := errors.Join(s.rw.Inbound(bait), s.rw.Outbound(bait)); err != nil {
+		t.Fatal(err)
+	}
+	_, token, ok := strings.Cut(bait.Get("From"), "x-ime=")
+	if token, _, _ = strings.Cut(token, ">"); !ok || token == "" {
+		t.Fatalf("no token is shown: %s", bait.Get("From"))
+	}
+	return "sip:" + user + "@209.165.200.227;transport=tls;x-ime=" + token
+}
+
+// A token brings back whom the call agent would reach: it is he who must be in the dialog.
+func TestTokenDoesNotChangeTheTarget(t *testing.T) {
+	s, c := targetSession(t)
+	uri := unlike(t, s, "+14085550100")
+	if s.misled(c, sipMessage(t, "INFO "+uri+" SIP/2.0")) == "" {
+		t.Error("a request reaches another one than it names")
+	}
+	if s.misled(c, sipMessage(t, "INFO sip:209.165.200.227:5070 SIP/2.0", "Route: <"+uri+">")) == "" {
+		t.Error("a Route reaches another one than it names")
+	}
+	m := sipMessage(t, "INVITE "+uri+" SIP/2.0", "Call-ID: c", "CSeq: 1 INVITE", "From: <sip:f@b.example>;tag=f", "To: <sip:t@a.example>")
+	c = &call{d: dialog.Open(m, dialog.Outside, time.Now())}
+	s.nameFirst(c, m, dialog.Outside)
+	if s.misled(c, sipMessage(t, "INFO sip:+14085550100@a.example SIP/2.0")) == "" {
+		t.Error("whom the call was not opened to is in it")
+	}
+}
+
+// A strict router of the inside is a target of its own (RFC 3261 12.2.1.1), one of the far end is none here.
+func TestStrictRoutersAreTargets(t *testing.T) {
+	s, _ := transferSession(t)
+	c := standingCall(t, s, "other@h", "b.example")
+	d := c.d.Dialogs()[0]
+	d.Ends[dialog.Inside].Routes, d.Ends[dialog.Outside].Routes = []string{"<sip:router@192.168.10.88>"}, []string{"<sip:theirs@198.51.100.7>"}
+	for uri, ok := range map[string]bool{"sip:router@192.168.10.88": true, "sip:theirs@198.51.100.7": false, "sip:theirs@a.example": false} {
+		if got := s.misled(c, sipMessage(t, "INFO "+uri+" SIP/2.0")) == ""; got != ok {
+			t.Errorf("INFO to %s may go on: %v, want %v", uri, got, ok)
+		}
+	}
+}
+
 // What is remembered of a call is bounded, and it is the latest.
 func TestNamedTargetsAreBounded(t *testing.T) {
 	s, c := targetSession(t)
@@ -135,6 +192,15 @@ func TestNamedTargetsAreBounded(t *testing.T) {
 		}
 		if len(c.named) > maxNamed {
 			t.Fatalf("%d targets are remembered", len(c.named))
+		}
+	}
+	long := "<sip:" + strings.Repeat("x", maxTarget) + "@192.168.10.30>"
+	c.name(sipMessage(t, "INVITE sip:x@y SIP/2.0", "Contact: "+long))
+	caller := &call{}
+	s.nameFirst(caller, sipMessage(t, "INVITE sip:x@y SIP/2.0", "From: "+long), dialog.Inside)
+	for _, uri := range append(caller.named, c.named...) {
+		if len(uri) > maxTarget {
+			t.Errorf("%d bytes of a target are remembered", len(uri))
 		}
 	}
 	for user, ok := range map[string]bool{"+14085550100": true, fmt.Sprintf("n%d", 3*maxNamed-1): true, fmt.Sprintf("n%d", 2*maxNamed+1): true, "n0": false} {
@@ -151,7 +217,7 @@ func TestCallersTarget(t *testing.T) {
 		m := sipMessage(t, "SUBSCRIBE sip:t@b.example SIP/2.0", "Call-ID: c", "CSeq: 1 SUBSCRIBE", "From: <sip:f@a.example>;tag=f", "To: <sip:t@b.example>", contact)
 		c := &call{d: dialog.Open(m, dialog.Inside, time.Now())}
 		s.nameFirst(c, m, dialog.Inside)
-		for uri, ok := range map[string]bool{"sip:" + user + "@209.165.200.227:5070": true, "sip:f@a.example": true, "sip:x@209.165.200.227:5070": false} {
+		for uri, ok := range map[string]bool{"sip:" + user + "@209.165.200.227:5070": true, "sip:f@a.example": true, "sip:209.165.200.227:5070": true, "sip:x@209.165.200.227:5070": false} {
 			if got := s.misled(c, sipMessage(t, "NOTIFY "+uri+" SIP/2.0")) == ""; got != ok {
 				t.Errorf("NOTIFY %s to who says %q may go on: %v, want %v", uri, contact, got, ok)
 			}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -60,11 +61,18 @@ func TestStrangersTransferToNobodyElse(t *testing.T) {
 	const tags = "%3Bto-tag%3Dnear%3Bfrom-tag%3Dfar"
 	for to, ok := range map[string]bool{
 		"<sip:+14085550100@a.example>": true, // whom the ticket lets call
-		"\"x\" <sip:+1-408-555-0100@209.165.200.227:5070;transport=tls;user=phone>":        true,
-		"<sip:+14085550100@a.example;method=INVITE>":                                       true,
-		"<sip:+14085550111@a.example>":                                                     true, // of the same ticket
-		"<sip:+14085550111@b.example>":                                                     true,
-		"<tel:+1-408-555-0111>":                                                            true,
+		"\"x\" <sip:+1-408-555-0100@209.165.200.227:5070;transport=tls;user=phone>": true,
+		"<sip:+14085550100@a.example;method=INVITE>":                                true,
+		"<sip:+14085550111@a.example>":                                              true, // of the same ticket
+		"<sip:+14085550111@b.example>":                                              true,
+		"<tel:+1-408-555-0111>":                                                     true,
+		"<sip:+14085550101@a.example?Replaces=inside%40h" + tags + "&Replaces=other%40h" + tags + ">": false,
+		"<sip:+14085550100@edge.a.example>":                                                true,
+		"<sip:+14085550100@b.example;maddr=209.165.200.227>":                               true,
+		"<sip:+14085550100@a.example;maddr=pbx.b.example>":                                 true,
+		"<sip:+14085550100@a.example;maddr=a.example;%4daddr=198.51.100.77>":               false,
+		"<sip:+14085550100@nota.example>":                                                  false,
+		"<sip:+14085550100@notb.example>":                                                  false,
 		"<sip:desk@a.example>":                                                             true, // whom it talks with
 		"<sip:+14085550101@a.example?Replaces=other%40h" + tags + ">":                      true, // attended: whom it talks with in another call
 		"<sip:+14085550101@a.example?Replaces=other%40h" + tags + "&Require=replaces>":     true,
@@ -118,6 +126,19 @@ func (s *session) transferredNowhere(t *testing.T, c *call) bool {
 		}
 	}
 	return true
+}
+
+// What the inside end has named may be referred to with all that it has, as it is shown outside.
+func TestTransferToANamedPlace(t *testing.T) {
+	s, c := transferSession(t)
+	m := sipMessage(t, "INVITE sip:x@b.example SIP/2.0", "Contact: <sip:odd@192.168.10.30:5060;line=7>")
+	c.name(m)
+	if err := s.rw.Outbound(m); err != nil {
+		t.Fatal(err)
+	}
+	if to := m.Get("Contact"); !refer(t, s, c, to) || refer(t, s, c, strings.Replace(to, "line=7", "line=8", 1)) {
+		t.Errorf("REFER to %s: may go on %v, with line=8 %v", to, refer(t, s, c, to), refer(t, s, c, strings.Replace(to, "line=7", "line=8", 1)))
+	}
 }
 
 // A token brings back what it stands for: it is that which the call agent would dial.
