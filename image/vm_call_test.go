@@ -150,6 +150,9 @@ func TestMachineCalls(t *testing.T) {
 	m.login()
 	m.configure(lab)
 	job(t, lab, "first system")
+	if out := m.shell("show media-termination"); !strings.Contains(out, "Worker nice: -15") {
+		t.Errorf("media has no place before other programs:\n%s", out)
+	}
 
 	dir := t.TempDir()
 	run(t, "cp", *vmNext, filepath.Join(dir, "next.upgrade"))

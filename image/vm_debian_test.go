@@ -139,6 +139,9 @@ func (m *vm) running(pid string) {
 			m.t.Errorf("no %s in the status of the daemon:\n%s", want, status)
 		}
 	}
+	if out := m.do("imeproxy shell -c 'show media-termination'", time.Minute); !strings.Contains(out, "Worker nice: -15") {
+		m.t.Errorf("media has no place before other programs:\n%s", out)
+	}
 	if out := m.do(`journalctl -u imeproxy -o cat --no-pager -q | grep '"level":"ERROR"' || true`, time.Minute); strings.TrimSpace(out) != "" {
 		m.t.Errorf("errors in the journal: %s", out)
 	}

@@ -266,11 +266,14 @@ type EngineCounters struct {
 	SentRouted  uint64 `json:"sent_routed"`  // packets that the kernel routes
 	Fragmented  uint64 `json:"fragmented"`   // longer than the link allows
 	SendErrors  uint64 `json:"send_errors"`
+	Nice        int    `json:"nice"`        // of the worker that stands back furthest: WorkerNice, or the daemon's own
+	NiceDenied  bool   `json:"nice_denied"` // a worker may not come forward to WorkerNice
+	Stalls      Stalls `json:"stalls"`
 }
 
 // Counters returns the sum over the workers.
 func (e *TProxy) Counters() EngineCounters {
-	c := EngineCounters{Workers: len(e.workers), WaitUS: e.Wait().Microseconds()}
+	c := EngineCounters{Workers: len(e.workers), WaitUS: e.Wait().Microseconds(), Nice: -20}
 	for _, w := range e.workers {
 		w.mu.Lock()
 		n := w.count
@@ -286,6 +289,9 @@ func (e *TProxy) Counters() EngineCounters {
 		c.SentRouted += n.SentRouted
 		c.Fragmented += n.Fragmented
 		c.SendErrors += n.SendErrors
+		c.Stalls.add(n.Stalls)
+		c.NiceDenied = c.NiceDenied || w.place.stuck.Load()
+		c.Nice = max(c.Nice, int(w.place.shown.Load()))
 		c.KernelDrops += n.KernelDrops + w.kernelDrops()
 	}
 	return c

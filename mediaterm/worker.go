@@ -99,6 +99,8 @@ type worker struct {
 	gap    time.Duration // between batches, of late
 	asked  time.Time     // when the socket was asked last
 	more   bool          // it had packets then, or a poll has told of some since
+	place  priority
+	stall  stallWatch
 
 	outs    []*xsk // of the worker's own thread alone
 	list    captureList
@@ -253,9 +255,17 @@ func (w *worker) run() {
 	defer runtime.UnlockOSThread()
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(timerSlack), 0, 0, 0)
 	defer unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) // the default again
+	w.place.begin()
+	defer w.place.end()
+	if err := w.place.denied; err != nil && w.number == 0 {
+		w.engine.log.Info("media has no place before other programs: busy ones may break up voices", "error", err)
+	}
+	w.stall.open()
+	defer w.stall.close()
 	failures := 0
 	for !w.engine.closed.Load() {
 		w.now = time.Now()
+		w.turn()
 		n, errno := w.receive()
 		switch {
 		case errno == 0 || errno == unix.EAGAIN || errno == unix.EINTR:
@@ -269,13 +279,29 @@ func (w *worker) run() {
 		}
 		if n = w.relay(n); n > 0 {
 			w.engine.processors.want()
+			w.stall.came()
 			w.pace()
 			w.rest(n)
 		} else {
 			w.poll()
+			w.place.slept()
 		}
 	}
 	w.leave()
+}
+
+// turn is what a turn of the worker begins with: the worker's place among others, and whether it had to wait for its turn.
+func (w *worker) turn() {
+	w.place.look(w.now)
+	if d, forCore := w.stall.look(w.now); d > 0 {
+		one := Stalls{Number: 1, Longest: d}
+		if forCore {
+			one.ForCore = 1
+		}
+		w.mu.Lock()
+		w.count.Stalls.add(one)
+		w.mu.Unlock()
+	}
 }
 
 // timerSlack is how late a worker's sleeps may end: the system's 50 microseconds would be a tenth of DefaultWait.
@@ -290,6 +316,7 @@ func (w *worker) rest(n int) {
 	if d := w.engine.wait.Load(); d > 0 {
 		// The raw call keeps the thread's processor, once one has been added for it: given away and taken back every time, it would cost
 		// more than the packets. A signal, such as that of a garbage collection, makes the sleep shorter: no harm.
+		w.place.slept()
 		t := unix.NsecToTimespec(d)
 		if !held {
 			_ = unix.Nanosleep(&t, nil)
@@ -299,8 +326,10 @@ func (w *worker) rest(n int) {
 		return
 	}
 	if held && w.linger() {
+		w.place.retreat(w.now) // it takes its core whole
 		return
 	}
+	w.place.slept()
 	// More will come soon, and must not wait until the scheduler has a processor free. When nothing does, poll follows.
 	w.watch()
 	if held {

@@ -90,9 +90,11 @@ type Appliance struct {
 	trace   trace.Hub
 	guard   guard
 	silent  *silentEnds // far ends that have never sent any media
-	flows   *flowLog
-	capture *capture.Store
-	disk    *disk.Disk
+
+	overload overload
+	flows    *flowLog
+	capture  *capture.Store
+	disk     *disk.Disk
 
 	peers         peers
 	shownPeer     atomic.Pointer[peerserver.Node] // nil: none

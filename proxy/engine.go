@@ -149,12 +149,19 @@ func (a *Appliance) MediaTermination() observe.MediaTermination {
 	for _, m := range p.Media.Addresses {
 		out.Addresses = append(out.Addresses, strings.TrimSpace(m.Addr.String()+" "+m.Interface))
 	}
-	if e := c.EngineCounters; a.engine.fast != nil {
-		out.Fast = &observe.MediaEngine{
-			Workers: e.Workers, Taps: e.Taps, BatchWaitUS: e.WaitUS, PacketsReceived: e.Packets, Batches: e.Batches, DroppedByOverload: e.KernelDrops,
-			DroppedNoStream: e.NoStream, DroppedFlood: e.Flooded, DroppedMalformed: e.Malformed,
-			SentDirect: e.SentDirect, SentXDP: e.SentXDP, SentRouted: e.SentRouted, PacketsFragmented: e.Fragmented, SendErrors: e.SendErrors,
-		}
-	}
+	out.Fast = a.fastMedia(c.EngineCounters)
 	return out
+}
+
+// fastMedia gives the figures of engines tproxy and xdp; nil: another one is in use.
+func (a *Appliance) fastMedia(e mediaterm.EngineCounters) *observe.MediaEngine {
+	if a.engine.fast == nil {
+		return nil
+	}
+	return &observe.MediaEngine{
+		Workers: e.Workers, WorkerNice: e.Nice, Taps: e.Taps, BatchWaitUS: e.WaitUS, PacketsReceived: e.Packets, Batches: e.Batches, DroppedByOverload: e.KernelDrops,
+		DroppedNoStream: e.NoStream, DroppedFlood: e.Flooded, DroppedMalformed: e.Malformed,
+		SentDirect: e.SentDirect, SentXDP: e.SentXDP, SentRouted: e.SentRouted, PacketsFragmented: e.Fragmented, SendErrors: e.SendErrors,
+		Stalls: e.Stalls.Number, StallsForCore: e.Stalls.ForCore, LongestStall: e.Stalls.Longest,
+	}
 }

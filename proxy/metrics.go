@@ -26,7 +26,8 @@ func (a *Appliance) live() observe.Live {
 		l.Peer = perf(n.Status(), a.now())
 	}
 	if t := a.term.Load(); t != nil {
-		l.Streams = t.Counters().Streams
+		c := t.Counters()
+		l.Streams, l.Media = c.Streams, a.fastMedia(c.EngineCounters)
 	}
 	return l
 }

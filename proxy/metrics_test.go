@@ -27,6 +27,7 @@ func TestMetricsDocumented(t *testing.T) {
 	withPeer := func() observe.Live {
 		l := a.live()
 		l.Peer = perf(peerserver.Status{}, time.Now())
+		l.Media = new(observe.MediaEngine)
 		return l
 	}
 	if a.metrics, err = observe.NewMetrics(a.counters, withPeer); err != nil {

@@ -23,6 +23,7 @@ func (a *Appliance) sweep() {
 			a.sweepCertificates(a.now())
 			a.quality.loadTable(a.plan.Load())
 			a.silent.sweep(a.now())
+			a.sweepMedia(a.now())
 			collector.adjust(a.now())
 		}
 	}

@@ -3,19 +3,34 @@ package testbed
 import (
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 )
 
 // confinedUser is the unprivileged user of a confined proxy (nobody).
 const confinedUser = 65534
 
+// mediaForward is the unit's LimitNICE=-15.
+var mediaForward = []string{"prlimit", "--nice=35:35"}
+
+// mayComeForward tells whether that can be had here: it takes CAP_SYS_RESOURCE, which root in a container, or in a user namespace, often has not.
+// Without it the media of a confined proxy has the place of all other programs.
+func mayComeForward() bool {
+	return exec.Command(mediaForward[0], append(slices.Clone(mediaForward[1:]), "true")...).Run() == nil
+}
+
 // confine gives the command that takes from the daemon all that the systemd
 // unit does not give it, and hands it the files that are its own.
 func (p *Proxy) confine(t T) []string {
 	t.Helper()
 	const caps = "-all,+net_admin,+net_raw"
-	args := []string{"setpriv", "--no-new-privs", "--bounding-set", caps, "--inh-caps", caps, "--ambient-caps", caps}
+	var args []string
+	if mayComeForward() {
+		args = mediaForward
+	}
+	args = append(slices.Clone(args), "setpriv", "--no-new-privs", "--bounding-set", caps, "--inh-caps", caps, "--ambient-caps", caps)
 	if Entered() {
 		return args // the user namespace knows no other user
 	}

@@ -49,13 +49,38 @@ func isConfined(t T, p *Proxy) {
 	if i := slices.Index(status, "Uid:"); !Entered() && status[i+1] == "0" {
 		t.Errorf("proxy %s runs as root", p.e.Letter)
 	}
+	var media struct{ Workers int }
+	p.Show(t, "media-termination", &media)
+	want := 0
+	if mayComeForward() {
+		want = media.Workers
+	}
+	if n := threadsWithNice(t, p, -15); n != want || media.Workers == 0 {
+		t.Errorf("proxy %s: %d threads before other programs, want %d of %d media workers", p.e.Letter, n, want, media.Workers)
+	}
+	if stays := strings.Contains(p.Process().Log(), "media has no place before other programs"); stays != (want == 0) {
+		t.Errorf("proxy %s: the log tells that media has no place before others: %v, %d threads have", p.e.Letter, stays, want)
+	}
+}
+
+// threadsWithNice counts the threads of a daemon that have a place among programs (proc(5), stat).
+func threadsWithNice(t T, p *Proxy, nice int) (n int) {
+	t.Helper()
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.Process().Pid()))
+	for _, f := range files {
+		_, rest, _ := strings.Cut(readAll(f), ") ")
+		if fields := strings.Fields(rest); len(fields) > 16 && fields[16] == fmt.Sprint(nice) {
+			n++
+		}
+	}
+	return n
 }
 
 // The service gives the daemon what the confined labs give it.
 func TestServiceUnit(t *testing.T) {
 	unit := readAll(filepath.Join(Root(), "image", "imeproxy.service"))
 	for _, line := range []string{
-		"AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW", "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW", "User=imeproxy", "NoNewPrivileges=yes",
+		"AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW", "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW", "User=imeproxy", "NoNewPrivileges=yes", "LimitNICE=-15",
 	} {
 		if !slices.Contains(strings.Split(unit, "\n"), line) {
 			t.Errorf("the unit has no line %q", line)

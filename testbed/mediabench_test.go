@@ -37,6 +37,8 @@ type mediaFigures struct {
 	P99            float64 `json:"p99_us"`
 	BytesPerCall   int64   `json:"bytes_per_call"`
 
+	Busy *mediaBusy `json:"busy,omitempty"`
+
 	AllocsPerPacket *float64 `json:"allocs_per_packet,omitempty"`
 	CallsOneCore    *int     `json:"calls_one_core,omitempty"` // both directions of G.711 in 20 ms packets, of which Soak lost none
 
@@ -99,6 +101,7 @@ func BenchmarkMedia(b *testing.B) {
 		r.fill(b, *benchMany)
 		f.BytesPerCall = (memoryOf(b, r.process.Pid()) - r.idle) / int64(*benchMany)
 		f.MaxPPS, f.CostPPS = r.highest(b)
+		f.Busy = r.beside(b)
 		if r.comeAndGo != nil {
 			f.Churn = r.churning(b, min(f.MaxPPS, churnMost))
 			r.fill(b, *benchLong)
@@ -230,6 +233,8 @@ func (m mediaTable) markdown() string {
 	row("added delay p99, us", r.P99, i.P99, "%.0f")
 	row(fmt.Sprintf("packets/s without loss, %d streams, generator on the other core", *benchMany), float64(r.MaxPPS), float64(i.MaxPPS), "%.0f")
 	row("packets/s that one core could move at that cost", float64(r.CostPPS), float64(i.CostPPS), "%.0f")
+	row(fmt.Sprintf("packets lost of %d/s, %d busy programs beside it on its core, %%", busyRate, busyPrograms), r.Busy.percent(), i.Busy.percent(), "%.1f")
+	row("added delay p99 beside them, us", r.Busy.P99, i.Busy.P99, "%.0f")
 	row("memory a call, bytes", float64(r.BytesPerCall), float64(i.BytesPerCall), "%.0f")
 	fmt.Fprintf(&b, "\nimeproxy: with batch-wait 0 the added delay is %.0f us (p50) and %.0f us (p99); in %.0f s with both directions of %d calls %d of %d packets were lost, at %.2f of a core.\n",
 		i.P50NoWait, i.P99NoWait, i.Soak.Seconds, i.Soak.Calls, i.Soak.Lost, i.Soak.Packets, i.Soak.Core)

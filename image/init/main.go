@@ -22,6 +22,9 @@ const (
 	logDir        = stateMount + "/log"
 	// daemonID is the user and group of the service.
 	daemonID = 100
+	// serviceNice is its place before other programs (nice(2)), mediaNice the one that its threads which relay media may take; as in the unit.
+	serviceNice = -5
+	mediaNice   = -15
 )
 
 func main() {

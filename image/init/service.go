@@ -248,6 +248,13 @@ func becomeService(path string, argv []string) error {
 	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &memory); err != nil {
 		return fmt.Errorf("limit of locked memory: %w", err)
 	}
+	place := unix.Rlimit{Cur: 20 - mediaNice, Max: 20 - mediaNice} // threads that relay media come forward that far
+	if err := unix.Setrlimit(unix.RLIMIT_NICE, &place); err != nil {
+		return fmt.Errorf("limit of nice: %w", err)
+	}
+	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, serviceNice); err != nil {
+		return fmt.Errorf("place before other programs: %w", err)
+	}
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("limit of core files: %w", err)
 	}

@@ -1,6 +1,11 @@
 package observe
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // MediaTermination is the snapshot behind `show media-termination`. Counters count from the start of the daemon. Its JSON form is one flat
 // object but for the addresses.
@@ -31,6 +36,7 @@ type MediaTermination struct {
 // MediaEngine holds the figures of engines tproxy and xdp.
 type MediaEngine struct {
 	Workers           int
+	WorkerNice        int // place among the programs of their cores, nice(2)
 	Taps              int // interfaces whose media is read before the network layer
 	BatchWaitUS       int64
 	PacketsReceived   uint64
@@ -44,6 +50,9 @@ type MediaEngine struct {
 	SentRouted        uint64 // through the kernel's routing
 	PacketsFragmented uint64 // longer than the link takes
 	SendErrors        uint64
+	Stalls            uint64        // for over 5 ms a worker did not look for packets while they came
+	StallsForCore     uint64        // of these those in which it waited for its core
+	LongestStall      time.Duration // of all
 }
 
 type anyRow struct {
@@ -57,7 +66,7 @@ func (m MediaTermination) rows() []anyRow {
 		rows = append(rows, anyRow{"Engine tproxy cannot be used", m.EngineFallback})
 	}
 	if f := m.Fast; f != nil {
-		rows = append(rows, anyRow{"Workers", f.Workers}, anyRow{"Interfaces tapped", f.Taps}, anyRow{"Batch wait us", f.BatchWaitUS})
+		rows = append(rows, anyRow{"Workers", f.Workers}, anyRow{"Worker nice", f.WorkerNice}, anyRow{"Interfaces tapped", f.Taps}, anyRow{"Batch wait us", f.BatchWaitUS})
 	}
 	rows = append(rows,
 		anyRow{"RTP min port", m.MinPort}, anyRow{"RTP max port", m.MaxPort},
@@ -73,9 +82,28 @@ func (m MediaTermination) rows() []anyRow {
 			anyRow{"Dropped flood", f.DroppedFlood}, anyRow{"Dropped malformed", f.DroppedMalformed},
 			anyRow{"Packets sent direct", f.SentDirect}, anyRow{"Packets sent XDP", f.SentXDP}, anyRow{"Packets sent routed", f.SentRouted},
 			anyRow{"Packets fragmented", f.PacketsFragmented}, anyRow{"Send errors", f.SendErrors},
+			anyRow{"Stalls", f.Stalls}, anyRow{"Stalls for the core", f.StallsForCore}, anyRow{"Longest stall us", f.LongestStall.Microseconds()},
 		)
 	}
 	return rows
+}
+
+// mediaMetrics gives Prometheus the figures of the engine.
+func mediaMetrics(out chan<- prometheus.Metric, f *MediaEngine) {
+	if f == nil {
+		return
+	}
+	counter := func(name, help string, n uint64) {
+		out <- prometheus.MustNewConstMetric(prometheus.NewDesc(name, help, nil, nil), prometheus.CounterValue, float64(n))
+	}
+	counter("imeproxy_media_packets_received_total", "Packets that the media engine took in.", f.PacketsReceived)
+	counter("imeproxy_media_stalls_total", "Times for which a media worker did not look for packets for over 5 ms while they came.", f.Stalls)
+	counter("imeproxy_media_stalls_for_core_total", "Those of them in which it waited for its core.", f.StallsForCore)
+	out <- prometheus.MustNewConstMetric(prometheus.NewDesc("imeproxy_media_longest_stall_seconds", "The longest of them.", nil, nil), prometheus.GaugeValue, f.LongestStall.Seconds())
+	dropped := prometheus.NewDesc("imeproxy_media_packets_dropped_total", "Packets that no stream got, by cause.", []string{"reason"}, nil)
+	for reason, n := range map[string]uint64{"overload": f.DroppedByOverload, "no_stream": f.DroppedNoStream, "flood": f.DroppedFlood, "malformed": f.DroppedMalformed} {
+		out <- prometheus.MustNewConstMetric(dropped, prometheus.CounterValue, float64(n), reason)
+	}
 }
 
 // Text gives the layout of `show media-termination`.

@@ -29,6 +29,7 @@ type Window struct {
 type Live struct {
 	Calls   map[string]int // whose quality is watched, by state: "good", "suspect", "notified"
 	Streams int
+	Media   *MediaEngine // nil: the engine keeps no figures
 	Quality FallbackStatistics
 	Peer    []PerfObject // of the peer server; none where there is none
 }
@@ -131,6 +132,7 @@ func (b *bridge) Collect(out chan<- prometheus.Metric) {
 	}
 	out <- prometheus.MustNewConstMetric(prometheus.NewDesc("imeproxy_quality_calls_queued", "Calls that are to be told to fall back when the rate allows.", nil, nil), prometheus.GaugeValue, float64(l.Quality.Queued))
 	out <- prometheus.MustNewConstMetric(prometheus.NewDesc("imeproxy_media_streams", "Media streams in use now.", nil, nil), prometheus.GaugeValue, float64(l.Streams))
+	mediaMetrics(out, l.Media)
 	sent := prometheus.NewDesc("imeproxy_fallback_notifications_sent_total", "REFERs to fall back to the PSTN.", nil, nil)
 	out <- prometheus.MustNewConstMetric(sent, prometheus.CounterValue, float64(l.Quality.Sent))
 	answers := prometheus.NewDesc("imeproxy_fallback_notifications_answered_total", "What came of them: accepted, deferred (to be repeated), failed.", []string{"result"}, nil)

@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
@@ -18,7 +19,7 @@ func testMetrics(t *testing.T) *Metrics {
 	}
 	counters.Inc("sip", "messages_refused", "bad_header")
 	m, err := NewMetrics(counters, func() Live {
-		return Live{Calls: map[string]int{"good": 3, "suspect": 1, "made up": 9}, Streams: 5, Quality: FallbackStatistics{Queued: 2, Sent: 7, Accepted: 6, Failed: 1}}
+		return Live{Calls: map[string]int{"good": 3, "suspect": 1, "made up": 9}, Streams: 5, Media: &MediaEngine{PacketsReceived: 6, DroppedByOverload: 8, Stalls: 9, LongestStall: 25 * time.Millisecond}, Quality: FallbackStatistics{Queued: 2, Sent: 7, Accepted: 6, Failed: 1}}
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -46,6 +47,7 @@ func TestMetrics(t *testing.T) {
 			`imeproxy_quality_window_burst_seconds_bucket{direction="outbound",le="2"} 0`, `imeproxy_quality_window_pdv_seconds_bucket{direction="inbound",le="0.08"} 2`,
 			`imeproxy_sip_messages_refused_total{reason="bad_header"} 1`, `imeproxy_sip_keepalives_total 0`, `imeproxy_quality_calls{state="good"} 3`,
 			`imeproxy_fallback_notifications_answered_total{result="failed"} 1`, `imeproxy_media_streams 5`,
+			`imeproxy_media_packets_received_total 6`, `imeproxy_media_packets_dropped_total{reason="overload"} 8`, `imeproxy_media_stalls_total 9`, `imeproxy_media_longest_stall_seconds 0.025`,
 		} {
 			if !strings.Contains(text, want+"\n") {
 				t.Errorf("%s is not in\n%s", want, text)

@@ -128,9 +128,9 @@ func applianceLayouts() map[string]View {
 			Name: "uc-ime-media-term", Addresses: []string{"209.165.200.228 outside", "192.168.10.3 inside"}, MinPort: 16384, MaxPort: 32767, Engine: "tproxy",
 			Streams: 2, MostStreams: 9, MaximumStreams: 20000, PortPairs: 16384, PortPairsUsed: 4, PortPairsRest: 6, RefusedForPorts: 1, RefusedForStreams: 2,
 			PortConflicts: 3, Withheld: 25, WithheldEver: 26, Fast: &MediaEngine{
-				Workers: 2, Taps: 3, BatchWaitUS: 500, PacketsReceived: 100000, Batches: 4000, DroppedByOverload: 5, DroppedNoStream: 7, DroppedFlood: 17,
+				Workers: 2, WorkerNice: -15, Taps: 3, BatchWaitUS: 500, PacketsReceived: 100000, Batches: 4000, DroppedByOverload: 5, DroppedNoStream: 7, DroppedFlood: 17,
 				DroppedMalformed: 19, SentDirect: 99000, SentXDP: 88000, SentRouted: 900,
-				PacketsFragmented: 11, SendErrors: 13,
+				PacketsFragmented: 11, SendErrors: 13, Stalls: 23, StallsForCore: 21, LongestStall: 29 * time.Millisecond,
 			},
 		},
 		"media_termination_sockets": MediaTermination{
