@@ -123,6 +123,14 @@ func warnReadable(file string, log *slog.Logger) {
 	}
 }
 
+// explainPort adds to the error of a start what to do about a port that another program has.
+func explainPort(err error) error {
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return err
+	}
+	return fmt.Errorf("%w: another program has this port, `ss -lntup` tells which", err)
+}
+
 // alone makes sure that no other daemon runs with this control socket or this state directory, before anything is read or told: what would be told of the
 // files that the other one holds hides the one thing that is wrong. made is the directory of the control socket, if it was missing.
 func alone(f runFlags) (made string, err error) {
@@ -175,7 +183,7 @@ func runAppliance(ctx context.Context, f runFlags, stdout, stderr io.Writer) err
 	defer signal.Stop(signals)
 	a, err := proxy.Start(ctx, opt)
 	if err != nil {
-		return err
+		return explainPort(err)
 	}
 	if err := operate(ctx, f, a, cfg, signals, stdout, log); !errors.Is(err, errAgain) {
 		return err

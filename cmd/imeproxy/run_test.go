@@ -81,6 +81,22 @@ func TestConfigurationOfOthers(t *testing.T) {
 	}
 }
 
+// TestPortOfAnotherProgram tells what to do about a port that is taken.
+func TestPortOfAnotherProgram(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, err = net.Listen("tcp", l.Addr().String())
+	if err = explainPort(fmt.Errorf("mapping service: %w", err)); err == nil || !strings.Contains(err.Error(), l.Addr().String()) || !strings.Contains(err.Error(), "`ss -lntup`") {
+		t.Error(err)
+	}
+	if err := explainPort(os.ErrNotExist); err != os.ErrNotExist {
+		t.Error(err)
+	}
+}
+
 // TestSecondDaemonSaysOneThing starts a daemon beside another one, with a configuration that deserves warnings: it tells the one thing that keeps it from
 // running, and nothing of what only follows from it.
 func TestSecondDaemonSaysOneThing(t *testing.T) {
