@@ -56,7 +56,11 @@ func (a *Appliance) sweepCertificates(now time.Time) {
 			a.logExpiry(c, now)
 		}
 	}
-	for _, missing := range trustProblems(p, list, now) {
+	problems := trustProblems(p, list, now)
+	if now.Sub(a.started) >= linkGrace {
+		problems = append(problems, linkProblems(p, now, linkFlags)...)
+	}
+	for _, missing := range problems {
 		raise(missing)
 		if !before[[2]string{missing.Code, missing.Object}] {
 			a.log.Warn("health problem", "problem", missing.Code, "object", missing.Object, "impact", missing.Impact, "what_to_do", missing.WhatToDo)

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -57,6 +58,44 @@ func checkInterfaces(cfg *config.Config) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// linkFlags are the flags of a card of this machine.
+func linkFlags(name string) (net.Flags, error) {
+	dev, err := net.InterfaceByName(name)
+	if err != nil {
+		return 0, err
+	}
+	return dev.Flags, nil
+}
+
+// linkGrace is how long after the start a card may be without link: one that the start has switched on negotiates for some seconds.
+const linkGrace = 10 * time.Second
+
+// linkProblems tells which interfaces of the configuration pass nothing: a cable that is out is otherwise seen by calls that do not come about.
+func linkProblems(p *plan, now time.Time, flags func(name string) (net.Flags, error)) (out []observe.Problem) {
+	for _, i := range p.cfg.Interfaces {
+		if !inUse(i) {
+			continue
+		}
+		problem := observe.Problem{Code: "interface_down", Object: i.Name, Severity: observe.Major, Since: now, WhatToDo: "look at the cable, the switch and the virtual machine's network"}
+		f, err := flags(i.Name)
+		switch {
+		case err != nil:
+			problem.Impact, problem.WhatToDo = fmt.Sprintf("nothing passes interface %s: the card is gone", i.Nameif), "bring the card back; `ip link` prints those that there are"
+		case f&net.FlagUp == 0:
+			problem.Impact, problem.WhatToDo = fmt.Sprintf("nothing passes interface %s: the card was switched off", i.Nameif), fmt.Sprintf("`ip link set %s up`", i.Name)
+		case f&net.FlagRunning == 0:
+			problem.Impact = fmt.Sprintf("nothing passes interface %s: it has no link", i.Nameif)
+		default:
+			continue
+		}
+		if i == p.Inside || i == p.Outside {
+			problem.Severity = observe.Critical
+		}
+		out = append(out, problem)
+	}
+	return out
 }
 
 // inUse tells whether anything is done with an interface.
