@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -139,6 +140,18 @@ func TestTransferToANamedPlace(t *testing.T) {
 	if to := m.Get("Contact"); !refer(t, s, c, to) || refer(t, s, c, strings.Replace(to, "line=7", "line=8", 1)) {
 		t.Errorf("REFER to %s: may go on %v, with line=8 %v", to, refer(t, s, c, to), refer(t, s, c, strings.Replace(to, "line=7", "line=8", 1)))
 	}
+	c.name(sipMessage(t, "INVITE sip:x@b.example SIP/2.0", "Contact: <sip:moved@pbx.local>"))
+	c.name(sipMessage(t, "INVITE sip:x@b.example SIP/2.0", "Contact: <sip:192.168.10.30>"))
+	if !refer(t, s, c, "<sip:moved@pbx.local:5080>") {
+		t.Error("a REFER to a named user at a named host is refused")
+	}
+	c.name(sipMessage(t, "INVITE sip:x@b.example SIP/2.0", "Contact: <sip:+14085550177;tgrp=a@192.168.10.30>"))
+	if !refer(t, s, c, "<sip:+14085550177;tgrp=a@a.example>") || refer(t, s, c, "<sip:+14085550177;tgrp=b@a.example>") {
+		t.Error("a named user with parameters is not taken to the letter")
+	}
+	if refer(t, s, c, "<sip:a.example>") {
+		t.Error("a REFER that names nobody passes where the inside has named a place without user")
+	}
 }
 
 // A token brings back what it stands for: it is that which the call agent would dial.
@@ -170,6 +183,8 @@ func TestPermittedTransfers(t *testing.T) {
 			"<sip:+14155550123@b.example;maddr=10.0.0.9>": false,
 			"<sip:+19005550100@b.example>":                len(permit) == 1,
 			"<sip:19005550100@b.example>":                 false,
+			"<sip:+1@b.example>":                          false,
+			"<sip:+1415555012345678@b.example>":           false,
 			"<sip:+1415555#9@b.example>":                  false,
 		} {
 			if got := refer(t, s, c, to); got != ok {
@@ -215,6 +230,7 @@ func TestStrangersTakeNoCallOver(t *testing.T) {
 	s.a.now = func() time.Time { return now }
 	standingCall(t, s, "other@h", "b.example")
 	standingCall(t, s, "third@h", "c.example")
+	standingCall(t, s, "agent@h", "b.example").agent = &callAgent{real: netip.MustParseAddr("192.168.10.31")}
 	tell := func(domain, id string) {
 		s.a.lent.note(sipMessage(t, "REFER sip:x@b.example SIP/2.0", "Refer-To: <sip:+14085550102@a.example?Subject=x&Replaces="+id+"%3Bto-tag%3D1%3Bfrom-tag%3D2>"), domain, now)
 	}
@@ -232,6 +248,7 @@ func TestStrangersTakeNoCallOver(t *testing.T) {
 		"Replaces: inside@h;to-tag=1;from-tag=2":                true,
 		"Join: inside@h;to-tag=1;from-tag=2":                    true,
 		"Replaces: third@h;to-tag=near;from-tag=far":            true, // another enterprise's
+		"Replaces: agent@h;to-tag=near;from-tag=far":            true, // another call agent's
 		"Replaces: notyou@h;to-tag=1;from-tag=2":                true,
 		"Replaces: other@h;to-tag=near;from-tag=near":           true,
 		"Replaces: other@h;to-tag=near;from-tag=x":              true,

@@ -91,15 +91,17 @@ func TestWhatStrangersSayWithinACall(t *testing.T) {
 	}
 }
 
-// A CANCEL has no tag, and must name the one who was called all the same.
-func TestCancelReachesWhomItsInviteDid(t *testing.T) {
+// A CANCEL has no tag, and an ACK need not have one: both must name the one who was called all the same.
+func TestCancelAndAckReachWhomTheInviteDid(t *testing.T) {
 	s, c := transferSession(t)
 	s.a.agenda = newAgenda(time.Now())
-	for uri, cause := range map[string]string{"sip:operator@a.example": causeTarget, "sip:+14085550100@a.example": "no_dialog"} {
-		before := s.a.counters.Reasons("sip", "messages_refused")
-		s.judge(c, sipMessage(t, "CANCEL "+uri+" SIP/2.0", "Via: SIP/2.0/TLS h;branch=z9hG4bK1", "Call-ID: c", "CSeq: 1 CANCEL", "From: <sip:f@b.example>;tag=f", "To: <sip:t@a.example>"), dialog.Outside)
-		if now := s.a.counters.Reasons("sip", "messages_refused"); now[cause] != before[cause]+1 {
-			t.Errorf("CANCEL %s is refused for %v, want %s", uri, now, cause)
+	for _, method := range []string{"CANCEL", "ACK"} {
+		for uri, cause := range map[string]string{"sip:operator@a.example": causeTarget, "sip:+14085550100@a.example": "no_dialog"} {
+			before := s.a.counters.Reasons("sip", "messages_refused")
+			s.judge(c, sipMessage(t, method+" "+uri+" SIP/2.0", "Via: SIP/2.0/TLS h;branch=z9hG4bK1", "Call-ID: c", "CSeq: 1 "+method, "From: <sip:f@b.example>;tag=f", "To: <sip:t@a.example>"), dialog.Outside)
+			if now := s.a.counters.Reasons("sip", "messages_refused"); now[cause] != before[cause]+1 {
+				t.Errorf("%s %s is refused for %v, want %s", method, uri, now, cause)
+			}
 		}
 	}
 }
