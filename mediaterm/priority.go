@@ -13,11 +13,14 @@ import (
 // place lost three of four packets of 5,000 calls, and one of this place none.
 const WorkerNice = -15
 
-// A worker that finds no time to rest for saturatedFor is too slow for what comes, as in a flood. Before all others it would leave next to nothing
-// of the core to them, and to the signalling of its own daemon, so it stands in line with them for standBack then.
+// A worker that takes its core whole is too slow for what comes, as in a flood. Before all others it would leave next to nothing of the core to them,
+// and to the signalling of its own daemon, so it stands in line with them for standBack then. Its own time counts, not how long it has not slept: beside
+// other programs it may need all that is left to it, and would lose what it has its place for.
 const (
+	wholeCore = 0.95 // of saturatedFor
+	standBack = time.Second
+
 	saturatedFor = 200 * time.Millisecond
-	standBack    = time.Second
 )
 
 // niceOf is the place of the calling thread, setNice gives it another. To come forward takes CAP_SYS_NICE or a limit (RLIMIT_NICE, of a unit:
@@ -29,23 +32,33 @@ func niceOf() (int, error) {
 
 func setNice(nice int) error { return unix.Setpriority(unix.PRIO_PROCESS, 0, nice) }
 
-// priority is the place of a worker's thread. Its methods are for that thread alone, but for shown.
+// ownTime is for how long the calling thread has had a core.
+func ownTime() time.Duration {
+	var t unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
+}
+
+// priority is the place of a worker's thread. Its methods are for that thread alone, but for what is atomic.
 type priority struct {
 	set   func(nice int) error
-	plain int          // of the threads of the daemon
-	shown atomic.Int32 // the place it has
-	stuck atomic.Bool  // denied is set
+	spent func() time.Duration // of a core
+	plain int                  // of the threads of the daemon
+	shown atomic.Int32         // the place it has
+	stuck atomic.Bool          // denied is set
 
 	denied  error     // why it has to stay where it is; nil: it can come forward
 	forward bool      // it has
-	idle    bool      // it has slept since the last look
-	rested  time.Time // when it did last
+	since   time.Time // of the time in which its share of the core is counted
+	by      time.Duration
 	back    time.Time // when it stood back last
 }
 
 // begin brings the calling thread forward, where the system allows that.
 func (p *priority) begin() {
-	p.set = setNice
+	p.set, p.spent = setNice, ownTime
 	plain, err := niceOf()
 	if err != nil {
 		p.deny(fmt.Errorf("getpriority: %w", err))
@@ -53,7 +66,6 @@ func (p *priority) begin() {
 	}
 	p.plain = plain
 	p.shown.Store(int32(plain))
-	p.idle = true
 	p.comeForward()
 }
 
@@ -84,21 +96,23 @@ func (p *priority) retreat(now time.Time) {
 	}
 }
 
-// slept notes that the thread has left its core to others.
-func (p *priority) slept() { p.idle = true }
-
 // look is for each turn of the worker, which begins now.
 func (p *priority) look(now time.Time) {
-	if p.idle {
-		p.rested, p.idle = now, false
-	}
 	switch {
 	case p.denied != nil:
-	case p.forward && now.Sub(p.rested) > saturatedFor:
-		p.retreat(now)
-	case !p.forward && now.Sub(p.back) > standBack:
-		p.rested = now
-		p.comeForward()
+	case !p.forward:
+		if now.Sub(p.back) > standBack {
+			p.comeForward()
+			p.since = time.Time{}
+		}
+	case p.since.IsZero():
+		p.since, p.by = now, p.spent()
+	case now.Sub(p.since) > saturatedFor:
+		spent, passed := p.spent(), now.Sub(p.since)
+		if float64(spent-p.by) > wholeCore*float64(passed) {
+			p.retreat(now)
+		}
+		p.since, p.by = now, spent
 	}
 }
 

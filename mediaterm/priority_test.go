@@ -22,8 +22,8 @@ func (p *places) set(nice int) error {
 	return nil
 }
 
-func newPriority(set func(int) error) *priority {
-	p := &priority{set: set, idle: true}
+func newPriority(set func(int) error, spent func() time.Duration) *priority {
+	p := &priority{set: set, spent: spent}
 	p.comeForward()
 	return p
 }
@@ -36,44 +36,51 @@ func (p *places) want(t *testing.T, when string, nice ...int) {
 	*p = nil
 }
 
-// A worker that rests keeps its place before others; one that does not leaves them their share of the core, and tries again a second later.
+// A worker keeps its place before others while it leaves some of its core; one that takes it whole leaves them their share, and tries again a second
+// later.
 func TestSaturatedWorkerStandsBack(t *testing.T) {
 	var set places
+	var spent time.Duration
 	now := time.Unix(1000, 0)
-	p := newPriority(set.set)
-	set.want(t, "begin", WorkerNice)
-	for range 1000 {
-		now = now.Add(time.Millisecond)
-		p.look(now)
-		p.slept()
-	}
-	set.want(t, "it rests each millisecond")
-	turn := func(d time.Duration) {
+	p := newPriority(set.set, func() time.Duration { return spent })
+	turn := func(d time.Duration, percent int) {
 		for end := now.Add(d); now.Before(end); {
 			now = now.Add(time.Millisecond)
+			spent += time.Millisecond * time.Duration(percent) / 100
 			p.look(now)
 		}
 	}
-	turn(saturatedFor)
-	set.want(t, "no rest for a time that is allowed")
-	turn(2 * time.Millisecond)
-	set.want(t, "no rest for longer", 0)
+	set.want(t, "begin", WorkerNice)
+	turn(10*time.Second, 94)
+	set.want(t, "it leaves some of its core")
+	whole := func() {
+		begin := now
+		for len(set) == 0 && now.Sub(begin) < time.Minute {
+			turn(time.Millisecond, 100)
+		}
+		if d := now.Sub(begin); d > 2*saturatedFor+5*time.Millisecond { // what came before in the time that is counted may have been less
+			t.Errorf("it stood back after %v", d)
+		}
+		set.want(t, "it takes its core whole", 0)
+	}
+	whole()
 	if n := p.shown.Load(); n != 0 {
 		t.Errorf("shown: %d", n)
 	}
-	turn(standBack - 10*time.Millisecond)
-	set.want(t, "it stands in line")
-	turn(20 * time.Millisecond)
+	for range 2 {
+		turn(standBack-5*time.Millisecond, 50)
+		set.want(t, "it stands in line")
+		turn(10*time.Millisecond, 50)
+		set.want(t, "a second later", WorkerNice)
+		whole()
+	}
+	turn(standBack+5*time.Millisecond, 50)
 	set.want(t, "a second later", WorkerNice)
-	turn(saturatedFor + 10*time.Millisecond)
-	set.want(t, "still no rest", 0)
-	p.slept()
-	turn(standBack + 10*time.Millisecond)
-	set.want(t, "a second later", WorkerNice)
-	p.slept()
 	now = now.Add(time.Hour) // no packet
 	p.look(now)
 	set.want(t, "after an hour without packets")
+	turn(time.Second, 80)
+	set.want(t, "packets again")
 	p.end()
 	set.want(t, "end", 0)
 }
@@ -82,7 +89,7 @@ func TestSaturatedWorkerStandsBack(t *testing.T) {
 func TestLingeringWorkerStandsBack(t *testing.T) {
 	var set places
 	now := time.Unix(1000, 0)
-	p := newPriority(set.set)
+	p := newPriority(set.set, func() time.Duration { return 0 })
 	set.want(t, "begin", WorkerNice)
 	for range 5000 {
 		p.look(now)
@@ -92,7 +99,6 @@ func TestLingeringWorkerStandsBack(t *testing.T) {
 	set.want(t, "it lingers for five seconds", 0)
 	for range 1100 {
 		p.look(now)
-		p.slept()
 		now = now.Add(time.Millisecond)
 	}
 	set.want(t, "it sleeps again", WorkerNice)
@@ -100,7 +106,7 @@ func TestLingeringWorkerStandsBack(t *testing.T) {
 
 func TestPlaceDenied(t *testing.T) {
 	calls := 0
-	p := newPriority(func(int) error { calls++; return unix.EPERM })
+	p := newPriority(func(int) error { calls++; return unix.EPERM }, ownTime)
 	for now := time.Unix(0, 0); now.Before(time.Unix(10, 0)); now = now.Add(10 * time.Millisecond) {
 		p.look(now)
 	}

@@ -284,7 +284,6 @@ func (w *worker) run() {
 			w.rest(n)
 		} else {
 			w.poll()
-			w.place.slept()
 		}
 	}
 	w.leave()
@@ -316,7 +315,6 @@ func (w *worker) rest(n int) {
 	if d := w.engine.wait.Load(); d > 0 {
 		// The raw call keeps the thread's processor, once one has been added for it: given away and taken back every time, it would cost
 		// more than the packets. A signal, such as that of a garbage collection, makes the sleep shorter: no harm.
-		w.place.slept()
 		t := unix.NsecToTimespec(d)
 		if !held {
 			_ = unix.Nanosleep(&t, nil)
@@ -329,7 +327,6 @@ func (w *worker) rest(n int) {
 		w.place.retreat(w.now) // it takes its core whole
 		return
 	}
-	w.place.slept()
 	// More will come soon, and must not wait until the scheduler has a processor free. When nothing does, poll follows.
 	w.watch()
 	if held {

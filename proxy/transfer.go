@@ -128,13 +128,35 @@ func (s *session) dialled(c *call, text string, others []string) string {
 	if number == "" || strings.ContainsAny(user, ";:") {
 		return "nobody of that name is in the call"
 	}
-	if slices.Contains(c.granted, number) {
+	if slices.Contains(c.granted, number) || slices.ContainsFunc(c.proven(), func(n string) bool { return sameBlock(number, n) }) {
 		return ""
 	}
 	if p := s.a.plan.Load(); p.UCIME != nil && isNumber(number) && slices.ContainsFunc(p.UCIME.Transfers, func(t string) bool { return strings.HasPrefix(number, t) }) {
 		return ""
 	}
 	return "the number is neither of the call nor of transfer permit"
+}
+
+// proven are the numbers of a call that are nobody's mere word: the one that is called, which a ticket or our own call agent names, and of a call of
+// the inside its caller's. The call is locked.
+func (c *call) proven() []string {
+	numbers := append([]string{ticket.CalledNumber(c.rec.To)}, c.granted...)
+	if c.d.From == dialog.Inside {
+		numbers = append(numbers, ticket.CalledNumber(c.rec.From))
+	}
+	return numbers
+}
+
+// blockDigits is how many digits at their end the numbers of one block differ in; blockLeast is how many a number has at least that is taken for one
+// of a block: shorter ones are services.
+const (
+	blockDigits = 4
+	blockLeast  = 9
+)
+
+// sameBlock tells whether two numbers differ in their last four digits at most: those of a colleague, to whom most transfers lead, and no premium one.
+func sameBlock(a, b string) bool {
+	return isNumber(a) && isNumber(b) && len(a) == len(b) && len(a) > blockLeast && a[:len(a)-blockDigits] == b[:len(b)-blockDigits]
 }
 
 // strangePlace tells why host and parameters of a URI are none to be called at, "" when they may be.
@@ -209,8 +231,9 @@ func (s *session) standing(value string) *call {
 	return nil
 }
 
-// takesOver tells whether an INVITE from the Internet is to take over, or to join, a call that its sender has no part in: neither one with its
-// enterprise nor one that the inside has told it of. No call may be locked.
+// takesOver tells whether an INVITE from the Internet is to take over, or to join, a call with another enterprise, or one with its own under tags that
+// are wrong, unless the inside has told it of that call. One that the appliance does not know is the call agent's to judge: its identifiers are
+// secrets of the inside, such as those that an attended transfer hands on. No call may be locked.
 func (s *session) takesOver(m *sipalg.Message) bool {
 	if m.Method != "INVITE" {
 		return false
@@ -221,7 +244,7 @@ func (s *session) takesOver(m *sipalg.Message) bool {
 		}
 		value := s.rw.InboundValue(name, m.Get(name))
 		id, _, _ := strings.Cut(value, ";")
-		if s.standing(value) == nil && !s.a.lent.has(strings.TrimSpace(id), s.a.now(), s.holds) {
+		if len(s.a.calls.withID(strings.TrimSpace(id))) > 0 && s.standing(value) == nil && !s.a.lent.has(strings.TrimSpace(id), s.a.now(), s.holds) {
 			return true
 		}
 	}

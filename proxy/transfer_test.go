@@ -98,7 +98,9 @@ func TestStrangersTransferToNobodyElse(t *testing.T) {
 		"<sip:+14085550100@a.example?P-Asserted-Identity=%3Csip:boss@a.example%3E>":        false,
 		"<sip:+14085550100@a.example?body=x>":                                              false,
 		"<sip:+14085550100@a.example?Require=x>":                                           false,
-		"<sip:+14085550101@a.example>":                                                     false, // of another call that nothing names
+		"<sip:+14085559999@a.example>":                                                     true, // of the block of the one that is called
+		"<sip:+14085560101@a.example>":                                                     false,
+		"<sip:+14085559999;postd=pp19005550100@a.example>":                                 false,
 		"<sip:+19005550100@a.example?Replaces=other%40h" + tags + ">":                      false,
 		"<sip:+14085550101@a.example?Replaces=third%40h" + tags + ">":                      false, // of another enterprise
 		"<sip:+14085550101@a.example?Replaces=other%40h%3Bto-tag%3Dx%3Bfrom-tag%3Dfar>":    false,
@@ -234,7 +236,9 @@ func TestStrangersTakeNoCallOver(t *testing.T) {
 	tell := func(domain, id string) {
 		s.a.lent.note(sipMessage(t, "REFER sip:x@b.example SIP/2.0", "Refer-To: <sip:+14085550102@a.example?Subject=x&Replaces="+id+"%3Bto-tag%3D1%3Bfrom-tag%3D2>"), domain, now)
 	}
-	tell("b.example", "told%40192.168.10.30")
+	standingCall(t, s, "lent@h", "c.example")
+	standingCall(t, s, "notyou@h", "c.example")
+	tell("b.example", "lent%40h")
 	tell("c.example", "notyou%40h")
 	takes := func(line string) bool {
 		return s.takesOver(sipMessage(t, "INVITE sip:+14085550100@a.example SIP/2.0", line))
@@ -243,12 +247,12 @@ func TestStrangersTakeNoCallOver(t *testing.T) {
 		"Subject: x": false,
 		"Replaces: other@h;to-tag=near;from-tag=far":            false,
 		"Replaces: other@h ;from-tag=near ;to-tag=far":          false,
-		"Replaces: told@192.168.10.30;to-tag=1;from-tag=2":      false,
 		"Join: other@h;to-tag=near;from-tag=far":                false,
-		"Replaces: inside@h;to-tag=1;from-tag=2":                true,
-		"Join: inside@h;to-tag=1;from-tag=2":                    true,
-		"Replaces: third@h;to-tag=near;from-tag=far":            true, // another enterprise's
-		"Replaces: agent@h;to-tag=near;from-tag=far":            true, // another call agent's
+		"Replaces: unknown@h;to-tag=1;from-tag=2":               false, // the call agent knows, or answers 481
+		"Join: unknown@h;to-tag=1;from-tag=2":                   false,
+		"Replaces: third@h;to-tag=near;from-tag=far":            true,  // another enterprise's
+		"Replaces: agent@h;to-tag=near;from-tag=far":            true,  // another call agent's
+		"Replaces: lent@h;to-tag=1;from-tag=2":                  false, // another enterprise's, that the inside has told of
 		"Replaces: notyou@h;to-tag=1;from-tag=2":                true,
 		"Replaces: other@h;to-tag=near;from-tag=near":           true,
 		"Replaces: other@h;to-tag=near;from-tag=x":              true,
@@ -259,13 +263,15 @@ func TestStrangersTakeNoCallOver(t *testing.T) {
 			t.Errorf("%s takes a stranger's call over: %v, want %v", line, got, want)
 		}
 	}
-	if s.takesOver(sipMessage(t, "INFO sip:+14085550100@a.example SIP/2.0", "Replaces: inside@h;to-tag=1;from-tag=2")) {
+	if s.takesOver(sipMessage(t, "INFO sip:+14085550100@a.example SIP/2.0", "Replaces: third@h;to-tag=1;from-tag=2")) {
 		t.Error("an INFO is taken for an INVITE")
 	}
 	now = now.Add(lentTime)
-	if !takes("Replaces: told@192.168.10.30;to-tag=1;from-tag=2") {
+	if !takes("Replaces: lent@h;to-tag=1;from-tag=2") {
 		t.Error("what was told is remembered for ever")
 	}
+	standingCall(t, s, "n0", "c.example")
+	standingCall(t, s, fmt.Sprint("n", maxLent), "c.example")
 	for n := range maxLent + 1 {
 		tell("b.example", fmt.Sprint("n", n))
 	}
@@ -274,6 +280,29 @@ func TestStrangersTakeNoCallOver(t *testing.T) {
 	}
 	if takes(fmt.Sprintf("Replaces: n%d;to-tag=1;from-tag=2", maxLent)) || !takes("Replaces: n0;to-tag=1;from-tag=2") {
 		t.Error("it is not the oldest one that is forgotten")
+	}
+}
+
+// Numbers of one block differ in their last digits alone, and are long enough to be those of subscribers.
+func TestNumbersOfOneBlock(t *testing.T) {
+	for _, x := range []struct {
+		a, b string
+		want bool
+	}{
+		{"+14085550100", "+14085559999", true},
+		{"+14085550100", "+14085550100", true},
+		{"+14085550100", "+14085560100", false},
+		{"+14085550100", "+19005550100", false},
+		{"+14085550100", "+140855501000", false},
+		{"+499005550", "+499001234", true}, // nine digits
+		{"+49900555", "+49901234", false},  // eight
+		{"14085550100", "14085550101", false},
+		{"+1408555010x", "+1408555010x", false},
+		{"", "", false},
+	} {
+		if got := sameBlock(x.a, x.b); got != x.want {
+			t.Errorf("%s and %s: %v", x.a, x.b, got)
+		}
 	}
 }
 

@@ -70,7 +70,7 @@ func TestWhatStrangersSayWithinACall(t *testing.T) {
 	for _, x := range []struct{ start, header, cause string }{
 		{"INFO sip:+19005550100@a.example SIP/2.0", "Subject: x", causeTarget},
 		{"REFER " + place + " SIP/2.0", "Contact: <sip:x@b.example>\r\nRefer-To: " + premium, causeTransfer},
-		{"INVITE " + place + " SIP/2.0", "Contact: <sip:x@b.example>\r\nReplaces: inside;to-tag=1;from-tag=2", causeReplaces},
+		{"INVITE " + place + " SIP/2.0", "Contact: <sip:x@b.example>\r\nReplaces: c;to-tag=1;from-tag=2", causeReplaces},
 		{"REFER " + place + " SIP/2.0", "Contact: <sip:x@b.example>\r\nRefer-To: <sip:+14085550199@b.example>", ""},
 	} {
 		if got := say(dialog.Outside, x.start, x.header); got != x.cause {
