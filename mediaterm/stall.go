@@ -12,7 +12,8 @@ import (
 // for, mostly for its core, and the rings have to hold what comes meanwhile.
 const stallLimit = 5 * time.Millisecond
 
-// stallBase is how old the reading may be that the time of waiting for a core is counted from.
+// stallBase is how old the reading may be that the time of waiting for a core is counted from: what the thread waited within it before the stall
+// counts as if it were of the stall, which is exact enough for telling why.
 const stallBase = 100 * time.Millisecond
 
 // Stalls are the times for which workers did not look for packets although some came, of those longer than 5 ms.

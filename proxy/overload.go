@@ -27,16 +27,16 @@ type overload struct {
 
 // sweepMedia lists a problem while packets of media are dropped.
 func (a *Appliance) sweepMedia(now time.Time) {
-	t := a.term.Load()
-	if t == nil {
-		return
-	}
-	o := &a.overload
+	o, c := &a.overload, mediaterm.EngineCounters{}
+	t := a.term.Load() // nil: the configuration has no media any more
 	if o.term != t {
 		o.term, o.dropped, o.stalls = t, 0, mediaterm.Stalls{}
 	}
+	if t != nil {
+		c = t.Counters().EngineCounters
+	}
 	listed := o.listed
-	p := o.look(now, t.Counters().EngineCounters)
+	p := o.look(now, c)
 	switch {
 	case p != nil:
 		a.health.Raise(*p)
@@ -51,8 +51,9 @@ func (a *Appliance) sweepMedia(now time.Time) {
 
 // look tells what is to be listed, if packets have been dropped since it looked last.
 func (o *overload) look(now time.Time, c mediaterm.EngineCounters) *observe.Problem {
-	lost := c.KernelDrops - o.dropped
-	defer func() { o.dropped, o.stalls = c.KernelDrops, c.Stalls }()
+	most := max(o.dropped, c.KernelDrops) // a socket that is being closed counts none any more
+	lost := most - o.dropped
+	defer func() { o.dropped, o.stalls = most, c.Stalls }()
 	if lost == 0 {
 		o.listed = o.listed && now.Sub(o.last) < overloadFor
 		return nil

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -44,5 +45,26 @@ func TestMediaOverload(t *testing.T) {
 		if o.look(now, c); o.listed {
 			t.Errorf("%s: listed for longer than a minute", x.name)
 		}
+	}
+	if p := o.look(now, mediaterm.EngineCounters{}); p != nil || o.listed {
+		t.Errorf("counters that went back are a problem: %+v", p)
+	}
+	if p := o.look(now, c); p != nil {
+		t.Errorf("counters that came back are a problem: %+v", p)
+	}
+}
+
+// A problem of media does not outlive it: the configuration may lose its media-termination.
+func TestMediaOverloadEndsWithTheMedia(t *testing.T) {
+	now := time.Unix(1000, 0)
+	a := &Appliance{log: slog.New(slog.DiscardHandler)}
+	a.health.Raise(*a.overload.look(now, mediaterm.EngineCounters{KernelDrops: 5}))
+	a.sweepMedia(now.Add(overloadFor - time.Second))
+	if n := len(a.Health().Problems); n != 1 {
+		t.Fatalf("%d problems within the minute, want 1", n)
+	}
+	a.sweepMedia(now.Add(overloadFor))
+	if l := a.Health().Problems; len(l) != 0 {
+		t.Errorf("listed for longer than its minute: %+v", l)
 	}
 }

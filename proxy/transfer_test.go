@@ -61,13 +61,16 @@ func TestStrangersTransferToNobodyElse(t *testing.T) {
 	standingCall(t, s, "third@h", "c.example")
 	const tags = "%3Bto-tag%3Dnear%3Bfrom-tag%3Dfar"
 	for to, ok := range map[string]bool{
-		"<sip:+14085550100@a.example>": true, // whom the ticket lets call
+		"<sip:+14085550100@a.example>":               true, // whom the ticket lets call
+		"<sip:+14085550100@a.example;method=INVITE>": true,
+		"<sip:+14085550111@a.example>":               true, // of the same ticket
+		"<sip:+14085550111@b.example>":               true,
+		"<tel:+1-408-555-0111>":                      true,
+
 		"\"x\" <sip:+1-408-555-0100@209.165.200.227:5070;transport=tls;user=phone>": true,
-		"<sip:+14085550100@a.example;method=INVITE>":                                true,
-		"<sip:+14085550111@a.example>":                                              true, // of the same ticket
-		"<sip:+14085550111@b.example>":                                              true,
-		"<tel:+1-408-555-0111>":                                                     true,
+
 		"<sip:+14085550101@a.example?Replaces=inside%40h" + tags + "&Replaces=other%40h" + tags + ">": false,
+
 		"<sip:+14085550100@edge.a.example>":                                                true,
 		"<sip:+14085550100@b.example;maddr=209.165.200.227>":                               true,
 		"<sip:+14085550100@a.example;maddr=pbx.b.example>":                                 true,
