@@ -193,7 +193,8 @@ func addSteering(s ruleSet, spec Spec) {
 }
 
 // addIngress keeps from the network layer what the workers of the media engine read from the taps: they, and not these rules, refuse forged
-// sources, which are counted here. Fragments, and frames for a VLAN, of which the link is the parent, pass.
+// sources, which are counted here, in a chain of their own: a packet of media is not asked for what it is once for each network that may not be its
+// source. Fragments, and frames for a VLAN, of which the link is the parent, pass.
 func addIngress(conn *nftables.Conn, spec Spec) {
 	s := replaceTable(conn, nftables.TableFamilyNetdev, TableIngress)
 	if len(spec.Steering.Tapped) == 0 {
@@ -205,13 +206,17 @@ func addIngress(conn *nftables.Conn, spec Spec) {
 		if !slices.Contains(spec.Steering.Tapped, t.Link) {
 			continue
 		}
-		c := s.ingress(names[t.Link], t.Link)
-		for _, m := range t.Ranges {
-			datagram := slices.Concat(etherIP(), protocolIP(), hostDaddr(m.Addr), toUs(), unfragmented(), l4proto(unix.IPPROTO_UDP), dport(m.Lo, m.Hi))
+		c, verdict := s.ingress(names[t.Link], t.Link), match{&expr.Verdict{Kind: expr.VerdictDrop}}
+		if len(t.Refused) > 0 {
+			media := s.chain("media_" + names[t.Link])
 			for _, n := range t.Refused {
-				s.rule(c, datagram, saddr(n), drop())
+				s.rule(media, protocolIP(), saddr(n), drop())
 			}
-			s.rule(c, datagram, match{&expr.Verdict{Kind: expr.VerdictDrop}})
+			s.rule(media, verdict)
+			verdict = jump(media)
+		}
+		for _, m := range t.Ranges {
+			s.rule(c, etherIP(), protocolIP(), hostDaddr(m.Addr), toUs(), unfragmented(), l4proto(unix.IPPROTO_UDP), dport(m.Lo, m.Hi), verdict)
 		}
 	}
 }
