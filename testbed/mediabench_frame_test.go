@@ -3,6 +3,7 @@ package testbed
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -136,11 +137,18 @@ func (b *frameSocket) completeChecked(frame []byte, port uint16) {
 
 // wordSum is the ones' complement sum of RFC 1071, of an even number of bytes, a packet's at most.
 func wordSum(sum uint32, p []byte) uint16 {
-	for ; len(p) >= 2; p = p[2:] {
-		sum += uint32(p[0])<<8 | uint32(p[1])
+	all := uint64(sum)
+	for ; len(p) >= 8; p = p[8:] {
+		eight := binary.BigEndian.Uint64(p)
+		all += eight>>32 + eight&math.MaxUint32
 	}
-	sum = sum>>16 + sum&0xffff
-	return uint16(sum>>16 + sum)
+	for ; len(p) >= 2; p = p[2:] {
+		all += uint64(binary.BigEndian.Uint16(p))
+	}
+	for all > math.MaxUint16 {
+		all = all>>16 + all&math.MaxUint16
+	}
+	return uint16(all)
 }
 
 // send panics on what cannot happen on a host of the lab: a load that is not sent must not look like one that is lost.

@@ -34,6 +34,7 @@ const (
 	ringTaken = 64 // frames that have been sent; this and what follows is the program's
 	ringDue   = 72 // when the next frame is to go: nanoseconds of CLOCK_MONOTONIC by ringScale
 	ringStep  = 80 // between two frames, by ringScale
+	ringNow   = 88 // the last reading of the clock, by ringScale: what was due then needs no other
 	ringHead  = 4096
 	ringSlots = 8192 // 10 ms at the highest rates
 	ringSlot  = 256
@@ -202,11 +203,15 @@ func sendDue(shared, wires *ebpf.Map) asm.Instructions {
 		asm.LoadMem(asm.R1, asm.R7, ringMade, asm.DWord),
 		asm.JEq.Reg(asm.R8, asm.R1, "drop"),
 
+		asm.LoadMem(asm.R0, asm.R7, ringNow, asm.DWord),
+		asm.LoadMem(asm.R1, asm.R7, ringDue, asm.DWord),
+		asm.JGE.Reg(asm.R0, asm.R1, "due"),
 		asm.FnKtimeGetNs.Call(),
 		asm.LSh.Imm(asm.R0, ringScaleBits),
+		asm.StoreMem(asm.R7, ringNow, asm.R0, asm.DWord),
 		asm.LoadMem(asm.R1, asm.R7, ringDue, asm.DWord),
 		asm.JLT.Reg(asm.R0, asm.R1, "drop"),
-		asm.LoadImm(asm.R2, int64(ringBehind)*ringScale, asm.DWord),
+		asm.LoadImm(asm.R2, int64(ringBehind)*ringScale, asm.DWord).WithSymbol("due"),
 		asm.Sub.Reg(asm.R0, asm.R2),
 		asm.JGE.Reg(asm.R1, asm.R0, "in time"),
 		asm.Mov.Reg(asm.R1, asm.R0),
