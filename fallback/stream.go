@@ -186,7 +186,8 @@ func (s *Stream) Packet(p Packet) {
 //go:norace
 func (s *Stream) Prefetch(step int) {
 	if step == 0 {
-		prefetch.Lines(unsafe.Pointer(&s.mu), (unsafe.Offsetof(s.spread)+unsafe.Offsetof(s.spread.near)-unsafe.Offsetof(s.mu))/64)
+		// Not &s.mu: before it takes the address of a field Go reads the beginning of what s points to, and would wait for it.
+		prefetch.Lines(unsafe.Add(unsafe.Pointer(s), unsafe.Offsetof(s.mu)), (unsafe.Offsetof(s.spread)+unsafe.Offsetof(s.spread.near)-unsafe.Offsetof(s.mu))/64)
 		return
 	}
 	s.spread.prefetch(s.spread.next)
@@ -197,8 +198,9 @@ func (s *Stream) Prefetch(step int) {
 //go:norace
 func (s *Stream) prefetchSample(step int) {
 	if step == 0 {
-		prefetch.Lines(unsafe.Pointer(&s.mu), (unsafe.Offsetof(s.spread)+unsafe.Offsetof(s.spread.steps)-unsafe.Offsetof(s.mu))/64+1)
-		prefetch.Lines(unsafe.Pointer(&s.lastAlive), 1)
+		p := unsafe.Pointer(s) // as in Prefetch
+		prefetch.Lines(unsafe.Add(p, unsafe.Offsetof(s.mu)), (unsafe.Offsetof(s.spread)+unsafe.Offsetof(s.spread.steps)-unsafe.Offsetof(s.mu))/64+1)
+		prefetch.Lines(unsafe.Add(p, unsafe.Offsetof(s.lastAlive)), 1)
 		return
 	}
 	if s.spread.len() > 0 {

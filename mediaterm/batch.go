@@ -35,7 +35,7 @@ func (w *worker) batch(n int) {
 	for i := range n {
 		s := &w.slots[i]
 		if s.leaves {
-			w.queue(s, s.end.stream, s.out)
+			w.queue(s, s.end.stream)
 		}
 		s.pkt, s.sum = nil, nil
 		s.tapped.release()

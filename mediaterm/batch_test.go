@@ -149,10 +149,11 @@ func mirrorBatch(t *testing.T, w *worker, r *rand.Rand, list []*mirror, at time.
 		}
 		pkt := m.packet(t, r, side)
 		s := &w.slots[i]
-		s.src, s.at, s.end = loopFar, at, &m.st.ends[side][portRTP]
+		s.src, s.at, s.end = loopFar, Instant(at), &m.st.ends[side][portRTP]
 		s.pkt = append(s.rx[:headroom], pkt...)[headroom:]
 		m.ref.mu.Lock()
-		out, ok := m.ref.take(side, portRTP, s.src, pkt, classify(pkt), at, m.sc)
+		var out departure
+		ok := m.ref.take(&out, side, portRTP, s.src, pkt, classify(pkt), Instant(at), m.sc)
 		m.ref.mu.Unlock()
 		if ok {
 			want = append(want, departed{m.st, bytes.Clone(out.data)})
@@ -235,7 +236,7 @@ func TestForesee(t *testing.T) {
 		defer w.mu.Unlock()
 		for i, p := range pkts {
 			s := &w.slots[i]
-			s.pkt, s.src, s.at, s.end, s.sum = p, loopFar, now, &st.ends[Outside][portRTP], nil
+			s.pkt, s.src, s.at, s.end, s.sum = p, loopFar, Instant(now), &st.ends[Outside][portRTP], nil
 			change(s)
 		}
 		w.foresee(len(pkts))
@@ -271,7 +272,7 @@ func TestForesee(t *testing.T) {
 	next := [][]byte{far.seal(rtpPacket(1, 8))}
 	end := &st.ends[Outside][portRTP]
 	for range w.engine.portLimit {
-		end.flooded(now, loopThief, w.engine.portLimit)
+		end.flooded(Instant(now), loopThief, w.engine.portLimit)
 	}
 	if got := foreseen(next, func(s *slot) { s.src = loopThief }); got != 0 {
 		t.Error("a flooded port's packet has a sum")
@@ -328,13 +329,14 @@ func FuzzForesee(f *testing.F) {
 		}
 		c.sumAll(jobs)
 		c.ready = &jobs[0]
-		_, withSum := l.open(newScratch().plain[:0], pkt, kindRTP, nil)
+		var o opened
+		withSum := l.open(&o, newScratch().plain[:0], pkt, kindRTP, nil)
 		c.ready = nil
 		l = leg{crypt: c}
 		if err := l.setCrypto(nil, keys[int(which)%len(keys)]); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := l.open(newScratch().plain[:0], pkt, kindRTP, nil); !errors.Is(err, withSum) {
+		if err := l.open(&o, newScratch().plain[:0], pkt, kindRTP, nil); !errors.Is(err, withSum) {
 			t.Errorf("%v with the sum, %v without", withSum, err)
 		}
 	})

@@ -24,8 +24,8 @@ func TestWrongKey(t *testing.T) {
 				}
 			}
 			leg := &l.rx.legs[Outside]
-			if leg.drops.AuthFailures != 20 {
-				t.Errorf("authentication failures: %d, want 20", leg.drops.AuthFailures)
+			if leg.drops().AuthFailures != 20 {
+				t.Errorf("authentication failures: %d, want 20", leg.drops().AuthFailures)
 			}
 			if n := leg.rx.current().sources(); n != 0 {
 				t.Errorf("forged packets left the state of %d sources", n)
@@ -66,7 +66,7 @@ func TestReplay(t *testing.T) {
 					replays++
 				}
 			}
-			if d := l.rx.legs[Outside].drops; d.Replays != replays || d.AuthFailures != 0 {
+			if d := l.rx.legs[Outside].drops(); d.Replays != replays || d.AuthFailures != 0 {
 				t.Errorf("drops %+v, want %d replays", d, replays)
 			}
 		})
@@ -79,7 +79,7 @@ func TestReplayedReports(t *testing.T) {
 	if l.open(out) == nil || l.open(out) != nil {
 		t.Error("a report must pass once")
 	}
-	if d := l.rx.legs[Outside].drops; d.Replays != 1 {
+	if d := l.rx.legs[Outside].drops(); d.Replays != 1 {
 		t.Errorf("drops %+v", d)
 	}
 }
@@ -102,7 +102,7 @@ func TestIndexNeverRepeats(t *testing.T) {
 			t.Error("sealed again below the window")
 		}
 	}
-	if d := l.tx.legs[Outside].drops; d.TxRepeated != 11 {
+	if d := l.tx.legs[Outside].drops(); d.TxRepeated != 11 {
 		t.Errorf("repeated: %d, want 11", d.TxRepeated)
 	}
 	if n := l.had(EventSequenceRestart); n != 1 {
@@ -222,7 +222,7 @@ func TestMKI(t *testing.T) {
 	}
 	wire := l.seal(rtpPacket(1, 2))
 	wire[len(wire)-14] ^= 1
-	if l.open(wire) != nil || l.rx.legs[Outside].drops.AuthFailures != 1 {
+	if l.open(wire) != nil || l.rx.legs[Outside].drops().AuthFailures != 1 {
 		t.Error("an unknown MKI was accepted, or not counted")
 	}
 }
@@ -249,8 +249,8 @@ func TestLifetime(t *testing.T) {
 					t.Errorf("warnings before the end: %d, want one a direction", l.had(EventKeyExpiring))
 				}
 			}
-			if passed != 32 || l.tx.legs[Outside].drops.TxKeyExpired != 8 {
-				t.Errorf("passed %d of a lifetime of 32; %+v", passed, l.tx.legs[Outside].drops)
+			if passed != 32 || l.tx.legs[Outside].drops().TxKeyExpired != 8 {
+				t.Errorf("passed %d of a lifetime of 32; %+v", passed, l.tx.legs[Outside].drops())
 			}
 			if l.had(EventKeyExpired) != 2 {
 				t.Errorf("told %d times that a key is used up", l.had(EventKeyExpired))
@@ -277,7 +277,7 @@ func TestRemoteLifetime(t *testing.T) {
 			t.Errorf("packet %d passed: %v", i, got)
 		}
 	}
-	if d := l.rx.legs[Outside].drops; d.KeyExpired != 2 {
+	if d := l.rx.legs[Outside].drops(); d.KeyExpired != 2 {
 		t.Errorf("drops %+v", d)
 	}
 }
@@ -294,7 +294,7 @@ func TestSSRCLimit(t *testing.T) {
 	if l.pass(rtpPacket(0, 2)) == nil {
 		t.Error("a known SSRC is refused when the table is full")
 	}
-	if d := l.tx.legs[Outside].drops; d.TxSSRCLimit != 50 || l.had(EventSSRCLimit) != 1 {
+	if d := l.tx.legs[Outside].drops(); d.TxSSRCLimit != 50 || l.had(EventSSRCLimit) != 1 {
 		t.Errorf("refused %d, told %d times", d.TxSSRCLimit, l.had(EventSSRCLimit))
 	}
 	fresh := newLoop(t, k) // the far end's side
@@ -303,8 +303,8 @@ func TestSSRCLimit(t *testing.T) {
 	}
 	l.tx = fresh.tx
 	l.txs = fresh.txs
-	if l.pass(rtpPacket(2000, 1)) != nil || l.rx.legs[Outside].drops.SSRCLimit != 1 {
-		t.Errorf("receiving table is not bounded: %+v", l.rx.legs[Outside].drops)
+	if l.pass(rtpPacket(2000, 1)) != nil || l.rx.legs[Outside].drops().SSRCLimit != 1 {
+		t.Errorf("receiving table is not bounded: %+v", l.rx.legs[Outside].drops())
 	}
 	l.reinvite(mustKey(t, SuiteCM80))
 	if l.pass(rtpPacket(3000, 1)) == nil {

@@ -2,6 +2,7 @@ package mediaterm
 
 import (
 	"encoding/binary"
+	"math"
 	"math/bits"
 	"net/netip"
 )
@@ -33,7 +34,7 @@ func putHeaders(frame []byte, src, dst netip.AddrPort, class byte, id uint16) {
 	udp := ip[ipLen:]
 	// The checksum's own place counts as 0.
 	binary.BigEndian.PutUint64(udp, uint64(src.Port())<<48|uint64(dst.Port())<<32|uint64(len(udp))<<16)
-	sum := ^udpSum(ip, udp)
+	sum := ^udpSumOf(addresses, udp) // not those of ip: memory that was written in fours, read in eights at once, is waited for
 	if sum == 0 {
 		sum = 0xffff // 0 means that there is none, RFC 768
 	}
@@ -42,8 +43,13 @@ func putHeaders(frame []byte, src, dst netip.AddrPort, class byte, id uint16) {
 
 // udpSum is the sum that the checksum of RFC 768 is made of: 0xffff over a datagram with a right one. The pseudo header is that of ip.
 func udpSum(ip, udp []byte) uint16 {
+	return udpSumOf(onesSum(ip[12:20], 0), udp)
+}
+
+// udpSumOf is udpSum with the sum of the two addresses.
+func udpSumOf(addresses uint64, udp []byte) uint16 {
 	pseudo := uint64(protocolUDP<<8) + uint64(bits.ReverseBytes16(uint16(len(udp)))) // as loaded from memory
-	return fold(onesSum(udp, onesSum(ip[12:20], pseudo)))
+	return fold(onesSum(udp, addresses+pseudo))
 }
 
 func putIPChecksum(ip []byte) {
@@ -53,32 +59,34 @@ func putIPChecksum(ip []byte) {
 
 // onesSum adds b to a ones' complement sum of little-endian words; the order of bytes does not matter to it (RFC 1071).
 func onesSum(b []byte, sum uint64) uint64 {
-	var c uint64
 	whole := b
-	for len(b) >= 32 {
-		sum, c = bits.Add64(sum, binary.LittleEndian.Uint64(b), c)
-		sum, c = bits.Add64(sum, binary.LittleEndian.Uint64(b[8:]), c)
-		sum, c = bits.Add64(sum, binary.LittleEndian.Uint64(b[16:]), c)
-		sum, c = bits.Add64(sum, binary.LittleEndian.Uint64(b[24:]), c)
-		b = b[32:]
+	for ; len(b) >= 64; b = b[64:] {
+		// A chain of carries for each part alone: one that goes on is saved and restored at each end of the loop.
+		s, c := bits.Add64(binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:]), 0)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[16:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[24:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[32:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[40:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[48:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[56:]), c)
+		sum = addHalves(sum, s) + c
 	}
-	for len(b) >= 8 {
-		sum, c = bits.Add64(sum, binary.LittleEndian.Uint64(b), c)
-		b = b[8:]
+	for ; len(b) >= 8; b = b[8:] {
+		sum = addHalves(sum, binary.LittleEndian.Uint64(b))
 	}
-	var last uint64
 	switch {
 	case len(b) == 0:
+		return sum
 	case len(whole) >= 8: // the last eight bytes without those that are counted: to copy the rest would take as long as the whole sum
-		last = binary.LittleEndian.Uint64(whole[len(whole)-8:]) >> (64 - 8*len(b))
-	default:
-		var few [8]byte
-		copy(few[:], b)
-		last = binary.LittleEndian.Uint64(few[:])
+		return addHalves(sum, binary.LittleEndian.Uint64(whole[len(whole)-8:])>>(64-8*len(b)))
 	}
-	sum, c = bits.Add64(sum, last, c)
-	return sum + c
+	var few [8]byte
+	copy(few[:], b)
+	return addHalves(sum, binary.LittleEndian.Uint64(few[:]))
 }
+
+// addHalves adds the two halves of a word, of which no datagram has so many that 64 bits would not hold the sum.
+func addHalves(sum, word uint64) uint64 { return sum + word>>32 + word&math.MaxUint32 }
 
 func fold(sum uint64) uint16 {
 	sum = sum>>32 + sum&0xffffffff

@@ -67,7 +67,7 @@ func FuzzSecure(f *testing.F) {
 			if leg.rx.current().sources() != 0 || leg.locked[portRTP] || leg.heard.packets != 0 {
 				t.Errorf("state was kept for %x", pkt)
 			}
-			if leg.drops == (Drops{}) {
+			if *leg.drops() == (Drops{}) {
 				t.Errorf("drop was not counted: %x", pkt)
 			}
 		}

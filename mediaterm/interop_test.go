@@ -267,7 +267,7 @@ func TestRolloverEverySuite(t *testing.T) {
 				pkt := rtpPayload(5, seq, 0, 8)
 				binary.BigEndian.PutUint32(pkt[12:], uint32(i))
 				if got := ends.pass(pkt); !bytes.Equal(got, pkt) {
-					t.Fatalf("packet %d (number %d): %x; %+v %+v", i, seq, got, ends.tx.legs[Outside].drops, ends.rx.legs[Outside].drops)
+					t.Fatalf("packet %d (number %d): %x; %+v %+v", i, seq, got, ends.tx.legs[Outside].drops(), ends.rx.legs[Outside].drops())
 				}
 			}
 		})

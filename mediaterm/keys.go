@@ -366,7 +366,8 @@ func (s *source) strayed(v verdict) EventKind {
 	return ""
 }
 
-// opened is the result of keyUse.open.
+// opened is the result of keyUse.open, which writes it where the caller wants it: Go returns a struct of this size by way of copies that wait for
+// their own stores.
 type opened struct {
 	plain []byte
 	newer bool // above everything seen of its SSRC: may move the source lock
@@ -375,22 +376,27 @@ type opened struct {
 
 // open authenticates and decrypts a packet under the key into dst. A packet that fails
 // leaves no state behind.
-func (u *keyUse) open(dst, pkt []byte, kind packetKind, ssrc uint32, seq uint16, hdr *rtp.Header) (opened, error) {
+func (u *keyUse) open(o *opened, dst, pkt []byte, kind packetKind, ssrc uint32, seq uint16, hdr *rtp.Header) error {
+	*o = opened{}
 	if u.spent(kind) {
-		return opened{}, errExpired
+		return errExpired
 	}
 	s := u.find(ssrc)
 	if s == nil && u.sources() >= maxSSRCs {
-		o := opened{}
 		if !u.full {
 			u.full = true
 			o.event = EventSSRCLimit
 		}
-		return o, errSSRCs
+		return errSSRCs
 	}
 	if u.crypt != nil {
-		return u.openOwn(dst, pkt, kind, ssrc, seq, s)
+		return u.openOwn(o, dst, pkt, kind, ssrc, seq, s)
 	}
+	return u.openPion(o, dst, pkt, kind, ssrc, seq, s, hdr)
+}
+
+// openPion is the part of open that pion does; s is nil for a new SSRC.
+func (u *keyUse) openPion(o *opened, dst, pkt []byte, kind packetKind, ssrc uint32, seq uint16, s *source, hdr *rtp.Header) error {
 	var index uint64
 	var out []byte
 	var err error
@@ -408,9 +414,9 @@ func (u *keyUse) open(dst, pkt []byte, kind packetKind, ssrc uint32, seq uint16,
 		out, err = u.ctx.DecryptRTP(dst, pkt, hdr)
 	}
 	if err != nil {
-		return opened{}, openError(err, pkt, kind, u.key, hdr)
+		return openError(err, pkt, kind, u.key, hdr)
 	}
-	o := opened{plain: out, newer: true, event: u.count(kind)}
+	o.plain, o.newer, o.event = out, true, u.count(kind)
 	if s == nil {
 		s = u.newSource(ssrc)
 		index = indexGuess(0, seq)
@@ -422,53 +428,62 @@ func (u *keyUse) open(dst, pkt []byte, kind packetKind, ssrc uint32, seq uint16,
 	if kind == kindRTCP {
 		o.newer = index > s.rtcp || s.rtcp == 0
 		s.rtcp = max(s.rtcp, index)
-		return o, nil
+		return nil
 	}
 	s.resync = false
 	o.newer = !s.index.started || index > s.index.highest
 	if s.index.use(index) != fresh {
-		return opened{event: o.event}, errReplay // seen before change made the context anew
+		o.plain = nil
+		return errReplay // seen before change made the context anew
 	}
-	return o, nil
+	return nil
 }
 
 // openOwn is the part of open that does without pion; s is nil for a new SSRC. Replays are
 // looked for first, RFC 3711 section 3.3: a flood of them costs no authentication.
-func (u *keyUse) openOwn(dst, pkt []byte, kind packetKind, ssrc uint32, seq uint16, s *source) (opened, error) {
-	var known source
-	if s != nil {
-		known = *s
+func (u *keyUse) openOwn(o *opened, dst, pkt []byte, kind packetKind, ssrc uint32, seq uint16, s *source) error {
+	var unknown source
+	known := s
+	if s == nil {
+		known = &unknown
 	}
-	var out []byte
-	var err error
 	if kind == kindRTCP {
-		if err := u.own.reports(u.crypt, u.key); err != nil {
-			return opened{}, fmt.Errorf("%w: %w", errOtherCrypt, err)
-		}
-		index := srtcpIndex(pkt, u.key)
-		if known.report.peek(index) != fresh {
-			return opened{}, errReplay
-		}
-		if out, err = u.own.openRTCP(u.crypt, dst, pkt, ssrc); err != nil {
-			return opened{}, err
-		}
-		s = u.learned(s, ssrc)
-		s.report.use(index)
-		newer := index > s.rtcp || s.rtcp == 0
-		s.rtcp = max(s.rtcp, index)
-		return opened{plain: out, newer: newer, event: u.count(kind)}, nil
+		return u.openOwnReport(o, dst, pkt, ssrc, s, known)
 	}
 	index := indexGuess(known.index.highest, seq)
 	if known.index.peek(index) != fresh {
-		return opened{}, errReplay
+		return errReplay
 	}
-	if out, err = u.own.openRTP(u.crypt, dst, pkt, rtpHeaderSize(pkt), ssrc, index); err != nil {
-		return opened{}, err
+	out, err := u.own.openRTP(u.crypt, dst, pkt, rtpHeaderSize(pkt), ssrc, index)
+	if err != nil {
+		return err
 	}
 	s = u.learned(s, ssrc)
-	newer := !s.index.started || index > s.index.highest
+	o.newer = !s.index.started || index > s.index.highest
 	s.index.use(index)
-	return opened{plain: out, newer: newer, event: u.count(kind)}, nil
+	o.plain, o.event = out, u.count(kind)
+	return nil
+}
+
+// openOwnReport is openOwn for SRTCP; known is s, or one that has had nothing.
+func (u *keyUse) openOwnReport(o *opened, dst, pkt []byte, ssrc uint32, s, known *source) error {
+	if err := u.own.reports(u.crypt, u.key); err != nil {
+		return fmt.Errorf("%w: %w", errOtherCrypt, err)
+	}
+	index := srtcpIndex(pkt, u.key)
+	if known.report.peek(index) != fresh {
+		return errReplay
+	}
+	out, err := u.own.openRTCP(u.crypt, dst, pkt, ssrc)
+	if err != nil {
+		return err
+	}
+	s = u.learned(s, ssrc)
+	s.report.use(index)
+	o.newer = index > s.rtcp || s.rtcp == 0
+	s.rtcp = max(s.rtcp, index)
+	o.plain, o.event = out, u.count(kindRTCP)
+	return nil
 }
 
 // learned is the source of a packet that has authenticated.

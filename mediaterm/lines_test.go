@@ -13,7 +13,8 @@ func TestHotStateLiesInFewLines(t *testing.T) {
 	for what, bad := range map[string]bool{
 		"a leg is not of whole lines":               unsafe.Sizeof(l)%cacheLine != 0,
 		"legs begin within a line":                  (unsafe.Offsetof(s.relay)+unsafe.Offsetof(s.relay.legs))%cacheLine != 0,
-		"a stream is not allocated at whole lines":  unsafe.Sizeof(s) > 2048 || unsafe.Sizeof(s) <= 1792,
+		"a stream is not allocated at whole lines":  unsafe.Sizeof(s) > 1792 || unsafe.Sizeof(s) <= 1536,
+		"a stream does not begin with what is hot":  unsafe.Offsetof(s.relay)+unsafe.Offsetof(s.relay.legs) != cacheLine,
 		"class and relay are in two lines":          unsafe.Offsetof(s.class)/cacheLine != (unsafe.Offsetof(s.relay)+unsafe.Offsetof(s.relay.noRTCP))/cacheLine,
 		"an entry takes more than a line":           unsafe.Sizeof(portEnd{}) > cacheLine || unsafe.Offsetof(s.ends)%cacheLine != 0,
 		"what leaves needs the last line":           unsafe.Offsetof(l.source)+unsafe.Sizeof(l.source) > (legLines-1)*cacheLine,

@@ -113,7 +113,7 @@ func (r *Reporter) block(w *reportView, now time.Time) rtcp.ReceptionReport {
 }
 
 // own seals a packet of our own for the leg outside; write makes it, of what was heard there.
-func (r *relay) own(write func(*reportView) []byte, ssrc uint32, sc *scratch) (departure, bool) {
+func (r *relay) own(write func(*reportView) []byte, ssrc uint32, sc *scratch) (out departure, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	l := &r.legs[Outside]
@@ -135,7 +135,8 @@ func (r *relay) own(write func(*reportView) []byte, ssrc uint32, sc *scratch) (d
 	if w.received == 0 {
 		return departure{}, false
 	}
-	return r.depart(l, kindRTCP, rtpHeader{ssrc: ssrc}, write(&w), sc)
+	ok = r.depart(&out, l, kindRTCP, rtpHeader{ssrc: ssrc}, write(&w), sc)
+	return out, ok
 }
 
 // Report is for Reporter.

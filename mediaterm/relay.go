@@ -28,7 +28,7 @@ func newScratch() *scratch {
 
 var scratches = sync.Pool{New: func() any { return newScratch() }}
 
-// departure is what a relay wants sent: from which of our ports of which side, to where.
+// departure is what a relay wants sent: from which of our ports of which side, to where. It is written where the caller wants it, as opened is.
 type departure struct {
 	side Side
 	port port
@@ -73,32 +73,33 @@ func (r *relay) receive(side Side, p port, src netip.AddrPort, pkt []byte, sc *s
 	now := r.now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.take(side, p, src, pkt, kind, now, sc)
+	ok = r.take(&out, side, p, src, pkt, kind, Instant(now), sc)
+	return out, ok
 }
 
-// take is receive for a caller that holds the mutex and knows when the packet came.
-func (r *relay) take(side Side, p port, src netip.AddrPort, pkt []byte, kind packetKind, now time.Time, sc *scratch) (departure, bool) {
+// take is receive for a caller that holds the mutex and knows when the packet came, see Instant. It writes out when it returns true.
+func (r *relay) take(out *departure, side Side, p port, src netip.AddrPort, pkt []byte, kind packetKind, at time.Duration, sc *scratch) bool {
 	if r.wiped {
-		return departure{}, false
+		return false
 	}
 	in := &r.legs[side]
 	if kind > kindRTCP {
-		in.drops.foreign(kind)
-		return departure{}, false
+		in.drops().foreign(kind)
+		return false
 	}
 	if len(pkt) >= maxDatagram {
-		in.drops.TooLong++
-		return departure{}, false
+		in.drops().TooLong++
+		return false
 	}
 	if kind == kindRTCP && r.noRTCP {
-		in.drops.RTCPOff++
-		return departure{}, false
+		in.drops().RTCPOff++
+		return false
 	}
 	plain, accepted := r.accept(in, kind, p, src, pkt, sc)
 	if !accepted {
-		return departure{}, false
+		return false
 	}
-	h, at := rtpHeader{}, Instant(now)
+	var h rtpHeader
 	if kind == kindRTP {
 		h = parseRTP(plain)
 		in.heard.add(len(pkt))
@@ -112,10 +113,11 @@ func (r *relay) take(side Side, p port, src netip.AddrPort, pkt []byte, kind pac
 	} else {
 		h.ssrc = rtcpSSRC(plain)
 		in.rtcp.heard.add(len(pkt))
-		r.report(side, plain, now)
+		now := r.now()
+		r.report(side, plain, now.Add(at-Instant(now)))
 	}
 	in.last = at
-	return r.depart(&r.legs[side.other()], kind, h, plain, sc)
+	return r.depart(out, &r.legs[side.other()], kind, h, plain, sc)
 }
 
 // Watcher is told of each RTP packet from the outside that is authentic and no replay. It must not block, and may be called by
@@ -152,45 +154,45 @@ func payloadLen(p []byte) int {
 
 // accept authenticates a packet, checks its source and its RTCP headers.
 func (r *relay) accept(l *leg, kind packetKind, p port, src netip.AddrPort, pkt []byte, sc *scratch) ([]byte, bool) {
-	drops := &l.drops
 	switch l.mode {
 	case modeClosed:
-		drops.NoKey++
+		l.drops().NoKey++
 		return nil, false
 	case modePlain:
 		if kind == kindRTCP && !validCompound(pkt) {
-			drops.Malformed++
+			l.drops().Malformed++
 			return nil, false
 		}
 		ok, locks := l.admitPlain(kind, p, src)
 		if !ok {
-			drops.WrongSource++
+			l.drops().WrongSource++
 		}
 		if locks {
 			r.tell(EventSourceLocked, l.side, src)
 		}
 		return pkt, ok
 	}
-	o, err := l.open(sc.plain[:0], pkt, kind, &sc.header)
+	var o opened
+	err := l.open(&o, sc.plain[:0], pkt, kind, &sc.header)
 	if o.event != "" {
 		r.emit(Event{Kind: o.event, Side: l.side})
 	}
 	if err != nil {
 		// A stranger's packet is told from a broken key by where it comes from.
 		if l.locked[p] && src != *l.sourceOf(p) && errors.Is(err, errAuth) {
-			drops.WrongSource++
+			l.drops().WrongSource++
 		} else {
-			drops.unopened(err)
+			l.drops().unopened(err)
 		}
 		return nil, false
 	}
 	if kind == kindRTCP && !validCompound(o.plain) {
-		drops.Malformed++
+		l.drops().Malformed++
 		return nil, false
 	}
 	ok, event := l.admitSecure(kind, p, src, o.newer)
 	if !ok {
-		drops.WrongSource++
+		l.drops().WrongSource++
 	}
 	if event != "" {
 		r.tell(event, l.side, src)
@@ -198,41 +200,40 @@ func (r *relay) accept(l *leg, kind packetKind, p port, src netip.AddrPort, pkt 
 	return o.plain, ok
 }
 
-// depart seals a packet for a leg and finds its way.
-func (r *relay) depart(l *leg, kind packetKind, h rtpHeader, plain []byte, sc *scratch) (departure, bool) {
-	drops := &l.drops
+// depart seals a packet for a leg and finds its way. It writes out when it returns true.
+func (r *relay) depart(out *departure, l *leg, kind packetKind, h rtpHeader, plain []byte, sc *scratch) bool {
 	to, p, ok := l.target(kind)
 	if !ok {
-		drops.TxHeld++
-		return departure{}, false
+		l.drops().TxHeld++
+		return false
 	}
-	out := departure{side: l.side, port: p, to: to, kind: kind, data: plain}
+	out.side, out.port, out.to, out.kind, out.data = l.side, p, to, kind, plain
 	if l.mode == modePlain {
-		return out, true
+		return true
 	}
 	key := l.sealKey
 	if l.mode == modeClosed || key == nil {
-		drops.TxNoKey++
-		return departure{}, false
+		l.drops().TxNoKey++
+		return false
 	}
 	overhead := int(key.overhead)
 	if kind == kindRTCP {
 		overhead = key.key.overhead(kind)
 	}
 	if len(plain)+overhead >= maxDatagram {
-		drops.TxTooLong++
-		return departure{}, false
+		l.drops().TxTooLong++
+		return false
 	}
 	data, event, err := key.seal(sc.sealed[:0], plain, kind, h, &sc.header)
 	if event != "" {
 		r.emit(Event{Kind: event, Side: l.side, Sent: true})
 	}
 	if err != nil {
-		drops.unsealed(err)
-		return departure{}, false
+		l.drops().unsealed(err)
+		return false
 	}
 	out.data = data
-	return out, true
+	return true
 }
 
 // sent counts the outcome of sending a departure.
@@ -247,7 +248,7 @@ func (r *relay) account(side Side, kind packetKind, n int, ok bool) {
 	l := &r.legs[side]
 	switch {
 	case !ok:
-		l.drops.SendErrors++
+		l.drops().SendErrors++
 	case kind == kindRTCP:
 		l.rtcp.sent.add(n)
 	default:
@@ -374,7 +375,10 @@ func (l *leg) counts() LegCounts {
 	c := LegCounts{
 		RxRTPPackets: l.heard.packets, RxRTPBytes: l.heard.bytes, RxRTCPPackets: l.rtcp.heard.packets, RxRTCPBytes: l.rtcp.heard.bytes,
 		TxRTPPackets: l.sent.packets, TxRTPBytes: l.sent.bytes, TxRTCPPackets: l.rtcp.sent.packets, TxRTCPBytes: l.rtcp.sent.bytes,
-		SSRC: l.lastSSRC, PayloadType: l.lastPT, Drops: l.drops,
+		SSRC: l.lastSSRC, PayloadType: l.lastPT,
+	}
+	if l.dropped != nil {
+		c.Drops = *l.dropped
 	}
 	if l.last != 0 {
 		c.LastPacket = began.Add(l.last)

@@ -20,6 +20,7 @@ func newReporter(t *testing.T) *reporter {
 	t.Helper()
 	l := newLoop(t, mustKey(t, SuiteCM80))
 	r := &reporter{relay: l.tx, t: t, time: time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC)}
+	r.now = func() time.Time { return r.time }
 	if err := r.setCrypto(Outside, nil, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +40,8 @@ func (r *reporter) from(side Side, pkt []byte) {
 		p = portRTCP
 	}
 	r.mu.Lock()
-	_, ok := r.take(side, p, src, pkt, classify(pkt), r.time, newScratch())
+	var out departure
+	ok := r.take(&out, side, p, src, pkt, classify(pkt), Instant(r.time), newScratch())
 	r.mu.Unlock()
 	if !ok {
 		r.t.Errorf("not relayed: %x", pkt)

@@ -12,7 +12,7 @@ func TestLargestPackets(t *testing.T) {
 		if got := l.pass(rtpPayload(1, 1, 96, size)) != nil; got != pass {
 			t.Errorf("payload of %d bytes passed: %v", size, got)
 		}
-		if d := l.tx.legs[Outside].drops; (d.TxTooLong == 0) != pass {
+		if d := l.tx.legs[Outside].drops(); (d.TxTooLong == 0) != pass {
 			t.Errorf("payload of %d bytes: %+v", size, d)
 		}
 	}

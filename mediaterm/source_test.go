@@ -55,8 +55,8 @@ func TestPlainLegUnsignalled(t *testing.T) {
 	in := &l.tx.legs[Inside]
 	in.setRemote(Remote{})
 	in.known = Remote{}
-	if l.seal(rtpPacket(1, 1)) != nil || in.drops.WrongSource != 1 {
-		t.Errorf("a stranger was heard: %+v", in.drops)
+	if l.seal(rtpPacket(1, 1)) != nil || in.drops().WrongSource != 1 {
+		t.Errorf("a stranger was heard: %+v", in.drops())
 	}
 }
 

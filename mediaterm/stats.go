@@ -150,7 +150,7 @@ func (r *reception) packet(h rtpHeader, hz uint32, now time.Duration) {
 func (r *reception) interval(h rtpHeader, hz uint32, now time.Duration) {
 	step := int32(h.timestamp - r.lastTS)
 	if r.lastPT == h.payloadType && step != 0 && hz > 0 {
-		d := (now - r.lastSeen).Seconds() - float64(step)/float64(hz)
+		d := float64(now-r.lastSeen)*1e-9 - float64(step)/float64(hz) // Seconds divides twice
 		if d < 0 {
 			d = -d
 		}

@@ -124,7 +124,7 @@ func (l *batches) one(tb testing.TB) {
 			l.now = l.now.Add(20 * time.Millisecond)
 		}
 		s := &w.slots[i]
-		s.src, s.at = loopFar, l.now
+		s.src, s.at = loopFar, Instant(l.now)
 		s.pkt = append(s.rx[:headroom], l.wire...)[headroom:]
 		at := l.streams[l.next%len(l.streams)].localPort(l.from, portRTP)
 		s.end = w.table.at(at.Addr().As4(), at.Port())

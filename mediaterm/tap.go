@@ -98,8 +98,8 @@ func (t *tap) close() error {
 type tapped struct {
 	status  *uint32
 	ip      []byte // from the IP header on
-	at      time.Time
-	checked bool // the checksum of UDP need not be
+	at      int64  // when it came, nanoseconds of the wall clock since 1970
+	checked bool   // the checksum of UDP need not be
 }
 
 // tapAhead is how many frames before its own turn the first cache line of one is fetched, tapReady how many before it all of a packet of audio is,
@@ -123,7 +123,7 @@ func (t *tap) read() (p tapped, ok bool) {
 	begin := min(int(h.Net), tapFrame)
 	end := min(begin+int(h.Snaplen), tapFrame)
 	return tapped{
-		status: &h.Status, ip: frame[begin:end], at: time.Unix(int64(h.Sec), int64(h.Nsec)),
+		status: &h.Status, ip: frame[begin:end], at: int64(h.Sec)*int64(time.Second) + int64(h.Nsec),
 		checked: status&(unix.TP_STATUS_CSUMNOTREADY|unix.TP_STATUS_CSUM_VALID) != 0,
 	}, true
 }
@@ -162,7 +162,7 @@ func (t *tap) fetch() {
 
 func (p *tapped) release() {
 	if p.status != nil {
-		atomic.StoreUint32(p.status, unix.TP_STATUS_KERNEL)
+		storeRelease(p.status, unix.TP_STATUS_KERNEL)
 		p.status = nil
 	}
 }

@@ -298,9 +298,12 @@ func (e *TProxy) Counters() EngineCounters {
 }
 
 // tproxyStream is one stream: entries in its worker's table. The worker's mutex guards what is not fixed.
-// What a packet needs of it begins cache lines, see leg: an entry, the line of class and relay, and the two legs.
+//
+// What a packet needs of it begins cache lines, see leg: the line of class and relay, the two legs, and an entry. The first of these is where the
+// stream begins, as that is what the check reads that Go makes before it takes the address of a field: a line that no packet needs would be waited
+// for there. The size is one that the memory manager has, and no power of two: of streams that are 2,048 bytes apart the same line has its place in one
+// of two sets of the nearest cache, which do not hold those of a batch, and those of 1,000 streams have a thirty-second of the next one.
 type tproxyStream struct {
-	ends   [2][2]portEnd
 	class  byte
 	keep   bool // the class of each packet
 	engine *TProxy
@@ -309,6 +312,8 @@ type tproxyStream struct {
 	relay
 
 	once sync.Once
+	_    [12]byte
+	ends [2][2]portEnd
 }
 
 func (s *tproxyStream) localPort(side Side, p port) netip.AddrPort {

@@ -151,8 +151,9 @@ func (w *twins) open(pkt []byte) []byte {
 		h := parseRTP(pkt)
 		ssrc, seq = h.ssrc, h.seq
 	}
-	x, errX := w.ref.open(w.a.plain[:0], pkt, kind, ssrc, seq, &w.a.header)
-	y, errY := w.own.open(w.b.plain[:0], pkt, kind, ssrc, seq, &w.b.header)
+	var x, y opened
+	errX := w.ref.open(&x, w.a.plain[:0], pkt, kind, ssrc, seq, &w.a.header)
+	errY := w.own.open(&y, w.b.plain[:0], pkt, kind, ssrc, seq, &w.b.header)
 	if !bytes.Equal(x.plain, y.plain) || x.newer != y.newer || x.event != y.event || !errors.Is(errY, errX) {
 		w.t.Fatalf("%s opens %x\npion %x (%v, newer %v)\nown  %x (%v, newer %v)", w.direction, pkt, x.plain, errX, x.newer, y.plain, errY, y.newer)
 	}
@@ -351,7 +352,8 @@ func FuzzTransform(f *testing.F) {
 		}
 		k := keys[int(which)%len(keys)]
 		tx, rx := newTwins(t, k, c, "sender"), newTwins(t, k, c, "receiver")
-		if _, err := rx.own.open(rx.b.plain[:0], pkt, classify(pkt), rtcpSSRC(pkt), 0, nil); err == nil {
+		var o opened
+		if err := rx.own.open(&o, rx.b.plain[:0], pkt, classify(pkt), rtcpSSRC(pkt), 0, nil); err == nil {
 			t.Fatalf("opened %x", pkt)
 		}
 		if _, _, err := tx.ref.seal(tx.a.sealed[:0], pkt, classify(pkt), parsedHeader(pkt), &tx.a.header); err != nil {

@@ -15,8 +15,9 @@ const (
 	ways
 )
 
-// queue puts a departure on the list of its way.
-func (w *worker) queue(s *slot, st *tproxyStream, out departure) {
+// queue puts the departure of a slot on the list of its way.
+func (w *worker) queue(s *slot, st *tproxyStream) {
+	out := &s.out
 	base := s.rx
 	switch &out.data[0] {
 	case &s.plain[headroom]:
@@ -27,7 +28,7 @@ func (w *worker) queue(s *slot, st *tproxyStream, out departure) {
 	default: // in the ring of a tap, which has no room for headers, and which the kernel gets back
 		out.data = s.rx[headroom : headroom+copy(s.rx[headroom:], out.data)]
 	}
-	s.stream, s.out, s.failed = st, out, false
+	s.stream, s.failed = st, false
 	s.frame = base[:headroom+len(out.data)]
 	w.id++
 	class := st.class

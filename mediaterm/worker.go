@@ -45,8 +45,8 @@ type slot struct {
 	// Of the datagram as it came.
 	pkt    []byte
 	src    netip.AddrPort
-	at     time.Time
-	class  byte // with which it came
+	at     time.Duration // see Instant
+	class  byte          // with which it came
 	end    *portEnd
 	tapped tapped // memory of pkt when it came by a tap
 
@@ -482,7 +482,7 @@ func (w *worker) fromSocket(s *slot, m *mmsghdr) {
 	m.hdr.SetControllen(controlLen)
 	s.pkt = s.rx[headroom : headroom+int(m.n)]
 	s.src = netip.AddrPortFrom(netip.AddrFrom4(s.from.Addr), networkOrder(s.from.Port))
-	s.at, s.class, s.end = w.now.Add(-w.age(c.at)), c.class, nil
+	s.at, s.class, s.end = Instant(w.now)-age(w.now.UnixNano(), c.at.UnixNano()), c.class, nil
 	if c.addressed {
 		s.end = w.table.at(c.addr, c.port)
 	}
@@ -496,6 +496,7 @@ const longestInTap = 20 * time.Millisecond
 // fromTaps fills the slots from n on with packets of the taps, some of each in turn, and returns how many slots are full.
 func (w *worker) fromTaps(n int) int {
 	const turn = 32
+	now, wall := Instant(w.now), w.now.UnixNano()
 	for came := true; came && n < batchSize; {
 		came = false
 		for _, t := range w.taps {
@@ -505,7 +506,7 @@ func (w *worker) fromTaps(n int) int {
 					break
 				}
 				came = true
-				age := w.age(p.at)
+				age := age(wall, p.at)
 				if age > longestInTap && t.full() {
 					w.count.KernelDrops++
 					p.release()
@@ -518,7 +519,7 @@ func (w *worker) fromTaps(n int) int {
 					p.release()
 					continue
 				}
-				s.src, s.pkt, s.at, s.class, s.tapped = src, payload, w.now.Add(-age), p.ip[1], p
+				s.src, s.pkt, s.at, s.class, s.tapped = src, payload, now-age, p.ip[1], p
 				s.end = w.table.at(dst.Addr().As4(), dst.Port())
 				n++
 			}
@@ -527,10 +528,10 @@ func (w *worker) fromTaps(n int) int {
 	return n
 }
 
-// age is how long ago a packet came, whose time the kernel told by the wall clock; taken off the reading of the monotonic clock it gives the packet's
-// time by that, so that a step of the wall clock does not look like a fault of the network.
-func (w *worker) age(at time.Time) time.Duration {
-	age := w.now.Sub(at)
+// age is how long ago a packet came, whose time the kernel told by the wall clock, both in nanoseconds since 1970; taken off the reading of the
+// monotonic clock it gives the packet's time by that, so that a step of the wall clock does not look like a fault of the network.
+func age(wall, at int64) time.Duration {
+	age := time.Duration(wall - at)
 	if age < 0 || age > time.Second {
 		return 0
 	}
@@ -539,7 +540,7 @@ func (w *worker) age(at time.Time) time.Duration {
 
 // flooded tells whether a port has had more packets in this slice of time than a stream sends. The source that the stream has its packets from
 // is counted apart: strangers who flood the port do not silence the call.
-func (e *portEnd) flooded(at time.Time, src netip.AddrPort, limit int) bool {
+func (e *portEnd) flooded(at time.Duration, src netip.AddrPort, limit int) bool {
 	if slice := sliceOf(at); slice != e.slice {
 		e.slice, e.came = slice, [2]uint32{}
 	}
@@ -551,7 +552,7 @@ func (e *portEnd) flooded(at time.Time, src netip.AddrPort, limit int) bool {
 	return int(e.came[who]) > limit
 }
 
-func sliceOf(at time.Time) uint32 { return uint32(at.UnixNano() / int64(floodSlice)) }
+func sliceOf(at time.Duration) uint32 { return uint32(at / floodSlice) }
 
 // one takes a datagram to its stream.
 func (w *worker) one(s *slot) {
@@ -569,8 +570,10 @@ func (w *worker) one(s *slot) {
 		}
 	default:
 		w.crypt.ready = s.sum
-		if s.out, s.leaves = end.stream.take(end.side, end.port, s.src, s.pkt, classify(s.pkt), s.at, &s.scratch); s.leaves {
+		if s.leaves = end.stream.take(&s.out, end.side, end.port, s.src, s.pkt, classify(s.pkt), s.at, &s.scratch); s.leaves {
 			end.friend = s.src
+		} else {
+			s.out.data = nil // a ring's memory must not be held
 		}
 		w.crypt.ready = nil
 	}

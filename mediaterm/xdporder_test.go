@@ -86,7 +86,8 @@ func (b *bench) queue(n int) {
 		s := &b.w.slots[b.w.txN[viaLink]+b.w.txN[viaKernel]+b.w.txN[viaXDP]]
 		data := s.rx[headroom:][:100]
 		binary.BigEndian.PutUint32(data, uint32(b.n))
-		b.w.queue(s, b.st, departure{side: Outside, to: b.to, data: data})
+		s.out = departure{side: Outside, to: b.to, data: data}
+		b.w.queue(s, b.st)
 		b.n++
 	}
 }
@@ -211,7 +212,7 @@ func TestXSKLinkDown(t *testing.T) {
 	b.w.now = time.Now()
 	b.queue(4)
 	b.send()
-	if n, own := b.w.count.SendErrors, b.st.legs[Outside].drops.SendErrors; n != 7 || own != 4 {
+	if n, own := b.w.count.SendErrors, b.st.legs[Outside].drops().SendErrors; n != 7 || own != 4 {
 		t.Errorf("%d send errors, %d of them at the stream; want 7 and 4", n, own)
 	}
 	if len(b.w.outs) != 0 {
