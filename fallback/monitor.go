@@ -187,10 +187,11 @@ func (m *Monitor) sample(r *Result, at time.Duration, table *Table) {
 	m.last = *r
 }
 
-// steady tells whether a result is what Result.Steady says, and a good one after a good one, which moves no state.
+// steady tells whether a result is what Result.Steady says, and a good one after a good one, which moves no state: neither of a good call nor of one that
+// the call agent was told of, which may go on for long where that leaves it as it is.
 func (m *Monitor) steady(r *Result) bool {
 	f, l := &r.Figures, &m.last
-	return m.state == Good && l.State == Good && r.Sampled && l.Sampled && !r.Bad && !l.Bad && r.Level == l.Level && r.Lost == l.Lost && f.Lost|l.Figures.Lost == 0 &&
+	return m.state == l.State && (m.state == Good || m.state == Notified) && r.Sampled && l.Sampled && !r.Bad && !l.Bad && r.Level == l.Level && r.Lost == l.Lost && f.Lost|l.Figures.Lost == 0 &&
 		!f.Dead && !l.Figures.Dead && f.Measured == l.Figures.Measured && f.MOS == l.Figures.MOS && f.SSRC == l.Figures.SSRC
 }
 

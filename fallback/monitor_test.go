@@ -253,3 +253,53 @@ func TestSensitivity(t *testing.T) {
 		}
 	}
 }
+
+// What nothing has changed since is told as such, of good calls and of those that were told of, and is kept as any other result.
+func TestSteadyResults(t *testing.T) {
+	table := Builtin()
+	s := NewStream(nil, 0)
+	m := NewMonitor(Nominal, 10*time.Second)
+	m.SetStreams([]*Stream{s})
+	at, seq := time.Second, uint16(1)
+	steady := map[State]int{}
+	goOn := func(seconds, lose int) {
+		t.Helper()
+		for range seconds * 10 { // a sample each 100 ms
+			for i := range 5 {
+				if i >= lose {
+					s.Packet(Packet{At: at, SSRC: 9, Seq: seq, Timestamp: 160 * uint32(seq), PayloadLength: 160})
+				}
+				at, seq = at+20*time.Millisecond, seq+1
+			}
+			r := m.Sample(at, &table)
+			if last := m.Last(); last != r {
+				t.Fatalf("at %v %v: %+v is kept as %+v", at, m.state, r, last)
+			}
+			if r.Steady {
+				steady[r.State]++
+				if r.Bad || r.Figures.Lost > 0 {
+					t.Fatalf("steady with loss: %+v", r)
+				}
+			}
+			m.Notify()
+		}
+	}
+	goOn(10, 0)
+	if steady[Good] == 0 {
+		t.Error("a call without loss is not steady")
+	}
+	goOn(15, 1)
+	if m.state != Notified {
+		t.Fatalf("after 15 s with loss: %v", m.state)
+	}
+	goOn(20, 0)
+	if steady[Notified] == 0 {
+		t.Error("a call that was told of, and goes on without loss, is not steady")
+	}
+	goOn(1, 1) // a gap is known of when something comes behind it
+	before := steady[Notified]
+	goOn(5, 1)
+	if steady[Notified] != before || !m.Last().Bad {
+		t.Errorf("loss in a call that was told of: steady %d times, %+v", steady[Notified]-before, m.Last())
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/pion/srtp/v3"
@@ -54,6 +55,20 @@ func cpuOf(t T, pid int) int64 {
 		t.Fatalf("no time of process %d: %v, %s", pid, files, readAll(fmt.Sprintf("/proc/%d/stat", pid)))
 	}
 	return sum
+}
+
+// alone stops the programs of the others until it is another's turn, or the test ends: what they do for calls without media, they would do on the
+// core of the one that is measured, and hold it for milliseconds.
+func alone(t T, all []*mediaRelay, one *mediaRelay) {
+	t.Helper()
+	for _, r := range all {
+		s := syscall.SIGSTOP
+		if r == one {
+			s = syscall.SIGCONT
+		}
+		r.process.Signal(s)
+		t.Cleanup(func() { r.process.Signal(syscall.SIGCONT) })
+	}
 }
 
 func memoryOf(t T, pid int) int64 {

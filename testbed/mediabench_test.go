@@ -81,12 +81,14 @@ func BenchmarkMedia(b *testing.B) {
 	relays := []*mediaRelay{rtpengineRelay(b, *benchCalls), imeproxyRelay(b, *benchCalls)}
 	for round := range *benchRounds {
 		for _, r := range relays {
+			alone(b, relays, r)
 			r.measure(b, samples)
 			b.Logf("round %d, %s: protect %.2f us, unprotect %.2f us", round+1, r.name, last(samples[r.name+" protect even"]), last(samples[r.name+" unprotect even"]))
 		}
 	}
 	figures := map[string]mediaFigures{}
 	for _, r := range relays {
+		alone(b, relays, r)
 		m := func(what string) float64 { return median(samples[r.name+" "+what]) }
 		f := mediaFigures{
 			Protect: m("protect even"), Unprotect: m("unprotect even"), ProtectBurst: m("protect burst"), UnprotectBurst: m("unprotect burst"),
