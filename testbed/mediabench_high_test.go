@@ -95,6 +95,10 @@ func (l *mediaLoad) prepare(packets int) {
 	}
 }
 
+// fillNap is how long the filler sleeps before it looks for room again, a small part of what the ring lasts: to wake more often is taken off the core
+// that has to send.
+const fillNap = time.Millisecond
+
 // fill makes so many packets, each stream's in turn, and returns when all have been sent.
 func (r *frameRing) fill(loads []*mediaLoad, packets int) {
 	next := make([]int, len(loads))
@@ -123,7 +127,7 @@ func (r *frameRing) fill(loads []*mediaLoad, packets int) {
 			}
 		}
 		r.publish()
-		nap(200 * time.Microsecond)
+		nap(fillNap)
 	}
 }
 
@@ -133,11 +137,12 @@ const (
 	highMost  = 2_000_000
 	highTime  = 2 * time.Second
 	highWarm  = 500 * time.Millisecond
-	highSteps = 3 // halvings of what is between the last rate without loss and the first with it, a quarter
+	highBusy  = 1.02 // parts of a core, of which two hundredths are how far readings of one rate are apart
+	highSteps = 3    // halvings of what is between the last rate without loss and the first with it, a quarter
 )
 
 // highest raises the rate until packets are lost, then looks between. The first figure is the highest rate without loss, as it was really sent. A
-// relay that needs more than a second of its core for a second's packets works off what its buffers hold when the generator has ended: that rate is
+// relay that needs more than a second of its core for a second's packets, by more than the readings differ, works off what its buffers hold when the generator has ended: that rate is
 // too high for it. Of three runs at a rate two count, as medians do: the machine itself may stop a relay for longer than its buffers last. The second
 // figure is what the relay's CPU time a packet at the highest rate would let it move with a whole core.
 func (r *mediaRelay) highest(t T) (measured, possible int) {
@@ -154,7 +159,7 @@ func (r *mediaRelay) highest(t T) (measured, possible int) {
 		if h.wrong > 0 {
 			t.Errorf("%s at %d packets/s: %s", r.name, rate, h)
 		}
-		if h.received < h.sent || h.busy > 1 {
+		if h.received < h.sent || h.busy > highBusy {
 			return false
 		}
 		measured, possible = h.pps, int(1e6/h.us)
