@@ -58,7 +58,7 @@ func cpuOf(t T, pid int) int64 {
 }
 
 // alone stops the programs of the others until it is another's turn, or the test ends: what they do for calls without media, they would do on the
-// core of the one that is measured, and hold it for milliseconds.
+// core of the one that is measured.
 func alone(t T, all []*mediaRelay, one *mediaRelay) {
 	t.Helper()
 	for _, r := range all {
